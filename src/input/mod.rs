@@ -1,0 +1,4 @@
+//! Pictures and texts, prepared exactly as the checkpoint's own processor prepares them.
+
+pub mod image;
+pub mod text;

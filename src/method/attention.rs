@@ -1,0 +1,46 @@
+//! Raw attention: how much the class token attends to each token in one layer.
+//!
+//! Bahdanau et al., ICLR 2015; Vaswani et al., NeurIPS 2017. `relevance = E_h A^l [row]`, [T].
+//!
+//! Parameters: `heads` (how heads are joined), `layer` (default last), `row` (default the class token).
+//! Not class-specific: it says where the model looks, not what for.
+
+use super::combine::{values, Heads, Layer, Row};
+use super::{Entry, Facts, Method, Params, Run};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "attention",
+    aliases: &["raw-attention"],
+    title: "where the class token looks in one layer",
+    paper: "Vaswani et al., NeurIPS 2017",
+    group: "attention",
+    class_specific: false,
+    build,
+};
+
+struct Attention {
+    heads: Heads,
+    layer: Layer,
+    row: Row,
+}
+
+fn build(params: &mut Params) -> Result<Box<dyn Method>> {
+    let heads = params.heads()?;
+    let layer = params.layer("layer", "last", "the layer that is read: its number from 0, or last")?;
+    Ok(Box::new(Attention { heads, layer, row: params.row()? }))
+}
+
+impl Method for Attention {
+    fn check(&self, model: &Facts) -> Result<()> {
+        self.heads.check(model)?;
+        self.layer.check("layer", model)?;
+        self.row.check(model)
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+        let row = self.row.index(run.layout())?;
+        let attention = run.attention(self.layer.index(run.layers()))?; // [H,T,T]
+        values(&self.heads.join(&attention)?.narrow(0, row, 1)?)
+    }
+}

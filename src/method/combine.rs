@@ -1,0 +1,239 @@
+//! The algebra attention methods share: join heads, add the residual, normalise rows, chain layers, read a row.
+
+use crate::error::{Error, Result};
+use crate::explanation::Layout;
+use crate::method::Facts;
+use candle_core::{DType, Tensor, D};
+use std::ops::Range;
+
+/// How a layer's heads become one matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heads {
+    /// Their mean.
+    Mean,
+    /// Their maximum, entry by entry.
+    Max,
+    /// Their minimum, entry by entry.
+    Min,
+    /// One of them.
+    One(usize),
+}
+
+/// A layer, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// This one.
+    Number(usize),
+    /// The last.
+    Last,
+}
+
+/// The output token whose row is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// The class token.
+    Class,
+    /// DeiT's distillation token.
+    Distillation,
+    /// A token by number.
+    Token(usize),
+}
+
+/// How rows are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Normalise {
+    /// Each row by its sum; a zero row stays zero.
+    Rows,
+    /// Entry (i, j) by the sum of row j: what `a / a.sum(dim=-1)` does in widely copied scripts.
+    Literal,
+}
+
+impl Heads {
+    /// [H,T,T] -> [T,T]
+    pub fn join(self, attention: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Heads::Mean => attention.mean(0)?,
+            Heads::Max => attention.max(0)?,
+            Heads::Min => attention.min(0)?,
+            Heads::One(h) => attention.get(h)?,
+        })
+    }
+
+    /// Refuses a head the model does not have.
+    pub fn check(self, model: &Facts) -> Result<()> {
+        match self {
+            Heads::One(h) if h >= model.heads => {
+                Err(Error::Usage(format!("heads={h}: this model has heads 0 to {}", model.heads - 1)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Layer {
+    /// Its number in a model of `layers`.
+    pub fn index(self, layers: usize) -> usize {
+        match self {
+            Layer::Number(n) => n,
+            Layer::Last => layers - 1,
+        }
+    }
+
+    /// Refuses a layer the model does not have.
+    pub fn check(self, key: &str, model: &Facts) -> Result<()> {
+        match self {
+            Layer::Number(n) if n >= model.layers => {
+                Err(Error::Usage(format!("{key}={n}: this model has layers 0 to {}", model.layers - 1)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Row {
+    /// Its token number.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Usage`] when there is no such token.
+    pub fn index(self, layout: &Layout) -> Result<usize> {
+        let none = |what: &str| Error::Refused(format!("this model has no {what} token whose row could be read"));
+        match self {
+            Row::Class => layout.class_token().ok_or_else(|| none("class")),
+            Row::Distillation => layout.distillation_token().ok_or_else(|| none("distillation")),
+            Row::Token(n) if n < layout.len() => Ok(n),
+            Row::Token(n) => Err(Error::Usage(format!("row={n}: this input has tokens 0 to {}", layout.len() - 1))),
+        }
+    }
+
+    /// Refuses a special token the model does not have.
+    pub fn check(self, model: &Facts) -> Result<()> {
+        let missing = match self {
+            Row::Class if !model.class_token => "class",
+            Row::Distillation if !model.distillation_token => "distillation",
+            _ => return Ok(()),
+        };
+        Err(Error::Refused(format!("the model has no {missing} token whose row could be read")))
+    }
+}
+
+/// Attention weighted by its gradient, clamped head by head, then averaged: [H,T,T] -> [T,T] (GAE's `Ā`).
+pub fn clamp_then_mean(attention: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    Ok((attention * gradient)?.relu()?.mean(0)?)
+}
+
+/// Attention weighted by its gradient, averaged over heads: [H,T,T] -> [T,T], signed.
+pub fn mean_weighted(attention: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    Ok((attention * gradient)?.mean(0)?)
+}
+
+/// `M + I`, [T,T]
+pub fn add_identity(m: &Tensor) -> Result<Tensor> {
+    Ok((m + Tensor::eye(m.dim(0)?, m.dtype(), m.device())?)?)
+}
+
+/// Divides by row sums, [T,T].
+pub fn normalise(m: &Tensor, how: Normalise) -> Result<Tensor> {
+    let sums = m.sum_keepdim(D::Minus1)?; // [T,1]
+    let empty = sums.eq(0.0)?;
+    let sums = (sums + empty.to_dtype(m.dtype())?)?; // a zero row is divided by 1
+    Ok(match how {
+        Normalise::Rows => m.broadcast_div(&sums)?,
+        Normalise::Literal => m.broadcast_div(&sums.t()?)?,
+    })
+}
+
+/// Sets the `floor(ratio * T * T)` smallest entries to 0, sparing entry (0, 0) when `protect_first`; it counts all the
+/// same. Ties are broken by position.
+pub fn discard(m: &Tensor, ratio: f64, protect_first: bool) -> Result<Tensor> {
+    if ratio == 0.0 {
+        return Ok(m.clone());
+    }
+    let mut values = m.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let count = (ratio * values.len() as f64).floor() as usize;
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    for &at in &order[..count] {
+        if at != 0 || !protect_first {
+            values[at] = 0.0;
+        }
+    }
+    Ok(Tensor::from_vec(values, m.shape(), m.device())?.to_dtype(m.dtype())?)
+}
+
+/// One row of `M^{L-1} ... M^{s}`, highest layer leftmost, [1,T]; `layer` gives M of a layer number. O(L T^2).
+pub fn chain_row(row: usize, layers: Range<usize>, layer: impl Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
+    fold_row(row, layers, layer, |r, m| Ok(r.matmul(m)?))
+}
+
+/// One row of `(I + M^{L-1}) ... (I + M^{s})`, [1,T]: the update `R <- R + M R` from R = I.
+pub fn accumulate_row(row: usize, layers: Range<usize>, layer: impl Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
+    fold_row(row, layers, layer, |r, m| Ok((r + r.matmul(m)?)?))
+}
+
+fn fold_row(
+    row: usize,
+    layers: Range<usize>,
+    layer: impl Fn(usize) -> Result<Tensor>,
+    step: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut matrices = layers.rev().map(layer);
+    let top = match matrices.next() {
+        Some(top) => top?,
+        None => return Err(Error::Usage("no layer takes part; start_layer must be below the number of layers".into())),
+    };
+    let identity = Tensor::eye(top.dim(0)?, top.dtype(), top.device())?;
+    let mut r = step(&identity.narrow(0, row, 1)?, &top)?; // [1,T]
+    for m in matrices {
+        r = step(&r, &m?)?;
+    }
+    Ok(r)
+}
+
+/// A relevance tensor as numbers, [T].
+pub fn values(relevance: &Tensor) -> Result<Vec<f32>> {
+    Ok(relevance.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn matrix(values: &[[f64; 3]; 3]) -> Tensor {
+        Tensor::new(values, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn rows_are_normalised_and_a_zero_row_stays_zero() {
+        let m = matrix(&[[1.0, 3.0, 0.0], [0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]);
+        let rows = normalise(&m, Normalise::Rows).unwrap().to_vec2::<f64>().unwrap();
+        assert_eq!(rows, [[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]);
+        let literal = normalise(&m, Normalise::Literal).unwrap().to_vec2::<f64>().unwrap();
+        assert_eq!(literal, [[0.25, 3.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]);
+    }
+
+    #[test]
+    fn discarding_counts_the_protected_entry() {
+        let m = matrix(&[[0.1, 0.2, 0.9], [0.3, 0.8, 0.7], [0.4, 0.5, 0.6]]);
+        let kept = |protect| discard(&m, 0.34, protect).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        assert_eq!(kept(true), [0.1, 0.0, 0.9, 0.0, 0.8, 0.7, 0.4, 0.5, 0.6]);
+        assert_eq!(kept(false)[0], 0.0);
+    }
+
+    #[test]
+    fn a_row_of_the_chain_is_the_row_of_the_product() {
+        let layers = [
+            matrix(&[[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]),
+            matrix(&[[0.2, 0.8, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]),
+        ];
+        let product = layers[1].matmul(&layers[0]).unwrap();
+        let sum = add_identity(&layers[1]).unwrap().matmul(&add_identity(&layers[0]).unwrap()).unwrap();
+        for row in 0..3 {
+            let chained = chain_row(row, 0..2, |l| Ok(layers[l].clone())).unwrap();
+            crate::nn::check::close(&chained, &product.narrow(0, row, 1).unwrap(), 1e-15);
+            let summed = accumulate_row(row, 0..2, |l| Ok(layers[l].clone())).unwrap();
+            crate::nn::check::close(&summed, &sum.narrow(0, row, 1).unwrap(), 1e-15);
+        }
+        assert!(chain_row(0, 2..2, |l| Ok(layers[l].clone())).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! Gradient-weighted rollout: attention rollout in which heads count by the gradient of the explained class.
+//!
+//! After the `vit-explain` script's gradient version of Abnar & Zuidema, ACL 2020. `E = (mean_h(A_h * dy/dA_h))^+`
+//! (averaged first, clamped after: the opposite of `gae`), `a = rownorm((E + I) / 2)`, `R = a^{L-1} ... a^0`, row of
+//! the class token, [T].
+//!
+//! Parameters: `start_layer`; `discard_ratio` as in `rollout`, but entry (0, 0) is not spared (the line doing so is
+//! commented out in the script); `normalisation`; `row`. Class-specific.
+
+use super::combine::{add_identity, chain_row, discard, mean_weighted, normalise, values, Layer, Normalise, Row};
+use super::rollout::NORMALISATION;
+use super::{Entry, Facts, Method, Params, Run};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "grad-rollout",
+    aliases: &["gradient-rollout"],
+    title: "attention rollout with gradient-weighted heads",
+    paper: "Abnar & Zuidema, ACL 2020; Gildenblat, vit-explain 2020",
+    group: "gradient-weighted attention",
+    class_specific: true,
+    build,
+};
+
+struct GradRollout {
+    start: Layer,
+    discard_ratio: f64,
+    normalise: Normalise,
+    row: Row,
+}
+
+fn build(params: &mut Params) -> Result<Box<dyn Method>> {
+    let (key, choices, about) = NORMALISATION;
+    Ok(Box::new(GradRollout {
+        start: params.layer("start_layer", "0", "the first layer that takes part")?,
+        discard_ratio: params.ratio("discard_ratio", 0.0, "share of each layer's smallest entries set to 0")?,
+        normalise: if params.choice(key, choices, about)? == "literal" { Normalise::Literal } else { Normalise::Rows },
+        row: params.row()?,
+    }))
+}
+
+impl Method for GradRollout {
+    fn check(&self, model: &Facts) -> Result<()> {
+        self.start.check("start_layer", model)?;
+        self.row.check(model)
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+        let layers = self.start.index(run.layers())..run.layers();
+        let relevance = chain_row(self.row.index(run.layout())?, layers, |layer| {
+            let weighted = mean_weighted(&run.attention(layer)?, &run.attention_gradient(layer)?)?.relu()?; // [T,T]
+            let kept = discard(&weighted, self.discard_ratio, false)?;
+            // Halving (E + I) first would change nothing: rows are normalised.
+            normalise(&add_identity(&kept)?, self.normalise)
+        })?;
+        values(&relevance)
+    }
+}

@@ -1,0 +1,153 @@
+//! Parameters of a method: read from `key=value`, declared as they are read, so that help and errors list them.
+
+use crate::error::{nearest, Error, Result};
+use crate::method::combine::{Heads, Layer, Row};
+use serde_json::{Map, Value};
+
+/// A declared parameter.
+#[derive(Debug, Clone)]
+pub struct Param {
+    /// Key.
+    pub key: &'static str,
+    /// Default, as it would be written.
+    pub default: String,
+    /// What it does and what it accepts.
+    pub about: &'static str,
+}
+
+/// Parameters while a method is being built.
+#[derive(Debug, Default)]
+pub struct Params {
+    method: &'static str,
+    given: Vec<(String, String)>,
+    in_force: Map<String, Value>,
+    /// What has been asked for so far.
+    pub declared: Vec<Param>,
+}
+
+impl Params {
+    /// Reads `key=value,key=value`.
+    pub(super) fn parse(method: &'static str, text: &str) -> Result<Self> {
+        let mut given: Vec<(String, String)> = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let Some((key, value)) = part.split_once('=') else {
+                return Err(Error::Usage(format!("method `{method}`: `{part}` is not of the form key=value")));
+            };
+            if given.iter().any(|(k, _)| k == key) {
+                return Err(Error::Usage(format!("method `{method}`: `{key}` is given twice")));
+            }
+            given.push((key.to_string(), value.to_string()));
+        }
+        Ok(Params { method, given, ..Default::default() })
+    }
+
+    /// The given parameters as text, in their order: `NAME:key=value`.
+    pub(super) fn spec(&self, name: &str) -> String {
+        let given: Vec<_> = self.given.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        if given.is_empty() {
+            name.to_string()
+        } else {
+            format!("{name}:{}", given.join(","))
+        }
+    }
+
+    /// The parameters in force.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a key nobody asked for, listing the valid ones.
+    pub(super) fn finish(self) -> Result<Map<String, Value>> {
+        let known = || self.declared.iter().map(|p| p.key);
+        let Some((key, _)) = self.given.iter().find(|(k, _)| !known().any(|d| d == k)) else {
+            return Ok(self.in_force);
+        };
+        let near = nearest(key, known()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+        let list: Vec<_> = known().collect();
+        let keys =
+            if list.is_empty() { "it has no parameters".into() } else { format!("its keys are {}", list.join(", ")) };
+        Err(Error::Usage(format!("method `{}` has no key `{key}`{near} ({keys})", self.method)))
+    }
+
+    /// Reads one parameter with `read`; `wanted` completes "expected ...".
+    fn take<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        about: &'static str,
+        wanted: &str,
+        read: impl Fn(&str) -> Option<(T, Value)>,
+    ) -> Result<T> {
+        self.declared.push(Param { key, default: default.to_string(), about });
+        let text = self.given.iter().find(|(k, _)| k == key).map_or(default, |(_, v)| v.as_str());
+        match read(text) {
+            Some((value, json)) => {
+                self.in_force.insert(key.to_string(), json);
+                Ok(value)
+            }
+            None => Err(Error::Usage(format!("method `{}`: {key}={text}, expected {wanted}", self.method))),
+        }
+    }
+
+    /// `heads=mean|max|min|N`
+    pub fn heads(&mut self) -> Result<Heads> {
+        let about = "how a layer's heads are joined: mean, max, min, or one head's number";
+        self.take("heads", "mean", about, "mean, max, min or a head's number", |text| {
+            let heads = match text {
+                "mean" => Heads::Mean,
+                "max" => Heads::Max,
+                "min" => Heads::Min,
+                n => Heads::One(n.parse().ok()?),
+            };
+            Some((heads, number_or_text(text)))
+        })
+    }
+
+    /// `KEY=N|last`
+    pub fn layer(&mut self, key: &'static str, default: &str, about: &'static str) -> Result<Layer> {
+        self.take(key, default, about, "a layer's number, counted from 0, or last", |text| {
+            let layer = match text {
+                "last" => Layer::Last,
+                n => Layer::Number(n.parse().ok()?),
+            };
+            Some((layer, number_or_text(text)))
+        })
+    }
+
+    /// `row=class|distillation|N`
+    pub fn row(&mut self) -> Result<Row> {
+        let about = "the output token that is explained: class, distillation, or a token's number";
+        self.take("row", "class", about, "class, distillation or a token's number", |text| {
+            let row = match text {
+                "class" => Row::Class,
+                "distillation" => Row::Distillation,
+                n => Row::Token(n.parse().ok()?),
+            };
+            Some((row, number_or_text(text)))
+        })
+    }
+
+    /// `KEY=true|false`
+    pub fn flag(&mut self, key: &'static str, default: bool, about: &'static str) -> Result<bool> {
+        self.take(key, &default.to_string(), about, "true or false", |text| {
+            text.parse().ok().map(|b| (b, Value::Bool(b)))
+        })
+    }
+
+    /// A number from 0 to below 1.
+    pub fn ratio(&mut self, key: &'static str, default: f64, about: &'static str) -> Result<f64> {
+        self.take(key, &default.to_string(), about, "a number from 0 to 1 (below 1)", |text| {
+            text.parse::<f64>().ok().filter(|r| (0.0..1.0).contains(r)).map(|r| (r, Value::from(r)))
+        })
+    }
+
+    /// One of several words; the first is the default.
+    pub fn choice(&mut self, key: &'static str, choices: &[&'static str], about: &'static str) -> Result<&'static str> {
+        let wanted = choices.join(" or ");
+        self.take(key, choices[0], about, &wanted, |text| {
+            choices.iter().find(|c| **c == text).map(|c| (*c, Value::from(*c)))
+        })
+    }
+}
+
+fn number_or_text(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from)
+}

@@ -1,0 +1,149 @@
+//! Where a model's files are: inside the program, in a directory, or on the hub. Opening one reads no weights.
+
+use super::builtin::{Builtin, BUILTINS};
+use super::weights::Weights;
+use crate::error::{Error, Result};
+use candle_core::safetensors::SliceSafetensors;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// How hub models are found.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Branch, tag or commit; `main` when none.
+    pub revision: Option<String>,
+    /// Never touch the network.
+    pub offline: bool,
+    /// Told of downloads.
+    #[cfg(feature = "hub")]
+    pub on_download: Option<super::hub::OnDownload>,
+}
+
+/// A model's files.
+pub enum Files {
+    /// Part of the program.
+    Builtin(&'static Builtin),
+    /// A local directory in HuggingFace layout.
+    Directory(PathBuf),
+    /// A hub repository.
+    #[cfg(feature = "hub")]
+    Hub(super::hub::HubRepo),
+}
+
+impl Files {
+    /// Finds `id`: a built-in name, a directory, or a hub id, in this order.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is none of them.
+    pub fn locate(id: &str, access: &Access) -> Result<Self> {
+        if let Some(builtin) = BUILTINS.iter().find(|b| b.name == id) {
+            return Ok(Files::Builtin(builtin));
+        }
+        let path = Path::new(id);
+        if path.is_dir() {
+            return Ok(Files::Directory(path.to_path_buf()));
+        }
+        if path.exists() {
+            return Err(Error::Model(format!(
+                "model `{id}` is a file; pass the directory that holds config.json and the weights"
+            )));
+        }
+        let hub_like =
+            id.split('/').count() <= 2 && !id.starts_with(['.', '/', '~']) && !id.contains('\\') && !id.is_empty();
+        if !hub_like || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
+            return Err(Error::Model(format!(
+                "model `{id}`: there is no such directory, and it is no hub id (like google/vit-base-patch16-224)"
+            )));
+        }
+        Self::hub(id, access)
+    }
+
+    #[cfg(feature = "hub")]
+    fn hub(id: &str, access: &Access) -> Result<Self> {
+        let silent: super::hub::OnDownload = std::sync::Arc::new(|_, _, _| ());
+        let tell = access.on_download.clone().unwrap_or(silent);
+        let repo = super::hub::HubRepo::open(id, access.revision.as_deref(), access.offline, tell)?;
+        if repo.file("config.json")?.is_none() {
+            return Err(repo.missing());
+        }
+        Ok(Files::Hub(repo))
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn hub(id: &str, _: &Access) -> Result<Self> {
+        Err(Error::Model(format!(
+            "model `{id}`: there is no such directory, and this build has no hub support (feature `hub`)"
+        )))
+    }
+
+    /// The commit of a hub model.
+    pub fn revision(&self) -> Option<String> {
+        match self {
+            #[cfg(feature = "hub")]
+            Files::Hub(repo) => repo.commit(),
+            _ => None,
+        }
+    }
+
+    /// The path of a file on disk, if the model has it.
+    fn path(&self, name: &str) -> Result<Option<PathBuf>> {
+        match self {
+            Files::Builtin(_) => Ok(None),
+            Files::Directory(dir) => Ok(Some(dir.join(name)).filter(|p| p.is_file())),
+            #[cfg(feature = "hub")]
+            Files::Hub(repo) => repo.file(name),
+        }
+    }
+
+    /// The contents of a small file, if the model has it.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if let Files::Builtin(b) = self {
+            return Ok(b.files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| bytes.to_vec()));
+        }
+        let Some(path) = self.path(name)? else { return Ok(None) };
+        std::fs::read(&path).map(Some).map_err(|e| Error::io(&path, e))
+    }
+
+    /// A small JSON file, if the model has it.
+    pub fn json(&self, name: &str) -> Result<Option<Value>> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Error::Model(format!("{name}: not valid JSON ({e}); is the file complete?")))
+    }
+
+    /// The weights: `model.safetensors`, its shards, `pytorch_model.bin`, or its shards, the first that exists.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there are none or they are damaged.
+    pub fn weights(&self) -> Result<Weights> {
+        if let Files::Builtin(b) = self {
+            return Ok(Weights::Embedded(SliceSafetensors::new(b.weights)?));
+        }
+        if let Some(path) = self.path("model.safetensors")? {
+            return Weights::map(&[path]);
+        }
+        if let Some(shards) = self.shards("model.safetensors.index.json")? {
+            return Weights::map(&shards);
+        }
+        if let Some(path) = self.path("pytorch_model.bin")? {
+            return Weights::pickles(&[path]);
+        }
+        if let Some(shards) = self.shards("pytorch_model.bin.index.json")? {
+            return Weights::pickles(&shards);
+        }
+        Err(Error::Model("no weights found: expected model.safetensors (or its .index.json with shards) or pytorch_model.bin beside config.json; TensorFlow and Flax files are not read".into()))
+    }
+
+    fn shards(&self, index: &str) -> Result<Option<Vec<PathBuf>>> {
+        let Some(json) = self.json(index)? else { return Ok(None) };
+        let map = json.get("weight_map").and_then(Value::as_object);
+        let map = map.ok_or_else(|| Error::Model(format!("{index}: `weight_map` is missing")))?;
+        let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+        let find = |name: &str| {
+            self.path(name)?.ok_or_else(|| Error::Model(format!("{index} names the shard {name}, which is missing")))
+        };
+        names.into_iter().map(find).collect::<Result<Vec<_>>>().map(Some)
+    }
+}

@@ -1,0 +1,129 @@
+//! Reading HuggingFace's `config.json` with errors that name the key and what was expected.
+
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+
+/// A parsed `config.json`.
+#[derive(Debug, Clone)]
+pub struct Config(Map<String, Value>);
+
+impl Config {
+    /// Parses the file's bytes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is no JSON object.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(map)) => Ok(Config(map)),
+            Ok(_) => Err(Error::Model("config.json: expected a JSON object".into())),
+            Err(e) => Err(Error::Model(format!("config.json: not valid JSON ({e}); is the file complete?"))),
+        }
+    }
+
+    /// The value of a key; JSON null counts as absent.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    fn wrong(&self, key: &str, expected: &str) -> Error {
+        match self.get(key) {
+            Some(value) => Error::Model(format!("config.json: `{key}` is {value}, expected {expected}")),
+            None => Error::Model(format!("config.json: `{key}` is missing, expected {expected}")),
+        }
+    }
+
+    /// A required whole number above zero.
+    pub fn size(&self, key: &str) -> Result<usize> {
+        let value = self.get(key).and_then(Value::as_u64).filter(|n| *n > 0);
+        value.map(|n| n as usize).ok_or_else(|| self.wrong(key, "a whole number above 0"))
+    }
+
+    /// The same with HuggingFace's default for an absent key.
+    pub fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+        if self.get(key).is_none() {
+            Ok(default)
+        } else {
+            self.size(key)
+        }
+    }
+
+    /// A whole number, 0 included.
+    pub fn number_or(&self, key: &str, default: u32) -> Result<u32> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(v) => v.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| self.wrong(key, "a whole number")),
+        }
+    }
+
+    /// A number or a pair of numbers `[height, width]`.
+    pub fn pair_or(&self, key: &str, default: usize) -> Result<(usize, usize)> {
+        let Some(value) = self.get(key) else { return Ok((default, default)) };
+        let positive = |v: &Value| v.as_u64().filter(|n| *n > 0).map(|n| n as usize);
+        let pair = match value {
+            Value::Array(a) if a.len() == 2 => positive(&a[0]).zip(positive(&a[1])),
+            v => positive(v).map(|n| (n, n)),
+        };
+        pair.ok_or_else(|| self.wrong(key, "a whole number or [height, width]"))
+    }
+
+    /// A float with a default.
+    pub fn float_or(&self, key: &str, default: f64) -> Result<f64> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(v) => v.as_f64().ok_or_else(|| self.wrong(key, "a number")),
+        }
+    }
+
+    /// A flag with a default.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(v) => v.as_bool().ok_or_else(|| self.wrong(key, "true or false")),
+        }
+    }
+
+    /// A string, if there is one.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    /// `architectures`, empty when absent.
+    pub fn architectures(&self) -> Vec<&str> {
+        let list = self.get("architectures").and_then(Value::as_array);
+        list.map(|a| a.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    }
+
+    /// Class names in class order, from `id2label`, or `LABEL_0`... for `num_labels` (HuggingFace's default: 2).
+    pub fn labels(&self) -> Result<Vec<String>> {
+        let Some(map) = self.get("id2label").and_then(Value::as_object) else {
+            return Ok((0..self.size_or("num_labels", 2)?).map(|i| format!("LABEL_{i}")).collect());
+        };
+        (0..map.len())
+            .map(|i| match map.get(&i.to_string()) {
+                Some(Value::String(s)) => Ok(s.clone()),
+                Some(other) => Ok(other.to_string()),
+                None => {
+                    Err(Error::Model(format!("config.json: id2label has {} entries but none for class {i}", map.len())))
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_key() {
+        let c = Config::parse(br#"{"a": 0, "b": [3, 4], "c": 5, "id2label": {"0": "x", "2": "y"}}"#).unwrap();
+        assert_eq!(
+            (c.pair_or("b", 1).unwrap(), c.pair_or("c", 1).unwrap(), c.pair_or("d", 7).unwrap()),
+            ((3, 4), (5, 5), (7, 7))
+        );
+        assert!(c.size("a").unwrap_err().to_string().contains("`a` is 0"));
+        assert!(c.size("z").unwrap_err().to_string().contains("`z` is missing"));
+        assert!(c.labels().unwrap_err().to_string().contains("class 1"));
+        assert!(Config::parse(b"{\"a\": ").unwrap_err().to_string().contains("not valid JSON"));
+    }
+}

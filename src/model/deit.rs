@@ -1,0 +1,37 @@
+//! DeiT (Touvron et al., ICML 2021). HuggingFace's plain and distilled models both carry the distillation token; the
+//! distilled one ("with teacher") averages the logits of a head on each of the two tokens.
+
+use super::config::Config;
+use super::family::{EmbeddingSpec, Family, Modality, Names, Spec};
+use super::vit::image_spec;
+use crate::encoder::Pooling;
+use crate::error::Result;
+
+/// `model_type: deit`
+pub const FAMILY: Family = Family {
+    name: "deit",
+    title: "DeiT, plain and distilled",
+    modality: Modality::Image,
+    architectures: &["DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"],
+    example: "facebook/deit-base-distilled-patch16-224",
+    spec,
+};
+
+fn spec(c: &Config) -> Result<Spec> {
+    let mut spec = image_spec(c, NAMES)?;
+    if let EmbeddingSpec::Patches { distillation, .. } = &mut spec.embedding {
+        *distillation = true;
+    }
+    if c.architectures().contains(&"DeiTForImageClassificationWithTeacher") {
+        spec.pooling = Pooling::FirstAndSecond;
+        spec.names.classifiers = &["cls_classifier", "distillation_classifier"];
+    }
+    Ok(spec)
+}
+
+const NAMES: Names = Names {
+    embeddings: "deit.embeddings",
+    layer: "deit.encoder.layer.{}",
+    final_norm: Some("deit.layernorm"),
+    ..super::vit::NAMES
+};

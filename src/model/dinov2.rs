@@ -1,0 +1,70 @@
+//! DINOv2 (Oquab et al., TMLR 2024) with a linear classifier on the class token beside the mean of the patch tokens.
+
+use super::config::Config;
+use super::family::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
+use crate::encoder::{NormPlacement, Pooling};
+use crate::error::Result;
+use crate::nn::resample::Bicubic;
+
+/// `model_type: dinov2`
+pub const FAMILY: Family = Family {
+    name: "dinov2",
+    title: "DINOv2",
+    modality: Modality::Image,
+    architectures: &["Dinov2ForImageClassification"],
+    example: "facebook/dinov2-small-imagenet1k-1-layer",
+    spec,
+};
+
+fn spec(c: &Config) -> Result<Spec> {
+    image_spec(c, NAMES, 0, Bicubic::Plain)
+}
+
+/// What DINOv2 with and without registers share.
+pub(super) fn image_spec(c: &Config, mut names: Names, registers: usize, kernel: Bicubic) -> Result<Spec> {
+    let width = c.size_or("hidden_size", 768)?;
+    let gated = c.flag_or("use_swiglu_ffn", false)?;
+    let plain = c.size_or("mlp_ratio", 4)? * width;
+    if gated {
+        names.feed_forward = ["mlp.weights_in", "mlp.weights_out"];
+    }
+    Ok(Spec {
+        width,
+        heads: c.size_or("num_attention_heads", 12)?,
+        layers: c.size_or("num_hidden_layers", 12)?,
+        // transformers: two thirds of the plain width, rounded up to a multiple of 8.
+        feed_forward: if gated { (plain * 2 / 3).div_ceil(8) * 8 } else { plain },
+        activation: activation(c, "hidden_act")?,
+        gated,
+        placement: NormPlacement::Pre,
+        eps: c.float_or("layer_norm_eps", 1e-6)?,
+        qkv_bias: c.flag_or("qkv_bias", true)?,
+        embedding: EmbeddingSpec::Patches {
+            image: c.pair_or("image_size", 224)?,
+            patch: c.pair_or("patch_size", 16)?,
+            distillation: false,
+            registers,
+            kernel,
+        },
+        pooling: Pooling::ClassAndPatchMean,
+        dense: None,
+        names,
+    })
+}
+
+pub(super) const NAMES: Names = Names {
+    embeddings: "dinov2.embeddings",
+    layer: "dinov2.encoder.layer.{}",
+    attention: [
+        "attention.attention.query",
+        "attention.attention.key",
+        "attention.attention.value",
+        "attention.output.dense",
+    ],
+    norms: ["norm1", "norm2"],
+    feed_forward: ["mlp.fc1", "mlp.fc2"],
+    scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
+    final_norm: Some("dinov2.layernorm"),
+    dense: None,
+    classifiers: &["classifier"],
+};

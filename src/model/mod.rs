@@ -1,0 +1,255 @@
+//! Checkpoints in HuggingFace layout: found, checked against their config, and built into an [`Encoder`].
+
+mod assemble;
+mod bert;
+pub mod builtin;
+mod checkpoint;
+mod config;
+mod deit;
+mod dinov2;
+mod dinov2_with_registers;
+mod distilbert;
+mod family;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod roberta;
+mod vit;
+mod weights;
+
+pub use checkpoint::{Access, Files};
+pub use config::Config;
+pub use family::{EmbeddingSpec, Family, Modality, Spec};
+
+use crate::encoder::{Embedding, Encoder, Inputs};
+use crate::error::{nearest, Error, Result};
+use crate::explanation::{ImageLayout, Layout};
+use crate::input::image::{ImageProcessor, Prepared};
+use crate::input::text::{TextProcessor, Tokenised};
+use crate::target::Labels;
+use candle_core::{DType, Device, Tensor};
+
+/// Every family vitx reads.
+pub const FAMILIES: &[Family] = &[
+    vit::FAMILY,
+    deit::FAMILY,
+    dinov2::FAMILY,
+    dinov2_with_registers::FAMILY,
+    bert::FAMILY,
+    roberta::FAMILY,
+    distilbert::FAMILY,
+];
+
+/// A checkpoint whose small files are read and checked; its weights are not yet.
+pub struct Checkpoint {
+    /// As the user named it.
+    pub id: String,
+    /// The commit, for hub models.
+    pub revision: Option<String>,
+    /// The family its `model_type` names.
+    pub family: &'static Family,
+    /// Sizes and names.
+    pub spec: Spec,
+    /// Class names.
+    pub labels: Labels,
+    /// Classes are independent (`problem_type: multi_label_classification`): probabilities are sigmoids.
+    pub multi_label: bool,
+    /// How inputs are prepared.
+    pub processor: Processor,
+    files: Files,
+}
+
+/// How inputs are prepared, by modality.
+pub enum Processor {
+    /// Pictures.
+    Image(ImageProcessor),
+    /// Texts.
+    Text(Box<TextProcessor>),
+}
+
+/// A classifier ready to explain.
+pub struct Model {
+    /// What was known before the weights were read.
+    pub checkpoint: Checkpoint,
+    /// The network.
+    pub encoder: Encoder,
+}
+
+impl Checkpoint {
+    /// Finds a model and reads its configuration, labels and processor.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for anything missing, unknown or inconsistent, before any weight is read.
+    pub fn open(id: &str, access: &Access) -> Result<Self> {
+        let files = Files::locate(id, access)?;
+        Self::read(id, files).map_err(|e| match e {
+            Error::Model(message) if !message.contains(id) => Error::Model(format!("model `{id}`: {message}")),
+            other => other,
+        })
+    }
+
+    fn read(id: &str, files: Files) -> Result<Self> {
+        let bytes = files.read("config.json")?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::Model(
+                "there is no config.json; is this a checkpoint in HuggingFace layout (save_pretrained)?".into(),
+            )
+        })?;
+        let config = Config::parse(&bytes)?;
+        let family = family_of(&config)?;
+        let spec = (family.spec)(&config)?.checked()?;
+        let processor = match family.modality {
+            Modality::Image => Processor::Image(image_processor(&files, &spec)?),
+            Modality::Text => Processor::Text(Box::new(TextProcessor::read(
+                &|name| files.read(name),
+                family.name,
+                spec.max_tokens().unwrap_or(512),
+            )?)),
+        };
+        Ok(Checkpoint {
+            id: id.to_string(),
+            revision: files.revision(),
+            family,
+            labels: Labels::new(config.labels()?),
+            multi_label: config.text("problem_type") == Some("multi_label_classification"),
+            spec,
+            processor,
+            files,
+        })
+    }
+
+    /// Reads the weights (mapped; f16 and bf16 are converted once) and builds the model.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming a missing, wrong-shaped or non-finite tensor.
+    pub fn load(self, dtype: DType, device: &Device) -> Result<Model> {
+        let weights = self.files.weights();
+        let encoder = weights.and_then(|w| assemble::assemble(&self.spec, self.labels.len(), &w, dtype, device));
+        let encoder = encoder.map_err(|e| match e {
+            Error::Model(message) => Error::Model(format!("model `{}`: {message}", self.id)),
+            other => other,
+        })?;
+        Ok(Model { checkpoint: self, encoder })
+    }
+
+    /// Number of weights in the files.
+    pub fn parameters(&self) -> Result<usize> {
+        Ok(self.files.weights()?.parameters())
+    }
+}
+
+impl Model {
+    /// The tokens of an image of `height` x `width` pixels as this model sees it.
+    pub fn image_layout(&self, height: usize, width: usize) -> Result<ImageLayout> {
+        match &self.encoder.embedding {
+            Embedding::Patches(patches) => Ok(patches.layout(height, width)),
+            Embedding::Words(_) => Err(Error::Usage(format!("model `{}` reads texts, not images", self.checkpoint.id))),
+        }
+    }
+
+    /// Prepared pictures of one size as a batch, with what their tokens are.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when their sizes differ or this is a text model.
+    pub fn image_inputs(&self, pictures: &[Prepared]) -> Result<(Inputs, Vec<Layout>)> {
+        let (h, w) = pictures.first().map_or((0, 0), |p| p.size);
+        if let Some(other) = pictures.iter().find(|p| p.size != (h, w)) {
+            return Err(Error::Usage(format!(
+                "a batch of pictures of {h}x{w} and of {:?} pixels; set --size",
+                other.size
+            )));
+        }
+        let layout = Layout::Image(self.image_layout(h, w)?);
+        let pixels = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
+        let pixels = Tensor::from_vec(pixels, (pictures.len(), 3, h, w), self.encoder.device())?;
+        Ok((Inputs::Pixels(pixels), vec![layout; pictures.len()]))
+    }
+
+    /// Tokenised texts as a batch, padded on the right to the longest, with what their tokens are.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when this is an image model.
+    pub fn text_inputs(&self, texts: &[Tokenised]) -> Result<(Inputs, Vec<Layout>)> {
+        let Processor::Text(processor) = &self.checkpoint.processor else {
+            return Err(Error::Usage(format!("model `{}` reads images, not texts", self.checkpoint.id)));
+        };
+        let (b, t) = (texts.len(), texts.iter().map(|t| t.ids.len()).max().unwrap_or(0));
+        let padded = |row: &[u32], fill: u32| -> Vec<u32> {
+            row.iter().copied().chain(std::iter::repeat(fill)).take(t).collect()
+        };
+        let rows = |f: &dyn Fn(&Tokenised) -> Vec<u32>| {
+            Tensor::from_vec(texts.iter().flat_map(f).collect::<Vec<u32>>(), (b, t), self.encoder.device())
+        };
+        let ids = rows(&|x| padded(&x.ids, processor.pad_id()))?;
+        let types = rows(&|x| padded(&x.types, 0))?;
+        let mask = rows(&|x| padded(&vec![1; x.ids.len()], 0))?.to_dtype(DType::U8)?;
+        let layouts = texts.iter().map(|t| Layout::Text(t.layout.clone())).collect();
+        Ok((Inputs::Tokens { ids, types, mask }, layouts))
+    }
+
+    /// Probabilities from logits: softmax, or a sigmoid each for multi-label models.
+    pub fn probabilities(&self, logits: &[f32]) -> Vec<f32> {
+        if self.checkpoint.multi_label {
+            return logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect();
+        }
+        crate::target::probabilities(logits)
+    }
+}
+
+fn family_of(config: &Config) -> Result<&'static Family> {
+    let known = || FAMILIES.iter().map(|f| f.name);
+    let Some(name) = config.text("model_type") else {
+        return Err(Error::Model("config.json: `model_type` is missing; is this a checkpoint of transformers?".into()));
+    };
+    let Some(family) = FAMILIES.iter().find(|f| f.name == name) else {
+        let near = nearest(name, known()).map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default();
+        let list: Vec<_> = known().collect();
+        return Err(Error::Model(format!(
+            "config.json: model_type `{name}` is not supported{near}; supported are {}",
+            list.join(", ")
+        )));
+    };
+    let architectures = config.architectures();
+    if !architectures.is_empty() && !architectures.iter().any(|a| family.architectures.contains(a)) {
+        return Err(Error::Model(format!(
+            "its architecture is {}, without a classification head vitx can explain (it reads {}); use a fine-tuned checkpoint of the same family, such as {}",
+            architectures.join(", "),
+            family.architectures.join(" or "),
+            family.example
+        )));
+    }
+    Ok(family)
+}
+
+fn image_processor(files: &Files, spec: &Spec) -> Result<ImageProcessor> {
+    let EmbeddingSpec::Patches { image, .. } = spec.embedding else {
+        return Err(Error::Model("an image family without patches".into()));
+    };
+    ImageProcessor::from_json(files.json("preprocessor_config.json")?.as_ref(), image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configs_are_checked_before_weights() {
+        for (json, part) in [
+            (r#"{"model_type": "swin"}"#, "model_type `swin` is not supported"),
+            (r#"{"hidden_size": 8}"#, "`model_type` is missing"),
+            (r#"{"model_type": "vit", "architectures": ["ViTModel"]}"#, "ViTModel, without a classification head"),
+            (r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#, "BertForMaskedLM"),
+        ] {
+            let error = family_of(&Config::parse(json.as_bytes()).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        for (json, part) in [
+            (r#"{"hidden_size": 30, "num_attention_heads": 4}"#, "4 attention heads do not divide the hidden size 30"),
+            (r#"{"hidden_act": "mish"}"#, "activation `mish`"),
+            (r#"{"image_size": 8, "patch_size": 16}"#, "smaller than patch_size"),
+        ] {
+            let config = Config::parse(json.as_bytes()).unwrap();
+            let error = (vit::FAMILY.spec)(&config).and_then(Spec::checked).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

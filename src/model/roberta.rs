@@ -1,0 +1,32 @@
+//! RoBERTa (Liu et al., 2019): BERT's blocks, positions counted from the padding id, a head of its own.
+
+use super::bert::text_spec;
+use super::config::Config;
+use super::family::{EmbeddingSpec, Family, Modality, Names, Spec};
+use crate::error::Result;
+
+/// `model_type: roberta`
+pub const FAMILY: Family = Family {
+    name: "roberta",
+    title: "RoBERTa",
+    modality: Modality::Text,
+    architectures: &["RobertaForSequenceClassification"],
+    example: "cardiffnlp/twitter-roberta-base-sentiment-latest",
+    spec,
+};
+
+fn spec(c: &Config) -> Result<Spec> {
+    let mut spec = text_spec(c, NAMES)?;
+    if let EmbeddingSpec::Words { padding_id, .. } = &mut spec.embedding {
+        *padding_id = Some(c.number_or("pad_token_id", 1)?);
+    }
+    Ok(spec)
+}
+
+const NAMES: Names = Names {
+    embeddings: "roberta.embeddings",
+    layer: "roberta.encoder.layer.{}",
+    dense: Some("classifier.dense"),
+    classifiers: &["classifier.out_proj"],
+    ..super::bert::NAMES
+};

@@ -1,0 +1,63 @@
+//! ViT (Dosovitskiy et al., ICLR 2021).
+
+use super::config::Config;
+use super::family::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
+use crate::encoder::{NormPlacement, Pooling};
+use crate::error::Result;
+use crate::nn::resample::Bicubic;
+
+/// `model_type: vit`
+pub const FAMILY: Family = Family {
+    name: "vit",
+    title: "ViT",
+    modality: Modality::Image,
+    architectures: &["ViTForImageClassification"],
+    example: "google/vit-base-patch16-224",
+    spec,
+};
+
+fn spec(c: &Config) -> Result<Spec> {
+    image_spec(c, NAMES)
+}
+
+/// What ViT and DeiT share.
+pub(super) fn image_spec(c: &Config, names: Names) -> Result<Spec> {
+    Ok(Spec {
+        width: c.size_or("hidden_size", 768)?,
+        heads: c.size_or("num_attention_heads", 12)?,
+        layers: c.size_or("num_hidden_layers", 12)?,
+        feed_forward: c.size_or("intermediate_size", 3072)?,
+        activation: activation(c, "hidden_act")?,
+        gated: false,
+        placement: NormPlacement::Pre,
+        eps: c.float_or("layer_norm_eps", 1e-12)?,
+        qkv_bias: c.flag_or("qkv_bias", true)?,
+        embedding: EmbeddingSpec::Patches {
+            image: c.pair_or("image_size", 224)?,
+            patch: c.pair_or("patch_size", 16)?,
+            distillation: false,
+            registers: 0,
+            kernel: Bicubic::Plain,
+        },
+        pooling: Pooling::First,
+        dense: None,
+        names,
+    })
+}
+
+pub(super) const NAMES: Names = Names {
+    embeddings: "vit.embeddings",
+    layer: "vit.encoder.layer.{}",
+    attention: [
+        "attention.attention.query",
+        "attention.attention.key",
+        "attention.attention.value",
+        "attention.output.dense",
+    ],
+    norms: ["layernorm_before", "layernorm_after"],
+    feed_forward: ["intermediate.dense", "output.dense"],
+    scales: None,
+    final_norm: Some("vit.layernorm"),
+    dense: None,
+    classifiers: &["classifier"],
+};

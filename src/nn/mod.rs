@@ -1,0 +1,20 @@
+//! Differentiable operations: each file holds one operation's forward, its vector-Jacobian product (`vjp`), the rules
+//! its reverse pass may follow, and its tests. Nothing here knows about models.
+//!
+//! candle's own autograd is not used (fused softmax and layer norm cut its graph silently); it is a test oracle.
+
+pub mod activation;
+pub mod attention;
+pub mod kernels;
+pub mod linear;
+pub mod norm;
+pub mod resample;
+pub mod rules;
+
+#[cfg(test)]
+pub(crate) mod check;
+
+pub use activation::Activation;
+pub use linear::Linear;
+pub use norm::LayerNorm;
+pub use rules::Rules;

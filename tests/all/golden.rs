@@ -1,0 +1,158 @@
+//! Every family against the independent reference: passes, preprocessing, and every variant of every method.
+
+use crate::support::*;
+use candle_core::{DType, Tensor};
+use serde_json::Value;
+use vitx::encoder::{Inputs, Keep};
+use vitx::explanation::Layout;
+use vitx::input::image::Fit;
+use vitx::method::{self, Batch};
+use vitx::model::Processor;
+use vitx::nn::Rules;
+use vitx::target::{seed, Output};
+
+fn outputs(case: &Case) -> Vec<Output> {
+    case.targets().into_iter().map(|class| Output { class, against: None }).collect()
+}
+
+#[test]
+fn passes_equal_the_reference() {
+    for name in CASES {
+        let case = Case::open(name);
+        for dtype in [DType::F32, DType::F64] {
+            let model = case.model(dtype);
+            let (inputs, _) = case.batch(&model);
+            let trace = model.encoder.forward(&inputs, Keep::Layers).unwrap();
+            let seed = seed(&outputs(&case), model.encoder.classes(), dtype, model.encoder.device()).unwrap();
+            let grads = model.encoder.backward(&trace, &seed, &Rules::GRADIENT).unwrap();
+            let mut seen = 0;
+            for (key, want) in &case.expected {
+                let (kind, layer) = key.split_once('.').map_or((key.as_str(), 0), |(k, l)| (k, l.parse().unwrap_or(0)));
+                let got = match kind {
+                    "logits" => &trace.logits,
+                    "hidden" if layer == 0 => &trace.embedding,
+                    "hidden" => &trace.layers[layer - 1].output,
+                    "attention" => &trace.layers[layer].attention,
+                    "attention_grad" => &grads.layers[layer].attention,
+                    _ => continue,
+                };
+                let base = &case.json["base"];
+                let (atol, rtol) = (base["atol"][kind].as_f64().unwrap(), base["rtol"].as_f64().unwrap());
+                assert_close(&format!("{name} {dtype:?} {key}"), &flat(got), &flat(want), atol, rtol);
+                seen += 1;
+            }
+            assert_eq!(seen, 2 + 3 * model.encoder.blocks.len(), "{name}: logits, hidden, attention, gradients");
+        }
+    }
+}
+
+#[test]
+fn preprocessing_equals_the_reference() {
+    for name in CASES {
+        let case = Case::open(name);
+        let checkpoint = case.checkpoint();
+        if case.is_text() {
+            let tokens = case.tokenised(&checkpoint);
+            let want = case.json["tokens"].as_array().unwrap();
+            for (row, (got, want)) in tokens.iter().zip(want).enumerate() {
+                let want: Vec<&str> =
+                    want.as_array().unwrap().iter().map(|t| t.as_str().unwrap()).take(got.ids.len()).collect();
+                assert_eq!(pieces(&got.layout), want, "{name} row {row}");
+            }
+            let model = checkpoint.load(DType::F32, &candle_core::Device::Cpu).unwrap();
+            let (Inputs::Tokens { ids, types, mask }, _) = model.text_inputs(&tokens).unwrap() else { panic!() };
+            for (got, key) in [(ids, "input_ids"), (types, "token_type_ids"), (mask, "attention_mask")] {
+                let Some(want) = case.inputs.get(key) else { continue };
+                assert_eq!(flat(&got), flat(want), "{name} {key}");
+            }
+            continue;
+        }
+        let Processor::Image(processor) = &checkpoint.processor else { panic!() };
+        let want = &case.inputs["pixel_values"];
+        let images = &case.inputs["image_u8"];
+        for row in 0..images.dims()[0] {
+            let bytes: Vec<u8> = images.get(row).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let (h, w) = (images.dims()[1] as u32, images.dims()[2] as u32);
+            let picture = image::RgbImage::from_raw(w, h, bytes).unwrap();
+            for processor in
+                [processor.clone(), processor.clone().adapted(Some((h as usize, w as usize)), Some(Fit::Crop))]
+            {
+                let got = processor.apply(&picture).unwrap();
+                let got: Vec<f64> = got.pixels.iter().map(|&p| f64::from(p)).collect();
+                assert_close(&format!("{name} pixels"), &got, &flat(&want.get(row).unwrap()), 1e-6, 1e-6);
+            }
+        }
+    }
+}
+
+/// The `--method` string of a variant, from its parameters in case.json; none for what is not a map of ours.
+fn spec(method: &str, key: &str, array: &Value) -> Option<String> {
+    if key.ends_with(".matrix") || key.ends_with(".layers") || key.ends_with(".raw") {
+        return None;
+    }
+    let params = array["params"].as_object().unwrap().iter().map(|(key, value)| match (key.as_str(), value) {
+        ("heads", Value::String(s)) if s.starts_with("index ") => format!("heads={}", &s[6..]),
+        ("clamp", Value::String(s)) if s == "per head" => "clamp=true".into(),
+        (_, Value::String(s)) => format!("{key}={s}"),
+        (_, other) => format!("{key}={other}"),
+    });
+    Some(format!("{method}:{}", params.collect::<Vec<_>>().join(",")))
+}
+
+fn compare(case: &Case, batch: &Batch<'_>, layouts: &[Layout], spec: &str, key: &str, array: &Value) {
+    let configured = method::parse(spec).unwrap_or_else(|e| panic!("{spec}: {e}"));
+    let want = &case.expected[key];
+    let (atol, rtol) = (array["atol"].as_f64().unwrap(), array["rtol"].as_f64().unwrap());
+    let pass = batch.pass(outputs(case)).unwrap();
+    for (row, layout) in layouts.iter().enumerate() {
+        let explanation = configured.explain(&pass.run(row)).unwrap();
+        let mut want = flat(&want.get(row).unwrap());
+        if case.is_text() {
+            assert!(want[layout.len()..].iter().all(|v| *v == 0.0));
+            want.truncate(layout.len());
+        }
+        let got: Vec<f64> = explanation.content().iter().map(|&r| f64::from(r)).collect();
+        assert_close(&format!("{} {key} [{spec}] row {row}", case.name), &got, &want, atol, rtol);
+    }
+}
+
+#[test]
+fn every_variant_of_every_method_equals_the_reference() {
+    for name in CASES {
+        let case = Case::open(name);
+        let model = case.model(DType::F32);
+        let (inputs, layouts) = case.batch(&model);
+        let batch = Batch::new(&model.encoder, inputs, layouts.clone()).unwrap();
+        for entry in method::METHODS {
+            let arrays = case.arrays(entry.name);
+            for (key, array) in arrays {
+                let Some(spec) = spec(entry.name, &key, array) else { continue };
+                compare(&case, &batch, &layouts, &spec, &key, array);
+                if key == format!("method.{}", entry.name) {
+                    compare(&case, &batch, &layouts, entry.name, &key, array);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn fixtures_cover_every_method() {
+    for entry in method::METHODS {
+        let covered = CASES.iter().filter(|c| !Case::open(c).arrays(entry.name).is_empty()).count();
+        assert!(covered >= 8, "{} has golden arrays in {covered} cases only", entry.name);
+    }
+}
+
+#[test]
+fn an_f64_model_agrees_with_itself_in_half_precision() {
+    let case = Case::open("vit-square");
+    let want = case.model(DType::F64);
+    let (inputs, _) = case.batch(&want);
+    let logits =
+        |model: &vitx::model::Model| -> Tensor { model.encoder.forward(&inputs, Keep::Logits).unwrap().logits };
+    for dtype in [DType::F16, DType::BF16] {
+        let model = case.model(dtype);
+        assert_close(&format!("{dtype:?}"), &flat(&logits(&model)), &flat(&logits(&want)), 0.05, 0.05);
+    }
+}
