@@ -1,2 +1,15 @@
-//! x
-fn main() {}
+//! The `vitx` command: parse, run, print the error chain, exit code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            cli::print_error(&error);
+            ExitCode::from(cli::NOTHING_DONE)
+        }
+    }
+}

@@ -14,7 +14,7 @@ mod rollout;
 mod run;
 
 pub use params::{Param, Params};
-pub use run::{Batch, Pass, Run};
+pub use run::{logits, Batch, Pass, Run};
 
 use crate::error::{unknown, Error, Result};
 use crate::explanation::Explanation;
@@ -116,6 +116,17 @@ pub fn find(name: &str) -> Result<&'static Entry> {
     let is = |e: &&Entry| e.name == name || e.aliases.contains(&name);
     let names = METHODS.iter().flat_map(|e| std::iter::once(e.name).chain(e.aliases.iter().copied()));
     METHODS.iter().find(is).ok_or_else(|| unknown("method", name, names, "see `vitx methods`"))
+}
+
+/// The README's table of methods.
+pub fn markdown() -> String {
+    let row = |e: &Entry| {
+        let keys: Vec<_> = e.parameters().iter().map(|p| format!("`{}`", p.key)).collect();
+        let class = if e.class_specific { "yes" } else { "no" };
+        format!("| `{}` | {} | {class} | {} | {} |\n", e.name, e.title, keys.join(" "), e.paper)
+    };
+    let rows: String = METHODS.iter().map(row).collect();
+    format!("| method | what it shows | class-specific | parameters | paper |\n| --- | --- | --- | --- | --- |\n{rows}")
 }
 
 /// Reads `NAME[:key=value,...]`.

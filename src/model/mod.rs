@@ -195,6 +195,17 @@ impl Model {
     }
 }
 
+/// The README's table of families.
+pub fn markdown() -> String {
+    let row = |f: &Family| {
+        let reads = if f.modality == Modality::Image { "images" } else { "texts" };
+        let classes: Vec<_> = f.architectures.iter().map(|a| format!("`{a}`")).collect();
+        format!("| `{}` | {reads} | {} | `{}` |\n", f.name, classes.join(", "), f.example)
+    };
+    let rows: String = FAMILIES.iter().map(row).collect();
+    format!("| `model_type` | reads | classes | such as |\n| --- | --- | --- | --- |\n{rows}")
+}
+
 fn family_of(config: &Config) -> Result<&'static Family> {
     let known = || FAMILIES.iter().map(|f| f.name);
     let Some(name) = config.text("model_type") else {

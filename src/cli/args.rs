@@ -1,0 +1,127 @@
+//! Arguments that several subcommands share.
+
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Which model, and where it runs.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A built-in (demo-vit, demo-bert), a directory in HuggingFace layout, or a hub id
+    /// (google/vit-base-patch16-224). Default: demo-vit for images, demo-bert for text
+    #[arg(short, long, env = "VITX_MODEL", value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Branch, tag or commit of a hub model
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
+    /// Use the local hub cache only
+    #[arg(long)]
+    pub offline: bool,
+    /// Where to compute: auto, cpu, cuda[:N] or metal
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Precision of weights and activations
+    #[arg(long, default_value = "f32", value_enum)]
+    pub dtype: Precision,
+    /// Compute threads on the CPU (default: all cores)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+/// `--dtype`
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats
+    F16,
+    /// Brain floats
+    Bf16,
+}
+
+/// What is read.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Input")]
+pub struct InputArgs {
+    /// Images, folders (recursive), .npy arrays of pixel values, .txt files; `-` reads paths from stdin
+    #[arg(value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// A text to explain (repeatable)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub text: Vec<String>,
+    /// A pair of texts, such as premise and hypothesis (repeatable)
+    #[arg(long, num_args = 2, value_names = ["A", "B"], allow_hyphen_values = true)]
+    pub text_pair: Vec<String>,
+    /// A file with one text a line; `-` is stdin (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub text_file: Vec<PathBuf>,
+    /// Input resolution other than the checkpoint's, in pixels: HxW or N
+    #[arg(long, value_name = "HxW", value_parser = size)]
+    pub size: Option<(usize, usize)>,
+    /// How pictures of another shape meet the input size (default: as the checkpoint's preprocessor does)
+    #[arg(long, value_enum)]
+    pub fit: Option<FitArg>,
+    /// Inputs that go through the model together
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: u16,
+    /// Take every N-th input only, beginning with the I-th (I from 1 to N): to split a run over machines
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub shard: Option<(usize, usize)>,
+    /// Stop at the first input that fails
+    #[arg(long)]
+    pub fail_fast: bool,
+}
+
+/// `--fit`
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FitArg {
+    /// Stretch
+    Resize,
+    /// Scale to cover, cut the rest off
+    Crop,
+    /// Scale to fit in, fill the rest with the mean colour
+    Pad,
+}
+
+/// How results are told.
+#[derive(Args, Debug, Clone, Copy)]
+#[command(next_help_heading = "Reporting")]
+pub struct ReportArgs {
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Only errors on stderr
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Say more on stderr
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| (1..=8192).contains(n));
+    let pair = match text.split_once(['x', 'X']) {
+        Some((h, w)) => side(h).zip(side(w)),
+        None => side(text).map(|n| (n, n)),
+    };
+    pair.ok_or_else(|| "expected HxW or N in pixels, such as 224x336 (height first), at most 8192".into())
+}
+
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let valid = parts.filter(|(i, n): &(usize, usize)| *i >= 1 && i <= n);
+    valid.ok_or_else(|| "expected I/N with I from 1 to N, such as 1/4".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_shards_are_checked() {
+        assert_eq!((size("224x336"), size("64")), (Ok((224, 336)), Ok((64, 64))));
+        assert!(size("0x3").is_err() && size("x").is_err() && size("9999999").is_err());
+        assert_eq!(shard("2/3"), Ok((2, 3)));
+        assert!(shard("0/3").is_err() && shard("4/3").is_err() && shard("1").is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! `vitx completions` and `vitx man`.
+
+use super::Cli;
+use anyhow::Result;
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+/// Print a completion script for a shell
+#[derive(Parser, Debug)]
+pub struct CompletionsArgs {
+    /// bash, zsh, fish, elvish or powershell
+    shell: clap_complete::Shell,
+}
+
+/// Print the manual page (roff)
+#[derive(Parser, Debug)]
+pub struct ManArgs {}
+
+/// Writes the script to stdout.
+pub fn completions(args: CompletionsArgs) -> Result<ExitCode> {
+    clap_complete::generate(args.shell, &mut Cli::command(), "vitx", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the page to stdout, subcommands included.
+pub fn man(_: ManArgs) -> Result<ExitCode> {
+    let mut out = std::io::stdout();
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(&mut out)?;
+    for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
+        clap_mangen::Man::new(sub.clone()).render(&mut out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

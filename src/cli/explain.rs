@@ -1,0 +1,491 @@
+//! `vitx explain`: the main job.
+
+use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::job::{self, Job};
+use super::outputs::{refuse_existing, target_part, Format, Out, Request};
+use super::prepare::{batch_of, Preparer, Ready};
+use super::record::{Done, Record};
+use super::report::{interrupted, Reporter};
+use super::resume::{identity, Ledger};
+use super::sources::{Source, Sources};
+use anyhow::{bail, Context, Result};
+use clap::{Parser, ValueEnum};
+use serde_json::{json, Value};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+use vitx::explanation::Explanation;
+use vitx::input::image::View;
+use vitx::method::{Batch, Configured};
+use vitx::model::{Checkpoint, Modality, Model};
+use vitx::render::colormap::{Colormap, COLORMAPS};
+use vitx::render::scale::{Range, Scale};
+use vitx::render::{save, Scene, Style, Upsample};
+use vitx::target::{Output, Target};
+
+/// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
+#[derive(Parser, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// NAME[:key=value,...], several separated by commas, or `all` (see `vitx methods`)
+    #[arg(long, default_value = vitx::method::DEFAULT, value_name = "METHOD")]
+    method: Vec<String>,
+    /// predicted, a class number, a label, top:K, or A-B (why A rather than B); repeatable
+    #[arg(short, long, default_value = "predicted", value_name = "TARGET")]
+    target: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// A directory, the file of the one output, or `-` for stdout
+    /// (default: here; `vitx-out` when a folder is explained)
+    #[arg(short, long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// overlay, heatmap, npy, json, ansi; repeatable (default: overlay for images, ansi for texts)
+    #[arg(short, long, value_delimiter = ',', value_name = "FORMAT")]
+    format: Vec<String>,
+    /// Colours (default: viridis, or coolwarm for methods with signed relevance)
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(COLORMAPS.iter().map(|(n, _)| *n)))]
+    colormap: Option<String>,
+    /// Opacity of the heat over the picture, 0 to 1
+    #[arg(long, default_value_t = 0.55, value_name = "A")]
+    alpha: f32,
+    /// How the patch grid becomes pixels
+    #[arg(long, default_value = "bilinear", value_enum)]
+    upsample: UpsampleArg,
+    /// minmax, max, percentile:P, none, or shared (one scale over the whole run)
+    #[arg(long, default_value = "minmax", value_name = "HOW")]
+    normalize: String,
+    /// Draw a caption and a colour bar below the picture
+    #[arg(long)]
+    legend: bool,
+    /// Seed of methods that draw random numbers
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Skip what an earlier run into the same folder has finished with the same model, method and target
+    #[arg(long, conflicts_with = "overwrite")]
+    resume: bool,
+    /// Replace existing outputs
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy)]
+enum UpsampleArg {
+    /// Linear between patch centres
+    Bilinear,
+    /// Cubic between patch centres
+    Bicubic,
+    /// One flat tile a patch
+    Nearest,
+}
+
+/// A resolved `explain`.
+struct Plan {
+    methods: Vec<Configured>,
+    requests: Vec<Request>,
+    formats: Vec<Format>,
+    out: Out,
+    style: Style,
+    seed: u64,
+    replace: bool,
+    resume: bool,
+    /// Text results go to stdout and not to files.
+    to_stdout: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let style = style(&args.output)?;
+    let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
+    let plan = plan(&args, style, &job.checkpoint, &job.sources)?;
+    let model = Job::load(job.checkpoint, &args.model, &job.device)?;
+    let inputs = job.sources.list.len();
+    let ledger = plan.ledger(job.sources.from_folder, args.output.out.is_some())?;
+    let mut work = Work {
+        preparer: Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit),
+        report: Reporter::new(args.report, inputs),
+        args: &args,
+        plan: &plan,
+        model: &model,
+        ledger,
+        waiting: Vec::new(),
+    };
+    work.report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
+    for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
+        work.chunk(chunk)?;
+        if interrupted() || (args.input.fail_fast && work.report.failures() > 0) {
+            break;
+        }
+    }
+    work.draw_waiting()?;
+    Ok(work.report.finish(inputs))
+}
+
+fn style(args: &OutputArgs) -> Result<Style> {
+    if !(0.0..=1.0).contains(&args.alpha) {
+        bail!("--alpha {}: expected a number from 0 (picture only) to 1 (heat only)", args.alpha);
+    }
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let find = |name: &String| COLORMAPS.iter().find(|(n, _)| n == name).map(|(_, map)| *map);
+    Ok(Style {
+        colormap: args.colormap.as_ref().and_then(find) as Option<Colormap>,
+        alpha: args.alpha,
+        upsample: match args.upsample {
+            UpsampleArg::Bilinear => Upsample::Bilinear,
+            UpsampleArg::Bicubic => Upsample::Bicubic,
+            UpsampleArg::Nearest => Upsample::Nearest,
+        },
+        scale: Scale::parse(&args.normalize)?,
+        legend: args.legend,
+        colour,
+    })
+}
+
+fn plan(args: &Args, mut style: Style, checkpoint: &Checkpoint, sources: &Sources) -> Result<Plan> {
+    let text = checkpoint.family.modality == Modality::Text;
+    let methods = job::methods(&args.method, checkpoint)?;
+    let request = |text: &String| -> Result<Request> {
+        let target = Target::parse(text, &checkpoint.labels).with_context(|| format!("model `{}`", checkpoint.id))?;
+        Ok(Request { text: text.clone(), target })
+    };
+    let requests = args.target.iter().map(request).collect::<Result<Vec<_>>>()?;
+    let formats = formats(&args.output.format, text)?;
+    let targets: usize = requests.iter().map(|r| if let Target::Top(k) = r.target { k } else { 1 }).sum();
+    let outputs = sources.list.len() * methods.len() * targets * formats.len();
+    let to_stdout = text && args.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");
+    let out = Out::choose(args.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
+    if out == Out::Stdout && args.report.json {
+        bail!("--out - and --json both write to stdout; choose one");
+    }
+    if !to_stdout && out != Out::Stdout {
+        // A file is plain unless it is named as holding escape sequences.
+        style.colour = formats.iter().any(|f| f.name() == "ansi");
+    }
+    let plan = Plan {
+        methods,
+        requests,
+        formats,
+        out,
+        style,
+        seed: args.output.seed,
+        replace: args.output.overwrite || args.output.resume,
+        resume: args.output.resume,
+        to_stdout,
+    };
+    if !plan.replace {
+        refuse_existing(plan.known_paths(checkpoint, sources).iter())?;
+    }
+    Ok(plan)
+}
+
+fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
+    if names.is_empty() {
+        return Ok(vec![Format::Drawn(vitx::render::find(if text { "ansi" } else { "overlay" })?)]);
+    }
+    let read = |name: &String| -> Result<Format> {
+        if name == "json" {
+            return Ok(Format::Json);
+        }
+        let renderer = vitx::render::find(name)?;
+        if (text && !renderer.texts) || (!text && !renderer.images) {
+            bail!("--format {name} is not for {}; see `vitx explain --help`", if text { "texts" } else { "images" });
+        }
+        Ok(Format::Drawn(renderer))
+    };
+    let mut seen: Vec<&str> = names.iter().map(String::as_str).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    seen.iter().map(|n| read(&n.to_string())).collect()
+}
+
+impl Plan {
+    /// Formats that become files.
+    fn file_formats(&self) -> impl Iterator<Item = Format> + '_ {
+        self.formats.iter().copied().filter(|f| !(self.to_stdout && f.name() == "ansi"))
+    }
+
+    /// Every output whose name does not depend on what the model says.
+    fn known_paths(&self, checkpoint: &Checkpoint, sources: &Sources) -> Vec<PathBuf> {
+        let known = |r: &&Request| !matches!(r.target, Target::Top(_));
+        let mut paths = Vec::new();
+        for source in &sources.list {
+            for request in self.requests.iter().filter(known) {
+                let output = request.target.resolve(&vec![0.0; checkpoint.labels.len()])[0];
+                let target = target_part(request, output, &checkpoint.labels);
+                for method in &self.methods {
+                    paths.extend(self.file_formats().map(|f| self.out.path(&source.stem, method, &target, f)));
+                }
+            }
+        }
+        paths.retain(|p| p != Path::new("-"));
+        paths
+    }
+
+    /// The ledger of a run that one may want to resume.
+    fn ledger(&self, from_folder: bool, named: bool) -> Result<Option<Ledger>> {
+        match &self.out {
+            Out::Folder(folder) if !self.to_stdout && (from_folder || named || self.resume) => {
+                Ledger::open(folder).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// One explanation with all that drawing and reporting it takes.
+struct Item<'a> {
+    source: &'a Source,
+    request: &'a Request,
+    method: &'a Configured,
+    explanation: Explanation,
+    logits: Vec<f32>,
+    ms: f64,
+}
+
+/// The run itself.
+struct Work<'a> {
+    args: &'a Args,
+    plan: &'a Plan,
+    model: &'a Model,
+    preparer: Preparer<'a>,
+    report: Reporter,
+    ledger: Option<Ledger>,
+    /// Explanations that wait for the scale of the whole run.
+    waiting: Vec<Item<'a>>,
+}
+
+impl<'a> Work<'a> {
+    /// Explains some inputs together.
+    fn chunk(&mut self, sources: &'a [Source]) -> Result<()> {
+        let mut ready: Vec<(&'a Source, Ready)> = Vec::new();
+        for source in sources {
+            if self.plan.resume && self.is_done(source) {
+                self.report.detail(&format!("{}: done before", source.name));
+                self.report.record(&Record::Skipped { input: source.name.clone() })?;
+                continue;
+            }
+            match self.preparer.prepare(source) {
+                Ok(r) => {
+                    if r.truncated() > 0 {
+                        self.report.note(&format!(
+                            "warning: {}: the text is too long for the model; its last {} tokens were left out",
+                            source.name,
+                            r.truncated()
+                        ));
+                    }
+                    ready.push((source, r));
+                }
+                Err(e) => self.report.failed(&source.name, &e.to_string())?,
+            }
+            if self.report.failures() > 0 && self.args.input.fail_fast {
+                return Ok(());
+            }
+        }
+        // Only pictures of one size go through the model together.
+        while !ready.is_empty() {
+            let size = ready[0].1.size();
+            let (same, rest) = ready.into_iter().partition(|(_, r)| r.size() == size);
+            self.batch(same)?;
+            ready = rest;
+        }
+        self.report.advance(sources.len());
+        Ok(())
+    }
+
+    /// Explains inputs of one size; should that fail, each alone, so that one input cannot spoil the others.
+    fn batch(&mut self, ready: Vec<(&'a Source, Ready)>) -> Result<()> {
+        let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+        match self.explain(&sources, &ready) {
+            Ok(items) => self.deliver(items, &sources, &ready),
+            Err(e) if sources.len() == 1 => self.report.failed(&sources[0].name, &e.to_string()),
+            Err(_) => sources.into_iter().zip(ready).try_for_each(|one| self.batch(vec![one])),
+        }
+    }
+
+    /// All methods and targets of a batch: one forward pass, and one reverse pass a target.
+    fn explain(&self, sources: &[&'a Source], ready: &[Ready]) -> vitx::Result<Vec<Item<'a>>> {
+        let start = Instant::now();
+        let (inputs, layouts) = batch_of(self.model, ready)?;
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?;
+        let logits = batch.logits()?;
+        let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / sources.len() as f64;
+        let mut items = Vec::new();
+        for request in &self.plan.requests {
+            let outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.target.resolve(l)).collect();
+            for slot in 0..outputs[0].len() {
+                let pass = batch.pass(outputs.iter().map(|o| o[slot]).collect())?;
+                for method in &self.plan.methods {
+                    for (row, source) in sources.iter().enumerate() {
+                        let start = Instant::now();
+                        let explanation = method.explain(&pass.run(row))?;
+                        let ms = start.elapsed().as_secs_f64() * 1e3 + std::mem::take(&mut shared_ms);
+                        items.push(Item { source, request, method, explanation, logits: logits[row].clone(), ms });
+                    }
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    /// Draws and reports, or sets aside when the scale needs the whole run.
+    fn deliver(&mut self, items: Vec<Item<'a>>, sources: &[&'a Source], ready: &[Ready]) -> Result<()> {
+        if self.plan.style.scale == Scale::Shared {
+            self.waiting.extend(items);
+            return Ok(());
+        }
+        for (source, ready) in sources.iter().zip(ready) {
+            let own: Vec<&Item<'a>> = items.iter().filter(|i| std::ptr::eq(i.source, *source)).collect();
+            self.draw_all(&own, ready, &BTreeMap::new())?;
+        }
+        Ok(())
+    }
+
+    /// Draws what waited for the scale of the whole run: one range a method.
+    fn draw_waiting(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut ranges: BTreeMap<&str, Range> = BTreeMap::new();
+        for item in &waiting {
+            let range = Scale::Shared.range(&item.explanation);
+            ranges.entry(&item.method.spec).and_modify(|r| *r = r.union(range)).or_insert(range);
+        }
+        for own in waiting.chunk_by(|a, b| std::ptr::eq(a.source, b.source)) {
+            match self.preparer.prepare(own[0].source) {
+                Ok(ready) => self.draw_all(&own.iter().collect::<Vec<_>>(), &ready, &ranges)?,
+                Err(e) => self.report.failed(&own[0].source.name, &e.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws all explanations of one input; the first failure is the input's.
+    fn draw_all(&mut self, items: &[&Item<'a>], ready: &Ready, ranges: &BTreeMap<&str, Range>) -> Result<()> {
+        for item in items {
+            if let Err(e) = self.draw(item, ready, ranges.get(item.method.spec.as_str()).copied())? {
+                return self.report.failed(&item.source.name, &e.to_string());
+            }
+        }
+        for request in &self.plan.requests {
+            for method in &self.plan.methods {
+                let own = items.iter().filter(|i| std::ptr::eq(i.request, request) && std::ptr::eq(i.method, method));
+                let files: Vec<PathBuf> = own.flat_map(|i| self.paths(i)).collect();
+                if let Some(ledger) = self.ledger.as_mut().filter(|_| !files.is_empty()) {
+                    ledger.add(&key(self.model, self.plan, self.args, items[0].source, request, method), &files)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one explanation in every format. The outer error ends the run, the inner one is the input's.
+    fn draw(&self, item: &Item<'a>, ready: &Ready, shared: Option<Range>) -> Result<vitx::Result<()>> {
+        let start = Instant::now();
+        let mut done = Done::new(&item.source.name, self.model, &item.logits, &item.explanation, self.plan.seed);
+        if done.checks.contains_key("constant") {
+            self.report.note(&format!(
+                "warning: {}: the {} map is constant ({}): it says nothing",
+                item.source.name, item.method.spec, done.relevance.max
+            ));
+        }
+        let headline = format!(
+            "{} {:.3} (class {}, {})",
+            done.target.label, done.target.probability, done.target.class, item.method.spec
+        );
+        let scene = scene(ready, &headline, shared, &self.plan.style);
+        let paths: Vec<(Format, PathBuf)> = self.plan.file_formats().zip(self.paths(item)).collect();
+        for (format, path) in &paths {
+            done.outputs.insert(format.name().into(), Value::from(path.display().to_string()));
+        }
+        done.ms = ((item.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
+        let record = Record::Ok(Box::new(done));
+        for (format, path) in &paths {
+            let bytes = match format {
+                Format::Drawn(renderer) => match (renderer.render)(&scene, &item.explanation) {
+                    Ok(bytes) => bytes,
+                    Err(e) => return Ok(Err(e)),
+                },
+                Format::Json => [serde_json::to_vec_pretty(&record)?, b"\n".to_vec()].concat(),
+            };
+            if self.plan.out == Out::Stdout {
+                self.report.stdout(&bytes)?;
+            } else if let Err(e) = save::save(path, &bytes, self.plan.replace) {
+                return Ok(Err(e));
+            }
+        }
+        self.tell(item, &record, &headline, &scene, &paths)?;
+        Ok(Ok(()))
+    }
+
+    /// The result on stdout: a record, or a line and, for texts, the tokens.
+    fn tell(
+        &self,
+        item: &Item<'a>,
+        record: &Record,
+        headline: &str,
+        scene: &Scene<'_>,
+        paths: &[(Format, PathBuf)],
+    ) -> Result<()> {
+        if self.plan.out == Out::Stdout {
+            self.report.detail(&format!("{}: {headline}", item.source.name));
+            return Ok(());
+        }
+        self.report.record(record)?;
+        if self.plan.to_stdout {
+            self.report.line(headline)?;
+            let renderer = vitx::render::find("ansi")?;
+            let tokens = (renderer.render)(scene, &item.explanation)?;
+            return self.report.line(String::from_utf8_lossy(&tokens).trim_end_matches('\n'));
+        }
+        let files: Vec<_> = paths.iter().map(|(_, p)| p.display().to_string()).collect();
+        self.report.line(&format!("{}: {headline} -> {}", item.source.name, files.join(" ")))
+    }
+
+    fn paths(&self, item: &Item<'a>) -> Vec<PathBuf> {
+        let target = target_part(item.request, item.explanation.output, &self.model.checkpoint.labels);
+        self.plan.file_formats().map(|f| self.plan.out.path(&item.source.stem, item.method, &target, f)).collect()
+    }
+
+    /// Whether an earlier run has finished every method and target of this input.
+    fn is_done(&self, source: &Source) -> bool {
+        let Some(ledger) = &self.ledger else { return false };
+        let mut keys =
+            self.plan.requests.iter().flat_map(|r| {
+                self.plan.methods.iter().map(move |m| key(self.model, self.plan, self.args, source, r, m))
+            });
+        keys.all(|k| ledger.has(&k))
+    }
+}
+
+fn scene<'s>(ready: &'s Ready, caption: &str, shared: Option<Range>, style: &'s Style) -> Scene<'s> {
+    let (picture, view, input) = match ready {
+        Ready::Picture(p) => (Some(&p.0), p.1.view, p.1.size),
+        Ready::Text(_) => (None, View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 }, (0, 0)),
+    };
+    Scene { picture, view, input, caption: caption.to_string(), shared, style }
+}
+
+/// What must agree for `--resume` to skip an input's method and target.
+fn key(model: &Model, plan: &Plan, args: &Args, source: &Source, request: &Request, method: &Configured) -> Value {
+    let formats: Vec<_> = plan.file_formats().map(Format::name).collect();
+    let style = &plan.style;
+    json!({
+        "input": identity(source),
+        "model": [model.checkpoint.id, model.checkpoint.revision, format!("{:?}", args.model.dtype)],
+        "method": method.spec,
+        "target": request.text,
+        "size": format!("{:?} {:?}", args.input.size, args.input.fit),
+        "formats": formats,
+        "style": format!("{:?} {} {:?} {:?} {}", style.colormap, style.alpha, style.upsample, style.scale, style.legend),
+        "seed": plan.seed,
+    })
+}

@@ -1,0 +1,158 @@
+//! From typed arguments to a resolved job: every mistake is found here, before any weight is read.
+
+use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::sources::Sources;
+use super::{devices, report};
+use anyhow::{bail, Result};
+use candle_core::Device;
+use std::path::Path;
+use vitx::method::{Configured, Facts};
+use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model};
+
+/// Model, device and inputs of a run.
+pub struct Job {
+    /// What is explained.
+    pub sources: Sources,
+    /// The model, weights not yet read.
+    pub checkpoint: Checkpoint,
+    /// Where it will run.
+    pub device: Device,
+}
+
+impl Job {
+    /// Resolves what all commands that read inputs share.
+    ///
+    /// # Errors
+    /// The first mistake found.
+    pub fn resolve(model: &ModelArgs, input: &InputArgs, reporting: ReportArgs, out: Option<&Path>) -> Result<Self> {
+        devices::limit_threads(model);
+        let device = devices::device(&model.device)?;
+        let sources = Sources::list(input, out)?;
+        let (texts, all) = (sources.list.iter().filter(|s| s.is_text()).count(), sources.list.len());
+        if texts != 0 && texts != all {
+            bail!("texts and images in one run ({texts} of {all} inputs are texts); run vitx once for each");
+        }
+        let id = model.model.clone().unwrap_or_else(|| default_model(texts > 0, reporting));
+        let checkpoint = open(&id, model, reporting)?;
+        check_modality(&checkpoint, texts > 0)?;
+        check_size(&checkpoint, input)?;
+        report::catch_interrupts()?;
+        Ok(Job { sources, checkpoint, device })
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn load(checkpoint: Checkpoint, args: &ModelArgs, device: &Device) -> Result<Model> {
+        Ok(checkpoint.load(devices::dtype(args.dtype), device)?)
+    }
+}
+
+fn default_model(text: bool, reporting: ReportArgs) -> String {
+    let (id, real) = if text {
+        (
+            "demo-bert",
+            "distilbert-base-uncased-finetuned-sst-2-english or cardiffnlp/twitter-roberta-base-sentiment-latest",
+        )
+    } else {
+        ("demo-vit", "google/vit-base-patch16-224 or facebook/dinov2-base-imagenet1k-1-layer")
+    };
+    if !reporting.quiet {
+        eprintln!(
+            "note: {id} is a small built-in model trained on little data; for real work pass --model, such as {real}"
+        );
+    }
+    id.to_string()
+}
+
+/// Opens a checkpoint, showing downloads on a terminal.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub fn open(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpoint> {
+    let access = Access {
+        revision: args.revision.clone(),
+        offline: args.offline,
+        #[cfg(feature = "hub")]
+        on_download: (!reporting.quiet).then(downloads),
+    };
+    #[cfg(not(feature = "hub"))]
+    let _ = reporting;
+    Ok(Checkpoint::open(id, &access)?)
+}
+
+/// Progress of downloads on stderr: a bar on a terminal, a line a file elsewhere.
+#[cfg(feature = "hub")]
+fn downloads() -> vitx::model::hub::OnDownload {
+    use indicatif::{ProgressBar, ProgressStyle};
+    use std::io::IsTerminal;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{msg} {bar:32} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    std::sync::Arc::new(move |file, done, total| {
+        if bar.is_hidden() && done == total && total > 0 {
+            eprintln!("downloaded {file} ({total} bytes)");
+        }
+        bar.set_message(file.to_string());
+        bar.set_length(total);
+        bar.set_position(done);
+        if done == total {
+            bar.reset();
+        }
+    })
+}
+
+fn check_modality(checkpoint: &Checkpoint, texts: bool) -> Result<()> {
+    match (checkpoint.family.modality, texts) {
+        (Modality::Text, false) => bail!(
+            "model `{}` ({}) reads texts; pass --text \"...\", --text-file FILE or a .txt file",
+            checkpoint.id,
+            checkpoint.family.title
+        ),
+        (Modality::Image, true) => {
+            bail!("model `{}` ({}) reads images; pass image files or folders", checkpoint.id, checkpoint.family.title)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_size(checkpoint: &Checkpoint, input: &InputArgs) -> Result<()> {
+    match (&checkpoint.spec.embedding, input.size) {
+        (EmbeddingSpec::Words { .. }, Some(_)) => bail!("--size is for image models; `{}` reads texts", checkpoint.id),
+        (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) if h < patch.0 || w < patch.1 => {
+            bail!("--size {h}x{w} is smaller than one patch of the model ({}x{})", patch.0, patch.1)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What methods may need to know of a model.
+pub fn facts(checkpoint: &Checkpoint) -> Facts {
+    let distillation = matches!(checkpoint.spec.embedding, EmbeddingSpec::Patches { distillation: true, .. });
+    Facts {
+        layers: checkpoint.spec.layers,
+        heads: checkpoint.spec.heads,
+        class_token: true, // every family read today classifies from its first token
+        distillation_token: distillation,
+    }
+}
+
+/// Reads `--method` and refuses what this model cannot do; with `all`, such methods are left out.
+///
+/// # Errors
+/// As [`vitx::method::parse_list`], and a method's own refusal.
+pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configured>> {
+    let all = texts.iter().any(|t| t.split(',').any(|p| p.trim().eq_ignore_ascii_case("all")));
+    let facts = facts(checkpoint);
+    let mut methods = vitx::method::parse_list(texts)?;
+    if all {
+        methods.retain(|m| m.method.check(&facts).is_ok());
+    }
+    for m in &methods {
+        if let Err(e) = m.method.check(&facts) {
+            bail!("method `{}` with model `{}`: {e}", m.spec, checkpoint.id);
+        }
+    }
+    Ok(methods)
+}

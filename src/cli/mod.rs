@@ -1,0 +1,65 @@
+//! The command line: one file per subcommand. Every mistake is found before weights are read.
+
+mod args;
+mod commands;
+mod devices;
+mod explain;
+mod inspect;
+mod job;
+mod methods;
+mod models;
+mod outputs;
+mod predict;
+mod prepare;
+mod record;
+mod report;
+mod resume;
+mod sources;
+
+use anyhow::Result;
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Some inputs failed; the others are written.
+pub const SOME_FAILED: u8 = 1;
+/// Usage, model or input errors before any work.
+pub const NOTHING_DONE: u8 = 2;
+/// Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+
+/// Why did the model say that? Explanations for HuggingFace Vision Transformers and BERTs.
+#[derive(Parser, Debug)]
+#[command(name = "vitx", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    Explain(explain::Args),
+    Predict(predict::Args),
+    Methods(methods::Args),
+    Models(models::Args),
+    Inspect(inspect::Args),
+    Completions(commands::CompletionsArgs),
+    Man(commands::ManArgs),
+}
+
+/// Parses the arguments and runs the subcommand.
+pub fn run() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Explain(args) => explain::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Methods(args) => methods::run(args),
+        Command::Models(args) => models::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Completions(args) => commands::completions(args),
+        Command::Man(args) => commands::man(args),
+    }
+}
+
+/// `error: what: why` on stderr.
+pub fn print_error(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -1,0 +1,52 @@
+//! `vitx models`: built-in models and supported families.
+
+use anyhow::Result;
+use clap::Parser;
+use serde_json::json;
+use std::process::ExitCode;
+use vitx::model::builtin::BUILTINS;
+use vitx::model::{Modality, FAMILIES};
+
+/// List the built-in models and the families that are read
+#[derive(Parser, Debug)]
+pub struct Args {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// The table of the README
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> Result<ExitCode> {
+    if args.json {
+        for b in BUILTINS {
+            println!("{}", json!({"builtin": b.name, "about": b.about}));
+        }
+        for f in FAMILIES {
+            let reads = if f.modality == Modality::Image { "images" } else { "texts" };
+            println!(
+                "{}",
+                json!({"family": f.name, "title": f.title, "reads": reads, "architectures": f.architectures, "example": f.example})
+            );
+        }
+    } else if args.markdown {
+        print!("{}", vitx::model::markdown());
+    } else {
+        println!("built-in:");
+        for b in BUILTINS {
+            println!("  {:10} {}", b.name, b.about);
+        }
+        println!("\nfamilies (any HuggingFace checkpoint of these, as a directory or hub id):");
+        for f in FAMILIES {
+            println!(
+                "  {:22} {:9} such as {}",
+                f.name,
+                if f.modality == Modality::Image { "images" } else { "texts" },
+                f.example
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,81 @@
+//! `vitx predict`: classes and probabilities only.
+
+use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::job::Job;
+use super::prepare::{batch_of, Preparer, Ready};
+use super::record::{predictions, ModelId, Prediction};
+use super::report::{interrupted, Reporter};
+use super::sources::Source;
+use anyhow::Result;
+use clap::Parser;
+use serde_json::json;
+use std::process::ExitCode;
+use vitx::encoder::Keep;
+use vitx::method::logits;
+use vitx::model::Model;
+
+/// Classify images or texts: classes and probabilities only
+#[derive(Parser, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// How many classes to print, likeliest first
+    #[arg(long, default_value_t = 3, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let job = Job::resolve(&args.model, &args.input, args.report, None)?;
+    let model = Job::load(job.checkpoint, &args.model, &job.device)?;
+    let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit);
+    let mut report = Reporter::new(args.report, job.sources.list.len());
+    for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
+        let mut ready: Vec<(&Source, Ready)> = Vec::new();
+        for source in chunk {
+            match preparer.prepare(source) {
+                Ok(r) => ready.push((source, r)),
+                Err(e) => report.failed(&source.name, &e.to_string())?,
+            }
+        }
+        while !ready.is_empty() {
+            let size = ready[0].1.size();
+            let (same, rest) = ready.into_iter().partition(|(_, r)| r.size() == size);
+            batch(&model, &mut report, same, args.top as usize)?;
+            ready = rest;
+        }
+        report.advance(chunk.len());
+        if interrupted() || (args.input.fail_fast && report.failures() > 0) {
+            break;
+        }
+    }
+    Ok(report.finish(job.sources.list.len()))
+}
+
+/// Predicts inputs of one size; should that fail, each alone.
+fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top: usize) -> Result<()> {
+    let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+    let predicted =
+        batch_of(model, &ready).and_then(|(inputs, _)| logits(&model.encoder.forward(&inputs, Keep::Logits)?.logits));
+    match predicted {
+        Ok(rows) => sources
+            .iter()
+            .zip(rows)
+            .try_for_each(|(source, logits)| tell(model, report, &source.name, &predictions(model, &logits, top))),
+        Err(e) if sources.len() == 1 => report.failed(&sources[0].name, &e.to_string()),
+        Err(_) => sources.into_iter().zip(ready).try_for_each(|one| batch(model, report, vec![one], top)),
+    }
+}
+
+fn tell(model: &Model, report: &Reporter, input: &str, predictions: &[Prediction]) -> Result<()> {
+    if report.json() {
+        let record = json!({"status": "ok", "input": input, "model": ModelId::of(model), "predictions": predictions});
+        return report.stdout(format!("{record}\n").as_bytes());
+    }
+    let list: Vec<_> = predictions.iter().map(|p| format!("{} {:.3}", p.label, p.probability)).collect();
+    report.line(&format!("{input}: {}", list.join(", ")))
+}

@@ -1,0 +1,160 @@
+//! The JSON record of one input, method and target (the contract of `--json` and the `json` format).
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::path::Path;
+use vitx::explanation::{Explanation, Layout, Word};
+use vitx::model::Model;
+use vitx::target::ranked;
+
+/// Classes in a record's `predictions`.
+const PREDICTIONS: usize = 5;
+
+/// One line of `--json`.
+#[derive(Serialize, Debug)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum Record {
+    /// An explanation that was made.
+    Ok(Box<Done>),
+    /// An input that failed.
+    Error { input: String, error: String },
+    /// An input left out by `--resume`.
+    Skipped { input: String },
+}
+
+#[derive(Serialize, Debug)]
+pub struct Done {
+    pub input: String,
+    pub model: ModelId,
+    pub method: MethodId,
+    pub target: TargetRecord,
+    pub predictions: Vec<Prediction>,
+    pub grid: Option<[usize; 2]>,
+    pub tokens: Option<Vec<TokenRecord>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<Word>>,
+    pub outputs: Map<String, Value>,
+    pub relevance: Summary,
+    pub checks: Map<String, Value>,
+    pub seed: u64,
+    pub version: &'static str,
+    pub ms: f64,
+}
+
+#[derive(Serialize, Debug, Clone)]
+pub struct ModelId {
+    pub id: String,
+    pub revision: Option<String>,
+    pub family: &'static str,
+}
+
+#[derive(Serialize, Debug)]
+pub struct MethodId {
+    pub name: &'static str,
+    pub params: Map<String, Value>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct TargetRecord {
+    pub class: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<u32>,
+    pub label: String,
+    pub logit: f32,
+    pub probability: f32,
+}
+
+#[derive(Serialize, Debug, Clone)]
+pub struct Prediction {
+    pub class: u32,
+    pub label: String,
+    pub probability: f32,
+}
+
+#[derive(Serialize, Debug)]
+pub struct TokenRecord {
+    pub text: String,
+    pub start: usize,
+    pub end: usize,
+    pub special: bool,
+    pub relevance: f32,
+}
+
+#[derive(Serialize, Debug)]
+pub struct Summary {
+    pub min: f32,
+    pub max: f32,
+    pub sum: f32,
+}
+
+impl ModelId {
+    pub fn of(model: &Model) -> Self {
+        let c = &model.checkpoint;
+        ModelId { id: c.id.clone(), revision: c.revision.clone(), family: c.family.name }
+    }
+}
+
+/// The likeliest classes.
+pub fn predictions(model: &Model, logits: &[f32], top: usize) -> Vec<Prediction> {
+    let probabilities = model.probabilities(logits);
+    let prediction = |class: u32| {
+        let label = model.checkpoint.labels.name(class);
+        Prediction { class, label, probability: probabilities[class as usize] }
+    };
+    ranked(logits).into_iter().take(top).map(prediction).collect()
+}
+
+impl Done {
+    /// The record of an explanation; `outputs` and `ms` are filled in once its files are written.
+    pub fn new(input: &str, model: &Model, logits: &[f32], e: &Explanation, seed: u64) -> Self {
+        let (min, max) = e.range();
+        let mut checks = Map::new();
+        if min == max {
+            checks.insert("constant".into(), true.into());
+        }
+        let (grid, tokens, words) = match &e.layout {
+            Layout::Image(image) => (Some([image.grid.0, image.grid.1]), None, None),
+            Layout::Text(_) => (None, Some(tokens(e)), Some(e.words())),
+        };
+        Done {
+            input: input.to_string(),
+            model: ModelId::of(model),
+            method: MethodId { name: e.method, params: e.params.clone() },
+            target: TargetRecord {
+                class: e.output.class,
+                against: e.output.against,
+                label: e.output.label(&model.checkpoint.labels),
+                logit: e.output.logit(logits),
+                probability: model.probabilities(logits)[e.output.class as usize],
+            },
+            predictions: predictions(model, logits, PREDICTIONS),
+            grid,
+            tokens,
+            words,
+            outputs: Map::new(),
+            relevance: Summary { min, max, sum: e.sum() },
+            checks,
+            seed,
+            version: env!("CARGO_PKG_VERSION"),
+            ms: 0.0,
+        }
+    }
+}
+
+fn tokens(e: &Explanation) -> Vec<TokenRecord> {
+    let Layout::Text(text) = &e.layout else { return Vec::new() };
+    let record = |(token, &relevance): (&vitx::explanation::TextToken, &f32)| TokenRecord {
+        text: token.piece.clone(),
+        start: token.start,
+        end: token.end,
+        special: token.special,
+        relevance,
+    };
+    text.tokens.iter().zip(&e.relevance).map(record).collect()
+}
+
+/// Shape of a `.npy` file, from its header.
+pub fn array_shape(path: &Path) -> std::io::Result<Vec<u64>> {
+    let file = std::io::BufReader::new(std::fs::File::open(path)?);
+    Ok(npyz::NpyFile::new(file)?.shape().to_vec())
+}

@@ -1,0 +1,132 @@
+//! What the user sees: results on stdout, everything else on stderr, and the exit code.
+
+use super::args::ReportArgs;
+use super::record::Record;
+use super::{INTERRUPTED, SOME_FAILED};
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Catches Ctrl-C and SIGTERM: the first finishes the input at hand and stops, the second ends at once.
+pub fn catch_interrupts() -> Result<()> {
+    Ok(ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    })?)
+}
+
+/// Whether the user has asked to stop.
+pub fn interrupted() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
+
+/// Collects what happens during a run.
+pub struct Reporter {
+    args: ReportArgs,
+    bar: ProgressBar,
+    failed: usize,
+}
+
+impl Reporter {
+    /// With a progress bar over `inputs` if stderr is a terminal and there is more than one.
+    pub fn new(args: ReportArgs, inputs: usize) -> Self {
+        let bar = ProgressBar::hidden();
+        if inputs > 1 && !args.quiet && std::io::stderr().is_terminal() {
+            bar.set_length(inputs as u64);
+            let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {elapsed} elapsed, {eta} left {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        Reporter { args, bar, failed: 0 }
+    }
+
+    /// Whether `--json` is set.
+    pub fn json(&self) -> bool {
+        self.args.json
+    }
+
+    /// Bytes to stdout. A reader that has gone away ends the program quietly, as `head` expects.
+    ///
+    /// # Errors
+    /// Any other write error.
+    pub fn stdout(&self, bytes: &[u8]) -> Result<()> {
+        self.bar.suspend(|| {
+            let mut stdout = std::io::stdout().lock();
+            match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+                other => Ok(other?),
+            }
+        })
+    }
+
+    /// A record, if `--json` is set.
+    pub fn record(&self, record: &Record) -> Result<()> {
+        if !self.args.json {
+            return Ok(());
+        }
+        let mut line = serde_json::to_string(record)?;
+        line.push('\n');
+        self.stdout(line.as_bytes())
+    }
+
+    /// A line of text results, unless `--json` is set.
+    pub fn line(&self, line: &str) -> Result<()> {
+        if self.args.json {
+            Ok(())
+        } else {
+            self.stdout(format!("{line}\n").as_bytes())
+        }
+    }
+
+    /// One input failed.
+    pub fn failed(&mut self, input: &str, error: &str) -> Result<()> {
+        self.failed += 1;
+        self.bar.suspend(|| eprintln!("error: {input}: {error}"));
+        self.record(&Record::Error { input: input.to_string(), error: error.to_string() })
+    }
+
+    /// A hint or warning.
+    pub fn note(&self, text: &str) {
+        if !self.args.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    /// More detail, for `-v`.
+    pub fn detail(&self, text: &str) {
+        if self.args.verbose {
+            self.note(text);
+        }
+    }
+
+    /// So many inputs are done.
+    pub fn advance(&self, inputs: usize) {
+        self.bar.inc(inputs as u64);
+    }
+
+    /// Number of inputs that failed so far.
+    pub fn failures(&self) -> usize {
+        self.failed
+    }
+
+    /// Ends the run.
+    pub fn finish(self, inputs: usize) -> ExitCode {
+        self.bar.finish_and_clear();
+        if interrupted() {
+            eprintln!("interrupted; what was finished is complete (continue with --resume)");
+            return ExitCode::from(INTERRUPTED);
+        }
+        if self.failed == 0 {
+            return ExitCode::SUCCESS;
+        }
+        if inputs > 1 && !self.args.quiet {
+            eprintln!("{} of {inputs} inputs failed", self.failed);
+        }
+        ExitCode::from(SOME_FAILED)
+    }
+}

@@ -1,0 +1,110 @@
+//! Relevance as colour: over the picture, or alone.
+
+use super::{legend, png, Scene};
+use crate::error::{Error, Result};
+use crate::explanation::{Explanation, Layout};
+use fast_image_resize::images::Image as ResizeImage;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
+
+/// How the token grid becomes pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upsample {
+    /// Linear between patch centres.
+    Bilinear,
+    /// Cubic (a = -0.5) between patch centres.
+    Bicubic,
+    /// One flat tile a patch.
+    Nearest,
+}
+
+/// PNG of the heat over the picture.
+pub fn overlay(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    let picture = scene.picture.ok_or_else(|| Error::Usage("an overlay needs a picture".into()))?;
+    let mut canvas = picture.clone();
+    let alpha = scene.style.alpha;
+    paint(scene, e, |x, y, colour| {
+        let under = canvas.get_pixel(x, y).0;
+        let blend = |c: usize| (f32::from(under[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha).round() as u8;
+        canvas.put_pixel(x, y, Rgb([blend(0), blend(1), blend(2)]));
+    })?;
+    let canvas = if scene.style.legend { legend::below(&canvas, scene, e)? } else { canvas };
+    png(DynamicImage::ImageRgb8(canvas))
+}
+
+/// PNG of the heat alone, transparent outside of what the model saw.
+pub fn heatmap(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    let picture = scene.picture.ok_or_else(|| Error::Usage("a heatmap needs a picture's size".into()))?;
+    let mut canvas = RgbaImage::new(picture.width(), picture.height());
+    paint(scene, e, |x, y, [r, g, b]| canvas.put_pixel(x, y, Rgba([r, g, b, 255])))?;
+    if scene.style.legend {
+        let opaque: RgbImage = DynamicImage::ImageRgba8(canvas).into_rgb8();
+        return png(DynamicImage::ImageRgb8(legend::below(&opaque, scene, e)?));
+    }
+    png(DynamicImage::ImageRgba8(canvas))
+}
+
+/// Calls `put` with the colour of every picture pixel that lies inside the patch grid.
+fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 3])) -> Result<()> {
+    let (Layout::Image(layout), Some(picture)) = (&e.layout, scene.picture) else {
+        return Err(Error::Usage("heatmaps are drawn for images; use ansi, npy or json for texts".into()));
+    };
+    // The grid covers whole patches only: of an input of 225 pixels with patches of 16 the first 224.
+    let covered = |grid: usize, patch: usize, input: usize| (grid * patch) as f64 / input.max(1) as f64;
+    let height = scene.view.height * covered(layout.grid.0, layout.patch.0, scene.input.0);
+    let width = scene.view.width * covered(layout.grid.1, layout.patch.1, scene.input.1);
+    let (left, top) = (scene.view.x.round() as i64, scene.view.y.round() as i64);
+    let (right, bottom) = ((scene.view.x + width).round() as i64, (scene.view.y + height).round() as i64);
+    let (w, h) = ((right - left).max(1) as u32, (bottom - top).max(1) as u32);
+
+    let heat = enlarged(e.content(), layout.grid, (h, w), scene.style.upsample)?;
+    let range = scene.shared.unwrap_or_else(|| scene.style.scale.range(e));
+    let colours = scene.style.colormap_for(e).table();
+    for y in top.max(0)..bottom.min(i64::from(picture.height())) {
+        for x in left.max(0)..right.min(i64::from(picture.width())) {
+            let value = heat[(y - top) as usize * w as usize + (x - left) as usize];
+            put(x as u32, y as u32, colours[(range.place(value) * 255.0).round() as usize]);
+        }
+    }
+    Ok(())
+}
+
+/// The grid at another size, half-pixel centres, [height*width].
+fn enlarged(
+    grid: &[f32],
+    (rows, columns): (usize, usize),
+    (height, width): (u32, u32),
+    how: Upsample,
+) -> Result<Vec<f32>> {
+    let failed =
+        |e: &dyn std::fmt::Display| Error::Input(format!("the map cannot be enlarged to {height}x{width}: {e}"));
+    let bytes = grid.iter().flat_map(|v| v.to_ne_bytes()).collect();
+    let source =
+        ResizeImage::from_vec_u8(columns as u32, rows as u32, bytes, PixelType::F32).map_err(|e| failed(&e))?;
+    let mut target = ResizeImage::new(width, height, PixelType::F32);
+    let algorithm = match how {
+        Upsample::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+        Upsample::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+        Upsample::Nearest => ResizeAlg::Nearest,
+    };
+    let options = ResizeOptions::new().resize_alg(algorithm);
+    Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
+    Ok(target.buffer().chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enlarging_keeps_patches_where_they_are() {
+        let grid = [0.0, 1.0, 2.0, 3.0];
+        let near = enlarged(&grid, (2, 2), (4, 4), Upsample::Nearest).unwrap();
+        assert_eq!(&near[..4], [0.0, 0.0, 1.0, 1.0]);
+        let linear = enlarged(&grid, (2, 2), (4, 4), Upsample::Bilinear).unwrap();
+        // align_corners=False: 0, 0.25, 0.75, 1 along a row
+        for (got, want) in linear[..4].iter().zip([0.0, 0.25, 0.75, 1.0]) {
+            assert!((got - want).abs() < 1e-6, "{linear:?}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Raw relevance as a NumPy array.
+
+use super::Scene;
+use crate::error::{Error, Result};
+use crate::explanation::{Explanation, Layout};
+use npyz::WriterBuilder;
+
+/// f32 [gridH,gridW] for images (prefix tokens dropped), [T] for texts (special tokens kept).
+pub fn render(_: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    let shape: Vec<u64> = match &e.layout {
+        Layout::Image(image) => vec![image.grid.0 as u64, image.grid.1 as u64],
+        Layout::Text(text) => vec![text.tokens.len() as u64],
+    };
+    let failed = |e: std::io::Error| Error::Input(format!("npy: {e}"));
+    let mut bytes = Vec::new();
+    let options = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes);
+    let mut writer = options.begin_nd().map_err(failed)?;
+    writer.extend(e.content().iter().copied()).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}

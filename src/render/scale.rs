@@ -1,0 +1,140 @@
+//! From relevance to the unit interval.
+
+use crate::error::{Error, Result};
+use crate::explanation::Explanation;
+
+/// `--normalize`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scale {
+    /// Least value to 0, greatest to 1.
+    MinMax,
+    /// 0 to 0, greatest to 1; negative values are cut off unless the method is signed.
+    Max,
+    /// As [`Scale::MinMax`] between the lowest and the highest `100 - P` percent.
+    Percentile(f32),
+    /// Values are taken as they are, cut off at 0 and 1 (signed: -1 and 1).
+    None,
+    /// One [`Scale::MinMax`] over the whole run.
+    Shared,
+}
+
+/// The values that become 0 and 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// Becomes 0.
+    pub low: f32,
+    /// Becomes 1.
+    pub high: f32,
+}
+
+impl Scale {
+    /// Reads `minmax`, `max`, `percentile:P`, `none` or `shared`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for anything else.
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "minmax" => Scale::MinMax,
+            "max" => Scale::Max,
+            "none" => Scale::None,
+            "shared" => Scale::Shared,
+            _ => match text.strip_prefix("percentile:").and_then(|p| p.parse::<f32>().ok()) {
+                Some(p) if p > 50.0 && p <= 100.0 => Scale::Percentile(p),
+                _ => {
+                    return Err(Error::Usage(format!(
+                        "--normalize {text}: expected minmax, max, percentile:P with P from 50 to 100, none or shared"
+                    )))
+                }
+            },
+        })
+    }
+
+    /// The range of one explanation. Signed relevance is scaled symmetrically, so that 0 is the colour map's middle.
+    pub fn range(self, e: &Explanation) -> Range {
+        let (low, high) = match self {
+            Scale::None => (0.0, 1.0),
+            Scale::Percentile(p) => percentiles(e, p),
+            Scale::Max => (0.0, e.range().1),
+            Scale::MinMax | Scale::Shared => e.range(),
+        };
+        if !e.signed {
+            return Range { low, high };
+        }
+        let reach = match self {
+            Scale::Max | Scale::MinMax | Scale::Shared => e.range().0.abs().max(e.range().1.abs()),
+            _ => low.abs().max(high.abs()),
+        };
+        Range { low: -reach, high: reach }
+    }
+}
+
+/// The values below which `100 - p` and `p` percent of the content tokens lie (linear interpolation, as numpy's).
+fn percentiles(e: &Explanation, p: f32) -> (f32, f32) {
+    let content = e.relevance.iter().enumerate().filter(|(t, _)| e.layout.is_content(*t));
+    let mut values: Vec<f32> = content.map(|(_, r)| *r).collect();
+    values.sort_by(f32::total_cmp);
+    let at = |percent: f32| -> f32 {
+        let place = percent / 100.0 * (values.len().saturating_sub(1)) as f32;
+        let (below, above) = (place.floor() as usize, place.ceil() as usize);
+        let value = |i: usize| values.get(i).copied().unwrap_or(0.0);
+        value(below) + (place - place.floor()) * (value(above) - value(below))
+    };
+    (at(100.0 - p), at(p))
+}
+
+impl Range {
+    /// The smallest range that holds both.
+    pub fn union(self, other: Range) -> Range {
+        Range { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+
+    /// Place of a value, 0 to 1; everything is 0 in an empty range.
+    pub fn place(self, value: f32) -> f32 {
+        if self.high > self.low {
+            ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explanation::{ImageLayout, Layout, Prefix};
+    use crate::target::Output;
+
+    fn explanation(relevance: &[f32], signed: bool) -> Explanation {
+        let layout = ImageLayout { prefix: vec![Prefix::Class], grid: (1, relevance.len()), patch: (1, 1) };
+        Explanation {
+            method: "test",
+            params: Default::default(),
+            output: Output { class: 0, against: None },
+            relevance: [&[99.0], relevance].concat(),
+            layout: Layout::Image(layout),
+            signed,
+        }
+    }
+
+    #[test]
+    fn scales_ignore_special_tokens_and_keep_zero_in_the_middle() {
+        let range = |s: &str, values: &[f32], signed| {
+            let r = Scale::parse(s).unwrap().range(&explanation(values, signed));
+            (r.low, r.high)
+        };
+        let values = [0.2, 0.4, 1.2];
+        assert_eq!(range("minmax", &values, false), (0.2, 1.2));
+        assert_eq!(range("max", &values, false), (0.0, 1.2));
+        assert_eq!(range("none", &values, false), (0.0, 1.0));
+        assert_eq!(range("percentile:75", &[0.0, 1.0, 2.0, 3.0, 4.0], false), (1.0, 3.0));
+        assert_eq!(range("minmax", &[-0.5, 0.25], true), (-0.5, 0.5));
+        assert_eq!(range("none", &[-0.5, 0.25], true), (-1.0, 1.0));
+        assert!(Scale::parse("percentile:0").is_err() && Scale::parse("mean").is_err());
+    }
+
+    #[test]
+    fn a_constant_map_has_no_colour_but_no_nan() {
+        let e = explanation(&[0.0, 0.0], false);
+        assert_eq!(Scale::MinMax.range(&e).place(0.0), 0.0);
+    }
+}
