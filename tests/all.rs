@@ -4,5 +4,15 @@
 #[path = "all/support.rs"]
 mod support;
 
+#[path = "all/checkpoints.rs"]
+mod checkpoints;
+#[path = "all/contract.rs"]
+mod contract;
 #[path = "all/golden.rs"]
 mod golden;
+#[path = "all/oracle.rs"]
+mod oracle;
+#[path = "all/pictures.rs"]
+mod pictures;
+#[path = "all/twins.rs"]
+mod twins;

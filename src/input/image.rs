@@ -1,7 +1,7 @@
 //! Pictures: decode, orient, resize, crop, normalise, as HuggingFace's ViT, DeiT and BiT image processors do.
 
 use crate::error::{Error, Result};
-use fast_image_resize::images::Image as ResizeImage;
+use fast_image_resize::images::{Image as ResizeImage, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use serde_json::Value;
@@ -319,15 +319,23 @@ impl Resize {
 
 /// Resizes 8-bit RGB as Pillow does, within one level.
 ///
+/// Columns first, then rows, rounding to 8 bits between the two: Pillow's order. The resampler by itself takes 8-bit
+/// rows first, which is up to three levels off for filters that overshoot.
+///
 /// # Errors
 /// [`Error::Input`] when the resampler refuses the sizes.
 pub fn resize(picture: &RgbImage, height: usize, width: usize, filter: Filter) -> Result<RgbImage> {
+    let wide = resize_once(picture, picture.height() as usize, width, filter)?;
+    resize_once(&wide, height, width, filter)
+}
+
+fn resize_once(picture: &RgbImage, height: usize, width: usize, filter: Filter) -> Result<RgbImage> {
     if (picture.height() as usize, picture.width() as usize) == (height, width) {
         return Ok(picture.clone());
     }
     let failed = |e: &dyn std::fmt::Display| Error::Input(format!("cannot be resized to {height}x{width}: {e}"));
-    let source = ResizeImage::from_vec_u8(picture.width(), picture.height(), picture.as_raw().clone(), PixelType::U8x3);
-    let source = source.map_err(|e| failed(&e))?;
+    let source =
+        ImageRef::new(picture.width(), picture.height(), picture.as_raw(), PixelType::U8x3).map_err(|e| failed(&e))?;
     let mut target = ResizeImage::new(width as u32, height as u32, PixelType::U8x3);
     let options = ResizeOptions::new().resize_alg(filter.algorithm());
     Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;

@@ -1,0 +1,127 @@
+//! What every method promises, over every entry of the registry and every family.
+
+use crate::support::*;
+use candle_core::{DType, IndexOp};
+use vitx::encoder::Inputs;
+use vitx::explanation::Layout;
+use vitx::method::{self, Batch, METHODS};
+use vitx::model::Model;
+use vitx::target::Output;
+
+fn explain(model: &Model, inputs: &Inputs, layouts: &[Layout], method: &str, classes: &[u32]) -> Vec<Vec<f32>> {
+    let batch = Batch::new(&model.encoder, inputs.clone(), layouts.to_vec()).unwrap();
+    let pass = batch.pass(classes.iter().map(|&class| Output { class, against: None }).collect()).unwrap();
+    let configured = method::parse(method).unwrap();
+    (0..layouts.len()).map(|row| configured.explain(&pass.run(row)).unwrap().relevance).collect()
+}
+
+/// Rows of a batch, in any order and number; texts keep their padding.
+fn rows(inputs: &Inputs, layouts: &[Layout], order: &[u32]) -> (Inputs, Vec<Layout>) {
+    let index = candle_core::Tensor::new(order, &candle_core::Device::Cpu).unwrap();
+    let pick = |t: &candle_core::Tensor| t.index_select(&index, 0).unwrap();
+    let inputs = match inputs {
+        Inputs::Pixels(p) => Inputs::Pixels(pick(p)),
+        Inputs::Tokens { ids, types, mask } => Inputs::Tokens { ids: pick(ids), types: pick(types), mask: pick(mask) },
+    };
+    (inputs, order.iter().map(|&i| layouts[i as usize].clone()).collect())
+}
+
+/// One row without its padding.
+fn alone(inputs: &Inputs, layouts: &[Layout], row: usize) -> (Inputs, Vec<Layout>) {
+    let n = layouts[row].len();
+    let cut = |t: &candle_core::Tensor| t.i((row..row + 1, 0..n)).unwrap().contiguous().unwrap();
+    let inputs = match inputs {
+        Inputs::Pixels(p) => Inputs::Pixels(p.narrow(0, row, 1).unwrap()),
+        Inputs::Tokens { ids, types, mask } => Inputs::Tokens { ids: cut(ids), types: cut(types), mask: cut(mask) },
+    };
+    (inputs, vec![layouts[row].clone()])
+}
+
+#[test]
+fn methods_keep_their_contract_on_every_family() {
+    for name in CASES {
+        let case = Case::open(name);
+        let model = case.model(DType::F32);
+        let (inputs, layouts) = case.batch(&model);
+        for entry in METHODS {
+            let what = format!("{name} {}", entry.name);
+            let base = explain(&model, &inputs, &layouts, entry.name, &[0, 0]);
+            for (map, layout) in base.iter().zip(&layouts) {
+                assert_eq!(map.len(), layout.len(), "{what}: one value a token, none for padding");
+                assert!(map.iter().all(|v| v.is_finite()), "{what}: finite");
+            }
+            assert_eq!(base, explain(&model, &inputs, &layouts, entry.name, &[0, 0]), "{what}: deterministic");
+
+            let order = [1, 0, 0, 1, 1, 0, 1, 0];
+            let (eight, eight_layouts) = rows(&inputs, &layouts, &order);
+            let many = explain(&model, &eight, &eight_layouts, entry.name, &[0; 8]);
+            for (map, &row) in many.iter().zip(&order) {
+                assert_eq!(map, &base[row as usize], "{what}: the same numbers in a batch of 8");
+            }
+            for (row, padded) in base.iter().enumerate() {
+                let (one, layout) = alone(&inputs, &layouts, row);
+                let single = explain(&model, &one, &layout, entry.name, &[0]);
+                let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+                // Padding changes the shapes of sums, so the last bits may differ; images have none.
+                let tolerance = if case.is_text() { 2e-5 } else { 0.0 };
+                assert_close(&format!("{what}: alone"), &wide(&single[0]), &wide(padded), tolerance * 0.1, tolerance);
+            }
+
+            let other = explain(&model, &inputs, &layouts, entry.name, &[1, 1]);
+            assert_eq!(base != other, entry.class_specific, "{what}: class_specific");
+        }
+    }
+}
+
+#[test]
+fn prefix_tokens_are_dropped_by_the_layout() {
+    for (name, prefix) in [("vit-square", 1), ("deit-distilled", 2), ("dinov2", 1), ("dinov2-registers", 5)] {
+        let case = Case::open(name);
+        let model = case.model(DType::F32);
+        let (_, layouts) = case.batch(&model);
+        let Layout::Image(image) = &layouts[0] else { panic!() };
+        assert_eq!(image.prefix.len(), prefix, "{name}");
+        let grid: Vec<u64> = case.json["grid"].as_array().unwrap().iter().map(|g| g.as_u64().unwrap()).collect();
+        assert_eq!([image.grid.0 as u64, image.grid.1 as u64], grid[..], "{name}");
+    }
+}
+
+#[test]
+fn a_contrast_is_the_difference_of_two_seeds() {
+    let case = Case::open("vit-square");
+    let model = case.model(DType::F64);
+    let (inputs, layouts) = case.batch(&model);
+    let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
+    let gradient = |class, against| {
+        let pass = batch.pass(vec![Output { class, against }; 2]).unwrap();
+        flat(&pass.run(0).attention_gradient(1).unwrap())
+    };
+    let difference: Vec<f64> = gradient(2, None).iter().zip(gradient(4, None)).map(|(a, b)| a - b).collect();
+    assert_close("contrast", &gradient(2, Some(4)), &difference, 1e-12, 1e-12);
+}
+
+#[test]
+fn one_forward_and_one_reverse_pass_serve_every_method() {
+    let case = Case::open("vit-square");
+    let model = case.model(DType::F32);
+    let (inputs, layouts) = case.batch(&model);
+    let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
+    let pass = batch.pass(vec![Output { class: 0, against: None }; 2]).unwrap();
+    for configured in method::parse_list(&["all"]).unwrap() {
+        (0..2).for_each(|row| drop(configured.explain(&pass.run(row)).unwrap()));
+    }
+    assert_eq!(model.encoder.passes.counts(), (1, 1));
+}
+
+#[test]
+fn a_row_that_is_not_there_is_refused() {
+    let case = Case::open("vit-square");
+    let model = case.model(DType::F32);
+    let (inputs, layouts) = case.batch(&model);
+    let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
+    let pass = batch.pass(vec![Output { class: 0, against: None }; 2]).unwrap();
+    for (spec, part) in [("gae:row=distillation", "no distillation token"), ("gae:row=17", "tokens 0 to 16")] {
+        let error = method::parse(spec).unwrap().explain(&pass.run(0)).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
