@@ -6,10 +6,16 @@ mod support;
 
 #[path = "all/checkpoints.rs"]
 mod checkpoints;
+#[cfg(feature = "cli")]
+#[path = "all/cli.rs"]
+mod cli;
 #[path = "all/contract.rs"]
 mod contract;
 #[path = "all/golden.rs"]
 mod golden;
+#[cfg(all(feature = "cli", feature = "hub"))]
+#[path = "all/hub.rs"]
+mod hub;
 #[path = "all/oracle.rs"]
 mod oracle;
 #[path = "all/pictures.rs"]

