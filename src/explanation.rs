@@ -13,7 +13,7 @@ pub struct Explanation {
     pub params: serde_json::Map<String, serde_json::Value>,
     /// The explained output.
     pub output: Output,
-    /// [T] relevance, special tokens included, padding not; row-major patches after the prefix tokens.
+    /// `[T]` relevance, special tokens included, padding not; row-major patches after the prefix tokens.
     pub relevance: Vec<f32>,
     /// What each entry of `relevance` stands for.
     pub layout: Layout,
@@ -133,7 +133,7 @@ pub struct Word {
 }
 
 impl Explanation {
-    /// Relevance of the patches only, [gridH*gridW] row-major; all tokens for text.
+    /// Relevance of the patches only, `[gridH*gridW]` row-major; all tokens for text.
     pub fn content(&self) -> &[f32] {
         match &self.layout {
             Layout::Image(i) => &self.relevance[i.prefix.len()..],

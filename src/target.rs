@@ -155,7 +155,7 @@ impl Output {
     }
 }
 
-/// The seed of the reverse pass, [B,C]: the derivative of each row's explained value by its logits.
+/// The seed of the reverse pass, `[B,C]`: the derivative of each row's explained value by its logits.
 pub fn seed(outputs: &[Output], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     let mut seed = vec![0f32; outputs.len() * classes];
     for (row, output) in outputs.iter().enumerate() {

@@ -277,13 +277,7 @@ impl<'a> Work<'a> {
             }
             match self.preparer.prepare(source) {
                 Ok(r) => {
-                    if r.truncated() > 0 {
-                        self.report.note(&format!(
-                            "warning: {}: the text is too long for the model; its last {} tokens were left out",
-                            source.name,
-                            r.truncated()
-                        ));
-                    }
+                    self.report.truncation(&source.name, r.truncated());
                     ready.push((source, r));
                 }
                 Err(e) => self.report.failed(&source.name, &e.to_string())?,

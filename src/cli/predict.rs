@@ -38,7 +38,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let mut ready: Vec<(&Source, Ready)> = Vec::new();
         for source in chunk {
             match preparer.prepare(source) {
-                Ok(r) => ready.push((source, r)),
+                Ok(r) => {
+                    report.truncation(&source.name, r.truncated());
+                    ready.push((source, r));
+                }
                 Err(e) => report.failed(&source.name, &e.to_string())?,
             }
         }

@@ -22,7 +22,7 @@ pub enum Ready {
 /// Prepares inputs for one model.
 pub struct Preparer<'a> {
     how: How<'a>,
-    /// The array read last: a file [B,3,H,W] is listed as B inputs.
+    /// The array read last: a file `[B,3,H,W]` is listed as B inputs.
     array: Option<(PathBuf, Vec<u64>, Vec<f32>)>,
 }
 
@@ -96,7 +96,7 @@ impl<'a> Preparer<'a> {
     }
 }
 
-/// A `.npy` array [3,H,W] or [B,3,H,W] of f32 or f64.
+/// A `.npy` array `[3,H,W]` or `[B,3,H,W]` of f32 or f64.
 fn read_array(path: &Path) -> Result<(Vec<u64>, Vec<f32>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")))?;
     let bad = |e: std::io::Error| Error::Input(format!("damaged .npy array: {e}"));

@@ -97,6 +97,17 @@ impl Reporter {
         }
     }
 
+    /// A text of which `tokens` did not fit.
+    pub fn truncation(&self, input: &str, tokens: usize) {
+        if tokens > 0 {
+            let start: String = input.chars().take(48).collect();
+            let dots = if start.len() < input.len() { "..." } else { "" };
+            self.note(&format!(
+                "warning: {start}{dots}: too long for the model; its last {tokens} tokens were left out"
+            ));
+        }
+    }
+
     /// More detail, for `-v`.
     pub fn detail(&self, text: &str) {
         if self.args.verbose {

@@ -23,7 +23,7 @@ pub struct Source {
 pub enum Kind {
     /// A picture file.
     Picture(PathBuf),
-    /// One example of an array [3,H,W] or [B,3,H,W] of pixel values.
+    /// One example of an array `[3,H,W]` or `[B,3,H,W]` of pixel values.
     Array(PathBuf, Option<usize>),
     /// A text.
     Text(Text),

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use std::sync::atomic::Ordering;
 
 impl Encoder {
-    /// Pulls `seed` [B,C] back through a recorded pass under `rules`.
+    /// Pulls `seed` `[B,C]` back through a recorded pass under `rules`.
     ///
     /// # Errors
     /// [`Error::Usage`] when the trace kept no layers.

@@ -19,18 +19,18 @@ pub enum NormPlacement {
 pub enum FeedForward {
     /// `fc2(f(fc1 x))`
     Plain {
-        /// [F,D]
+        /// `[F,D]`
         fc1: Linear,
         /// `hidden_act`
         activation: Activation,
-        /// [D,F]
+        /// `[D,F]`
         fc2: Linear,
     },
     /// SwiGLU, `weights_out(silu(u) * v)` with `[u, v] = weights_in x` (DINOv2 giant).
     Gated {
-        /// [2F,D]
+        /// `[2F,D]`
         weights_in: Linear,
-        /// [D,F]
+        /// `[D,F]`
         weights_out: Linear,
     },
 }
@@ -42,13 +42,13 @@ pub struct Block {
     pub heads: usize,
     /// Where the norms stand.
     pub placement: NormPlacement,
-    /// [D,D]
+    /// `[D,D]`
     pub query: Linear,
-    /// [D,D]
+    /// `[D,D]`
     pub key: Linear,
-    /// [D,D]
+    /// `[D,D]`
     pub value: Linear,
-    /// [D,D] output projection
+    /// `[D,D]` output projection
     pub projection: Linear,
     /// Around attention.
     pub norm1: LayerNorm,
@@ -56,9 +56,9 @@ pub struct Block {
     pub norm2: LayerNorm,
     /// The feed-forward.
     pub feed_forward: FeedForward,
-    /// [D] layer scale of the attention branch (DINOv2).
+    /// `[D]` layer scale of the attention branch (DINOv2).
     pub scale1: Option<Tensor>,
-    /// [D] layer scale of the feed-forward branch.
+    /// `[D]` layer scale of the feed-forward branch.
     pub scale2: Option<Tensor>,
 }
 
@@ -70,7 +70,7 @@ fn scaled(x: Tensor, scale: &Option<Tensor>) -> Result<Tensor> {
 }
 
 impl FeedForward {
-    /// State before the activation: [B,T,D] -> [B,T,F] (gated: [B,T,2F])
+    /// State before the activation: `[B,T,D]` -> `[B,T,F]` (gated: `[B,T,2F]`)
     fn hidden(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             FeedForward::Plain { fc1, .. } => fc1.forward(x),
@@ -78,7 +78,7 @@ impl FeedForward {
         }
     }
 
-    /// The rest: [B,T,F] -> [B,T,D]
+    /// The rest: `[B,T,F]` -> `[B,T,D]`
     fn output(&self, hidden: &Tensor) -> Result<Tensor> {
         match self {
             FeedForward::Plain { activation, fc2, .. } => fc2.forward(&activation.forward(hidden)?),
@@ -89,7 +89,7 @@ impl FeedForward {
         }
     }
 
-    /// Reverse of the whole sub-layer: [B,T,D] -> [B,T,D]
+    /// Reverse of the whole sub-layer: `[B,T,D]` -> `[B,T,D]`
     fn vjp(&self, hidden: &Tensor, grad: &Tensor, rules: &Rules) -> Result<Tensor> {
         match self {
             FeedForward::Plain { fc1, activation, fc2 } => {
@@ -113,7 +113,7 @@ fn halves(hidden: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 impl Block {
-    /// Runs the layer on `x` [B,T,D]; `mask` as in [`attention::probabilities`].
+    /// Runs the layer on `x` `[B,T,D]`; `mask` as in [`attention::probabilities`].
     pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<LayerTrace> {
         let pre = self.placement == NormPlacement::Pre;
         let read = if pre { self.norm1.forward(x)? } else { x.clone() };
@@ -136,7 +136,7 @@ impl Block {
         Ok(LayerTrace { input: x.clone(), query, key, value, attention, context, mid, hidden, sum, output })
     }
 
-    /// Reverses the layer: from the derivative by its output [B,T,D] to those by everything inside it.
+    /// Reverses the layer: from the derivative by its output `[B,T,D]` to those by everything inside it.
     pub fn backward(&self, t: &LayerTrace, output: &Tensor, rules: &Rules) -> Result<LayerGrads> {
         let pre = self.placement == NormPlacement::Pre;
         let sum = if pre { output.clone() } else { self.norm2.vjp(&t.sum, output, rules.norm)? };

@@ -19,15 +19,15 @@ pub enum Embedding {
 /// Image patches, prefix tokens and position embeddings.
 #[derive(Debug, Clone)]
 pub struct PatchEmbedding {
-    /// [D, 3*P*P]: the patch convolution as a linear map of a patch's pixels (channel, row, column).
+    /// `[D, 3*P*P]`: the patch convolution as a linear map of a patch's pixels (channel, row, column).
     pub projection: Linear,
     /// Patch height and width in pixels.
     pub patch: (usize, usize),
-    /// Prefix tokens [D] that get a position embedding (class, distillation), in order.
+    /// Prefix tokens `[D]` that get a position embedding (class, distillation), in order.
     pub positioned: Vec<(Prefix, Tensor)>,
-    /// [R,D] register tokens, inserted behind those, without position.
+    /// `[R,D]` register tokens, inserted behind those, without position.
     pub registers: Option<Tensor>,
-    /// [prefix + rows*columns, D]
+    /// `[prefix + rows*columns, D]`
     pub positions: Tensor,
     /// Rows and columns of the position embeddings as trained.
     pub grid: (usize, usize),
@@ -38,11 +38,11 @@ pub struct PatchEmbedding {
 /// Word pieces, positions and token types.
 #[derive(Debug, Clone)]
 pub struct WordEmbedding {
-    /// [vocabulary, D]
+    /// `[vocabulary, D]`
     pub words: Tensor,
-    /// [positions, D]
+    /// `[positions, D]`
     pub positions: Tensor,
-    /// [types, D]
+    /// `[types, D]`
     pub types: Option<Tensor>,
     /// Layer norm after the sum.
     pub norm: LayerNorm,
@@ -51,7 +51,7 @@ pub struct WordEmbedding {
 }
 
 impl Embedding {
-    /// [B,T,D]
+    /// `[B,T,D]`
     pub fn forward(&self, inputs: &Inputs) -> Result<Tensor> {
         match (self, inputs) {
             (Embedding::Patches(e), Inputs::Pixels(pixels)) => e.forward(pixels),
@@ -71,7 +71,7 @@ impl PatchEmbedding {
         ImageLayout { prefix, grid: (height / self.patch.0, width / self.patch.1), patch: self.patch }
     }
 
-    /// [B,3,H,W] -> [B,T,D]
+    /// `[B,3,H,W]` -> `[B,T,D]`
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let (b, _, height, width) = pixels.dims4()?;
         let (rows, columns) = self.layout(height, width).grid;
@@ -101,7 +101,7 @@ impl PatchEmbedding {
     }
 }
 
-/// Patches as rows: [B,C,H,W] -> [B, rows*columns, C*P*P]
+/// Patches as rows: `[B,C,H,W]` -> `[B, rows*columns, C*P*P]`
 fn unfold(pixels: &Tensor, (ph, pw): (usize, usize), (rows, columns): (usize, usize)) -> Result<Tensor> {
     let (b, c, _, _) = pixels.dims4()?;
     let whole = pixels.narrow(2, 0, rows * ph)?.narrow(3, 0, columns * pw)?.contiguous()?;
@@ -110,7 +110,7 @@ fn unfold(pixels: &Tensor, (ph, pw): (usize, usize), (rows, columns): (usize, us
 }
 
 impl WordEmbedding {
-    /// [B,T] -> [B,T,D]
+    /// `[B,T]` -> `[B,T,D]`
     fn forward(&self, ids: &Tensor, types: &Tensor) -> Result<Tensor> {
         let (b, t) = ids.dims2()?;
         let d = self.words.dim(D::Minus1)?;

@@ -29,7 +29,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Pooled state [B,P] from the last state [B,T,D], already layer-normed where the family does so.
+    /// Pooled state `[B,P]` from the last state `[B,T,D]`, already layer-normed where the family does so.
     pub(super) fn pool(&self, states: &Tensor) -> Result<Tensor> {
         let token = |i: usize| states.narrow(1, i, 1)?.squeeze(1)?.contiguous();
         Ok(match self.pooling {
@@ -43,7 +43,7 @@ impl Head {
         })
     }
 
-    /// Logits [B,C] from the pooled state [B,P].
+    /// Logits `[B,C]` from the pooled state `[B,P]`.
     pub(super) fn classify(&self, pooled: &Tensor) -> Result<Tensor> {
         if let Pooling::FirstAndSecond = self.pooling {
             let width = pooled.dim(1)? / 2;
@@ -90,7 +90,7 @@ impl Head {
         })
     }
 
-    /// Reverse of the whole head, an optional layer norm before it included: [B,C] -> ([B,P], [B,T,D])
+    /// Reverse of the whole head, an optional layer norm before it included: `[B,C]` -> (`[B,P]`, `[B,T,D]`)
     pub(super) fn backward(
         &self,
         norm: Option<&LayerNorm>,

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A classifier ready to run.
 #[derive(Debug)]
 pub struct Encoder {
-    /// Pixels or token ids to [B,T,D].
+    /// Pixels or token ids to `[B,T,D]`.
     pub embedding: Embedding,
     /// The layers, first to last.
     pub blocks: Vec<Block>,
@@ -48,15 +48,15 @@ impl Passes {
 /// A batch as the encoder reads it.
 #[derive(Debug, Clone)]
 pub enum Inputs {
-    /// [B,3,H,W] normalised pixel values.
+    /// `[B,3,H,W]` normalised pixel values.
     Pixels(Tensor),
     /// Token ids, padded on the right.
     Tokens {
-        /// [B,T] u32
+        /// `[B,T]` u32
         ids: Tensor,
-        /// [B,T] u32 token types (ignored by models without them).
+        /// `[B,T]` u32 token types (ignored by models without them).
         types: Tensor,
-        /// [B,T] u8: 1 for real tokens, 0 for padding.
+        /// `[B,T]` u8: 1 for real tokens, 0 for padding.
         mask: Tensor,
     },
 }

@@ -70,7 +70,7 @@ pub struct View {
 /// A picture as the model reads it.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// [3,H,W] normalised pixel values, channel by channel, row by row.
+    /// `[3,H,W]` normalised pixel values, channel by channel, row by row.
     pub pixels: Vec<f32>,
     /// H and W.
     pub size: (usize, usize),

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::explanation::{TextLayout, TextToken};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use tokenizers::models::bpe::{Vocab, BPE};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
@@ -16,6 +17,8 @@ use tokenizers::{Encoding, Tokenizer, TruncationParams};
 /// A checkpoint's tokenizer.
 pub struct TextProcessor {
     tokenizer: Tokenizer,
+    /// The same without truncation, made when a text is too long, to say how much of it was left out.
+    unlimited: OnceLock<Tokenizer>,
     max_tokens: usize,
     pad_id: u32,
 }
@@ -68,7 +71,7 @@ impl TextProcessor {
             settings.get("pad_token").and_then(|p| p.as_str().or_else(|| p.get("content").and_then(Value::as_str)));
         let pad_id =
             [pad.unwrap_or("[PAD]"), "[PAD]", "<pad>"].iter().find_map(|t| tokenizer.token_to_id(t)).unwrap_or(0);
-        Ok(TextProcessor { tokenizer, max_tokens, pad_id })
+        Ok(TextProcessor { tokenizer, unlimited: OnceLock::new(), max_tokens, pad_id })
     }
 
     /// The id that fills up shorter texts of a batch.
@@ -86,17 +89,28 @@ impl TextProcessor {
     /// # Errors
     /// [`Error::Input`] for a text without any token of its own.
     pub fn apply(&self, text: &Text) -> Result<Tokenised> {
-        let encode = |e: tokenizers::Result<Encoding>| e.map_err(|e| Error::Input(format!("cannot be tokenised: {e}")));
-        let encoding = encode(match &text.second {
-            None => self.tokenizer.encode_char_offsets(text.first.as_str(), true),
-            Some(second) => self.tokenizer.encode_char_offsets((text.first.as_str(), second.as_str()), true),
-        })?;
+        let encode = |tokenizer: &Tokenizer| {
+            let encoding = match &text.second {
+                None => tokenizer.encode_char_offsets(text.first.as_str(), true),
+                Some(second) => tokenizer.encode_char_offsets((text.first.as_str(), second.as_str()), true),
+            };
+            encoding.map_err(|e| Error::Input(format!("cannot be tokenised: {e}")))
+        };
+        let encoding = encode(&self.tokenizer)?;
         let layout = layout(&encoding, text);
         if layout.tokens.iter().all(|t| t.special) {
             return Err(Error::Input("the text is empty".into()));
         }
-        let left_out = |e: &Encoding| e.get_special_tokens_mask().iter().filter(|s| **s == 0).count();
-        let truncated = encoding.get_overflowing().iter().map(left_out).sum();
+        let mut truncated = 0;
+        if !encoding.get_overflowing().is_empty() {
+            let unlimited = self.unlimited.get_or_init(|| {
+                let mut tokenizer = self.tokenizer.clone();
+                // Removing a limit cannot fail.
+                let _ = tokenizer.with_truncation(None);
+                tokenizer
+            });
+            truncated = encode(unlimited)?.len() - encoding.len();
+        }
         Ok(Tokenised { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), layout, truncated })
     }
 }

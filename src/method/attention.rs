@@ -1,6 +1,6 @@
 //! Raw attention: how much the class token attends to each token in one layer.
 //!
-//! Bahdanau et al., ICLR 2015; Vaswani et al., NeurIPS 2017. `relevance = E_h A^l [row]`, [T].
+//! Bahdanau et al., ICLR 2015; Vaswani et al., NeurIPS 2017. `relevance = E_h A^l [row]`, `[T]`.
 //!
 //! Parameters: `heads` (how heads are joined), `layer` (default last), `row` (default the class token).
 //! Not class-specific: it says where the model looks, not what for.

@@ -1,7 +1,7 @@
 //! Grad-CAM on the last attention map: heads weighted by their mean gradient.
 //!
 //! Selvaraju et al., ICCV 2017, as the baseline of Chefer, Gur & Wolf, ICCV 2021. `m_j = mean_h w_h A_h [row, j]`,
-//! `relevance = m^+`, [T], last layer. `w_h` is the mean of `dy/dA_h` over the row's patch columns (`weights=row`, the
+//! `relevance = m^+`, `[T]`, last layer. `w_h` is the mean of `dy/dA_h` over the row's patch columns (`weights=row`, the
 //! authors' ViT baseline; for text over all tokens), or over the whole matrix (`weights=full`, their BERT baseline).
 //!
 //! Parameters: `weights` (default by modality: row for images, full for text), `clamp=false` keeps the sign.
@@ -37,7 +37,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 }
 
 impl AttentionGradcam {
-    /// Head weights [H] from gradients [H,T,T].
+    /// Head weights `[H]` from gradients `[H,T,T]`.
     fn head_weights(&self, gradient: &Tensor, row: usize, layout: &Layout) -> Result<Tensor> {
         let full = self.weights == "full" || (self.weights == "auto" && matches!(layout, Layout::Text(_)));
         if full {

@@ -49,7 +49,7 @@ pub enum Normalise {
 }
 
 impl Heads {
-    /// [H,T,T] -> [T,T]
+    /// `[H,T,T]` -> `[T,T]`
     pub fn join(self, attention: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Heads::Mean => attention.mean(0)?,
@@ -116,22 +116,22 @@ impl Row {
     }
 }
 
-/// Attention weighted by its gradient, clamped head by head, then averaged: [H,T,T] -> [T,T] (GAE's `Ā`).
+/// Attention weighted by its gradient, clamped head by head, then averaged: `[H,T,T]` -> `[T,T]` (GAE's `Ā`).
 pub fn clamp_then_mean(attention: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     Ok((attention * gradient)?.relu()?.mean(0)?)
 }
 
-/// Attention weighted by its gradient, averaged over heads: [H,T,T] -> [T,T], signed.
+/// Attention weighted by its gradient, averaged over heads: `[H,T,T]` -> `[T,T]`, signed.
 pub fn mean_weighted(attention: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     Ok((attention * gradient)?.mean(0)?)
 }
 
-/// `M + I`, [T,T]
+/// `M + I`, `[T,T]`
 pub fn add_identity(m: &Tensor) -> Result<Tensor> {
     Ok((m + Tensor::eye(m.dim(0)?, m.dtype(), m.device())?)?)
 }
 
-/// Divides by row sums, [T,T].
+/// Divides by row sums, `[T,T]`.
 pub fn normalise(m: &Tensor, how: Normalise) -> Result<Tensor> {
     let sums = m.sum_keepdim(D::Minus1)?; // [T,1]
     let empty = sums.eq(0.0)?;
@@ -160,12 +160,12 @@ pub fn discard(m: &Tensor, ratio: f64, protect_first: bool) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, m.shape(), m.device())?.to_dtype(m.dtype())?)
 }
 
-/// One row of `M^{L-1} ... M^{s}`, highest layer leftmost, [1,T]; `layer` gives M of a layer number. O(L T^2).
+/// One row of `M^{L-1} ... M^{s}`, highest layer leftmost, `[1,T]`; `layer` gives M of a layer number. O(L T^2).
 pub fn chain_row(row: usize, layers: Range<usize>, layer: impl Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
     fold_row(row, layers, layer, |r, m| Ok(r.matmul(m)?))
 }
 
-/// One row of `(I + M^{L-1}) ... (I + M^{s})`, [1,T]: the update `R <- R + M R` from R = I.
+/// One row of `(I + M^{L-1}) ... (I + M^{s})`, `[1,T]`: the update `R <- R + M R` from R = I.
 pub fn accumulate_row(row: usize, layers: Range<usize>, layer: impl Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
     fold_row(row, layers, layer, |r, m| Ok((r + r.matmul(m)?)?))
 }
@@ -189,7 +189,7 @@ fn fold_row(
     Ok(r)
 }
 
-/// A relevance tensor as numbers, [T].
+/// A relevance tensor as numbers, `[T]`.
 pub fn values(relevance: &Tensor) -> Result<Vec<f32>> {
     Ok(relevance.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
 }

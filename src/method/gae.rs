@@ -1,7 +1,7 @@
 //! Generic attention explainability: attention weighted by the gradient of the explained class, through all layers.
 //!
 //! Chefer, Gur & Wolf, ICCV 2021, rules 5 and 6 for self-attention. `R = I`; for l = s..L-1:
-//! `Ā = mean_h((dy/dA_h * A_h)^+)`, `R <- R + Ā R`; row of the class token, [T].
+//! `Ā = mean_h((dy/dA_h * A_h)^+)`, `R <- R + Ā R`; row of the class token, `[T]`.
 //!
 //! The clamp acts on each head before the mean. R is not normalised and keeps the identity, so the class token's own
 //! entry is at least 1. Parameters: `start_layer` (default 0; `last` is the last layer alone), `row`. Class-specific.

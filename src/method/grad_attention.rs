@@ -1,6 +1,6 @@
 //! Attention times gradient in one layer: which of the class token's looks speak for the explained class.
 //!
-//! The single-layer building block of Chefer, Gur & Wolf, ICCV 2021. `relevance = mean_h(A_h * dy/dA_h) [row]`, [T],
+//! The single-layer building block of Chefer, Gur & Wolf, ICCV 2021. `relevance = mean_h(A_h * dy/dA_h) [row]`, `[T]`,
 //! signed; `clamp=true` clamps each head at 0 before the mean. Parameters: `layer` (default last), `clamp`, `row`.
 //! Class-specific.
 

@@ -2,7 +2,7 @@
 //!
 //! After the `vit-explain` script's gradient version of Abnar & Zuidema, ACL 2020. `E = (mean_h(A_h * dy/dA_h))^+`
 //! (averaged first, clamped after: the opposite of `gae`), `a = rownorm((E + I) / 2)`, `R = a^{L-1} ... a^0`, row of
-//! the class token, [T].
+//! the class token, `[T]`.
 //!
 //! Parameters: `start_layer`; `discard_ratio` as in `rollout`, but entry (0, 0) is not spared (the line doing so is
 //! commented out in the script); `normalisation`; `row`. Class-specific.

@@ -34,7 +34,7 @@ pub const DEFAULT: &str = "gae";
 
 /// A method with its parameters set.
 pub trait Method: Send + Sync {
-    /// Signed, unnormalised relevance [T] of one input's tokens, special tokens included.
+    /// Signed, unnormalised relevance `[T]` of one input's tokens, special tokens included.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason where the method is not defined, and whatever the passes report.

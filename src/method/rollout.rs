@@ -1,6 +1,6 @@
 //! Attention rollout: how much of each token reaches the class token through all layers, if values only ever mix.
 //!
-//! Abnar & Zuidema, ACL 2020. `Â = rownorm(E_h A + I)`, `R = Â^{L-1} ... Â^s`, row of the class token, [T].
+//! Abnar & Zuidema, ACL 2020. `Â = rownorm(E_h A + I)`, `R = Â^{L-1} ... Â^s`, row of the class token, `[T]`.
 //!
 //! Parameters: `heads`; `start_layer` (lower layers are ignored); `residual=false` leaves out the identity and the
 //! normalisation; `discard_ratio` sets that share of each layer's smallest entries to 0, sparing entry (0, 0), as the

@@ -37,7 +37,7 @@ impl<'m> Batch<'m> {
         self.trace.get().ok_or_else(|| Error::Numeric("the trace was not kept".into()))
     }
 
-    /// Logits of each input, [B][C].
+    /// Logits of each input, a row of C numbers each.
     ///
     /// # Errors
     /// [`Error::Numeric`] when one is NaN or infinite.
@@ -117,17 +117,17 @@ impl Run<'_> {
         self.pass.batch.encoder.blocks.len()
     }
 
-    /// Attention probabilities of a layer, [H,T,T], f32 at least.
+    /// Attention probabilities of a layer, `[H,T,T]`, f32 at least.
     pub fn attention(&self, layer: usize) -> Result<Tensor> {
         self.square(&self.pass.batch.trace()?.layers[layer].attention)
     }
 
-    /// Derivative of the explained output by the attention probabilities of a layer, [H,T,T], f32 at least.
+    /// Derivative of the explained output by the attention probabilities of a layer, `[H,T,T]`, f32 at least.
     pub fn attention_gradient(&self, layer: usize) -> Result<Tensor> {
         self.square(&self.pass.grads()?.layers[layer].attention)
     }
 
-    /// This input's part of a [B,H,T,T] tensor, padding cut off.
+    /// This input's part of a `[B,H,T,T]` tensor, padding cut off.
     fn square(&self, tensor: &Tensor) -> Result<Tensor> {
         let n = self.tokens();
         let own = tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?;

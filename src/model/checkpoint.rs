@@ -28,7 +28,7 @@ pub enum Files {
     Directory(PathBuf),
     /// A hub repository.
     #[cfg(feature = "hub")]
-    Hub(super::hub::HubRepo),
+    Hub(Box<super::hub::HubRepo>),
 }
 
 impl Files {
@@ -67,7 +67,7 @@ impl Files {
         if repo.file("config.json")?.is_none() {
             return Err(repo.missing());
         }
-        Ok(Files::Hub(repo))
+        Ok(Files::Hub(Box::new(repo)))
     }
 
     #[cfg(not(feature = "hub"))]

@@ -121,7 +121,7 @@ impl Spec {
     /// # Errors
     /// [`Error::Model`] for heads that do not divide the width, and for images smaller than a patch.
     pub fn checked(self) -> Result<Self> {
-        if self.width % self.heads != 0 {
+        if !self.width.is_multiple_of(self.heads) {
             return Err(Error::Model(format!(
                 "config.json: {} attention heads do not divide the hidden size {}",
                 self.heads, self.width

@@ -4,21 +4,21 @@ use crate::error::Result;
 use crate::nn::rules::{MatmulRule, SoftmaxRule};
 use candle_core::{DType, Tensor, D};
 
-/// [B,T,D] -> [B,H,T,E]
+/// `[B,T,D]` -> `[B,H,T,E]`
 pub fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     let (b, t, d) = x.dims3()?;
     Ok(x.reshape((b, t, heads, d / heads))?.transpose(1, 2)?.contiguous()?)
 }
 
-/// [B,H,T,E] -> [B,T,D]
+/// `[B,H,T,E]` -> `[B,T,D]`
 pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
     let (b, h, t, e) = x.dims4()?;
     Ok(x.transpose(1, 2)?.contiguous()?.reshape((b, t, h * e))?)
 }
 
-/// Attention probabilities [B,H,T,T] from queries and keys [B,H,T,E].
+/// Attention probabilities `[B,H,T,T]` from queries and keys `[B,H,T,E]`.
 ///
-/// `mask` is added to the scores, [B,1,1,T]: 0 for real keys, the dtype's lowest number for padded ones, whose
+/// `mask` is added to the scores, `[B,1,1,T]`: 0 for real keys, the dtype's lowest number for padded ones, whose
 /// probability then is exactly 0.
 pub fn probabilities(query: &Tensor, key: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let scale = 1.0 / (query.dim(D::Minus1)? as f64).sqrt();
@@ -30,19 +30,19 @@ pub fn probabilities(query: &Tensor, key: &Tensor, mask: Option<&Tensor>) -> Res
     Ok(candle_nn::ops::softmax_last_dim(&scores)?)
 }
 
-/// Attention times value: [B,H,T,T] x [B,H,T,E] -> [B,H,T,E]
+/// Attention times value: `[B,H,T,T]` x `[B,H,T,E]` -> `[B,H,T,E]`
 pub fn context(attention: &Tensor, value: &Tensor) -> Result<Tensor> {
     Ok(attention.matmul(value)?)
 }
 
-/// Reverse of [`context`]: derivatives by attention [B,H,T,T] and by value [B,H,T,E].
+/// Reverse of [`context`]: derivatives by attention `[B,H,T,T]` and by value `[B,H,T,E]`.
 pub fn context_vjp(attention: &Tensor, value: &Tensor, grad: &Tensor, rule: MatmulRule) -> Result<(Tensor, Tensor)> {
     let MatmulRule::Gradient = rule;
     let grad = grad.contiguous()?;
     Ok((grad.matmul(&value.t()?)?, attention.t()?.matmul(&grad)?))
 }
 
-/// Reverse of [`probabilities`]: derivatives by query and by key, [B,H,T,E] each.
+/// Reverse of [`probabilities`]: derivatives by query and by key, `[B,H,T,E]` each.
 pub fn probabilities_vjp(
     query: &Tensor,
     key: &Tensor,
@@ -63,7 +63,7 @@ fn softmax_vjp(p: &Tensor, grad: &Tensor, rule: SoftmaxRule) -> Result<Tensor> {
     Ok((&weighted - p.broadcast_mul(&weighted.sum_keepdim(D::Minus1)?)?)?)
 }
 
-/// The additive mask of [`probabilities`] from a [B,T] mask of ones (real) and zeros (padding).
+/// The additive mask of [`probabilities`] from a `[B,T]` mask of ones (real) and zeros (padding).
 pub fn additive_mask(mask: &Tensor, dtype: DType) -> Result<Tensor> {
     let lowest = match dtype {
         DType::F16 => -65504.0,

@@ -1,4 +1,4 @@
-//! `y = x W^T + b`, weights stored [out, in] as in PyTorch.
+//! `y = x W^T + b`, weights stored `[out, in]` as in PyTorch.
 
 use crate::error::Result;
 use candle_core::Tensor;
@@ -6,14 +6,14 @@ use candle_core::Tensor;
 /// A linear map with optional bias.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// [out, in]
+    /// `[out, in]`
     pub weight: Tensor,
-    /// [out]
+    /// `[out]`
     pub bias: Option<Tensor>,
 }
 
 impl Linear {
-    /// [..., in] -> [..., out]
+    /// `[..., in]` -> `[..., out]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = matmul_last(x, &self.weight.t()?)?;
         Ok(match &self.bias {
@@ -22,7 +22,7 @@ impl Linear {
         })
     }
 
-    /// Derivative with respect to the input: [..., out] -> [..., in]
+    /// Derivative with respect to the input: `[..., out]` -> `[..., in]`
     pub fn vjp(&self, grad: &Tensor) -> Result<Tensor> {
         matmul_last(grad, &self.weight)
     }

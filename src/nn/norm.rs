@@ -7,16 +7,16 @@ use candle_core::{DType, Tensor, D};
 /// `y = (x - mean) / sqrt(var + eps) * weight + bias`
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    /// [D]
+    /// `[D]`
     pub weight: Tensor,
-    /// [D]
+    /// `[D]`
     pub bias: Tensor,
     /// Added to the variance.
     pub eps: f64,
 }
 
 impl LayerNorm {
-    /// [..., D] -> [..., D]
+    /// `[..., D]` -> `[..., D]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // candle's fused kernel takes eps as f32 and has no f64 form; the tests' f64 models use the composed one.
         if x.dtype() == DType::F64 {
@@ -26,7 +26,7 @@ impl LayerNorm {
         Ok(candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps as f32)?)
     }
 
-    /// Reverse pass at the input `x`: [..., D] -> [..., D]
+    /// Reverse pass at the input `x`: `[..., D]` -> `[..., D]`
     pub fn vjp(&self, x: &Tensor, grad: &Tensor, rule: NormRule) -> Result<Tensor> {
         let NormRule::Gradient = rule;
         let (centred, deviation) = self.statistics(x)?;
@@ -37,7 +37,7 @@ impl LayerNorm {
         Ok(g.broadcast_div(&deviation)?)
     }
 
-    /// `x - mean` [..., D] and the deviation `sqrt(var + eps)` [..., 1].
+    /// `x - mean` `[..., D]` and the deviation `sqrt(var + eps)` `[..., 1]`.
     fn statistics(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;

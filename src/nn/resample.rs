@@ -13,7 +13,7 @@ pub enum Bicubic {
 }
 
 impl Bicubic {
-    /// Weights [to, from] of one axis, half-pixel centres (`align_corners=False`), row-major.
+    /// Weights `[to, from]` of one axis, half-pixel centres (`align_corners=False`), row-major.
     pub fn matrix(self, from: usize, to: usize) -> Vec<f64> {
         let scale = from as f64 / to as f64;
         let mut matrix = vec![0.0; to * from];
@@ -27,7 +27,7 @@ impl Bicubic {
         matrix
     }
 
-    /// Resamples a grid [rows, columns, D] to another size.
+    /// Resamples a grid `[rows, columns, D]` to another size.
     pub fn resize(self, grid: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
         let (r, c, d) = grid.dims3()?;
         let weights = |from: usize, to: usize| -> Result<Tensor> {
@@ -73,7 +73,7 @@ fn cubic(x: f64, a: f64) -> f64 {
     }
 }
 
-/// Resamples position embeddings [prefix + rows*columns, D], leaving the first `prefix` alone.
+/// Resamples position embeddings `[prefix + rows*columns, D]`, leaving the first `prefix` alone.
 pub fn resize_positions(
     positions: &Tensor,
     prefix: usize,

@@ -69,7 +69,7 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     Ok(())
 }
 
-/// The grid at another size, half-pixel centres, [height*width].
+/// The grid at another size, half-pixel centres, `[height*width]`.
 fn enlarged(
     grid: &[f32],
     (rows, columns): (usize, usize),

@@ -46,7 +46,7 @@ fn number(value: f32) -> String {
         return "0".into();
     }
     let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 8) as usize;
-    if value.abs() < 1e-4 {
+    if value.abs() < 1e-3 {
         format!("{value:.2e}")
     } else {
         format!("{value:.digits$}")
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        for (value, want) in [(0.0, "0"), (0.01234, "0.0123"), (123.4, "123"), (-1.5, "-1.50"), (2e-6, "2.00e-6")] {
+        for (value, want) in [(0.0, "0"), (0.01234, "0.0123"), (123.4, "123"), (-1.5, "-1.50"), (2e-4, "2.00e-4")] {
             assert_eq!(number(value), want);
         }
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout};
 use npyz::WriterBuilder;
 
-/// f32 [gridH,gridW] for images (prefix tokens dropped), [T] for texts (special tokens kept).
+/// f32 `[gridH,gridW]` for images (prefix tokens dropped), `[T]` for texts (special tokens kept).
 pub fn render(_: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     let shape: Vec<u64> = match &e.layout {
         Layout::Image(image) => vec![image.grid.0 as u64, image.grid.1 as u64],

@@ -102,7 +102,8 @@ fn half_precision_weights_are_converted_once() {
 #[test]
 fn broken_weights_name_the_tensor() {
     let query = "vit.encoder.layer.1.attention.attention.query.weight";
-    let breakages: [(&str, Box<dyn Fn(&mut Tensors)>, &[&str]); 5] = [
+    type Breakage = Box<dyn Fn(&mut Tensors)>;
+    let breakages: [(&str, Breakage, &[&str]); 5] = [
         ("missing", Box::new(|t| drop(t.remove(query))), &[query, "is missing", "[32, 32]"]),
         (
             "shape",
