@@ -17,6 +17,8 @@ pub struct Explanation {
     pub relevance: Vec<f32>,
     /// What each entry of `relevance` stands for.
     pub layout: Layout,
+    /// `relevance` is `[T,T]` row by row: entry (i, j) is the relevance of token j for output token i.
+    pub matrix: bool,
     /// Whether values below zero carry meaning (evidence against).
     pub signed: bool,
 }
@@ -136,15 +138,20 @@ impl Explanation {
     /// Relevance of the patches only, `[gridH*gridW]` row-major; all tokens for text.
     pub fn content(&self) -> &[f32] {
         match &self.layout {
-            Layout::Image(i) => &self.relevance[i.prefix.len()..],
-            Layout::Text(_) => &self.relevance,
+            Layout::Image(i) if !self.matrix => &self.relevance[i.prefix.len()..],
+            _ => &self.relevance,
         }
+    }
+
+    /// Relevance of the content tokens; every entry of a matrix.
+    pub fn of_content(&self) -> impl Iterator<Item = f32> + '_ {
+        let wanted = |(t, _): &(usize, &f32)| self.matrix || self.layout.is_content(*t);
+        self.relevance.iter().enumerate().filter(wanted).map(|(_, r)| *r)
     }
 
     /// Least and greatest relevance over the content tokens, or `(0, 0)` without any.
     pub fn range(&self) -> (f32, f32) {
-        let content = self.relevance.iter().enumerate().filter(|(t, _)| self.layout.is_content(*t)).map(|(_, r)| *r);
-        let range = content.fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), r| (lo.min(r), hi.max(r)));
+        let range = self.of_content().fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), r| (lo.min(r), hi.max(r)));
         if range.0.is_finite() {
             range
         } else {
@@ -154,12 +161,14 @@ impl Explanation {
 
     /// Sum over the content tokens.
     pub fn sum(&self) -> f32 {
-        let content = self.relevance.iter().enumerate().filter(|(t, _)| self.layout.is_content(*t));
-        content.map(|(_, r)| f64::from(*r)).sum::<f64>() as f32
+        self.of_content().map(f64::from).sum::<f64>() as f32
     }
 
     /// Relevance per word: pieces of one word are summed, special tokens left out. Empty for images.
     pub fn words(&self) -> Vec<Word> {
+        if self.matrix {
+            return Vec::new();
+        }
         let Layout::Text(text) = &self.layout else { return Vec::new() };
         let mut words: Vec<(usize, usize, Word)> = Vec::new();
         for (token, &relevance) in text.tokens.iter().zip(&self.relevance) {
@@ -188,9 +197,9 @@ impl Explanation {
     /// # Errors
     /// [`Error::Numeric`] when a value is NaN or infinite, or when there is not one value a token.
     pub fn checked(self) -> Result<Self> {
-        if self.relevance.len() != self.layout.len() {
-            let (got, want) = (self.relevance.len(), self.layout.len());
-            return Err(Error::Numeric(format!("{}: {got} relevance values for {want} tokens", self.method)));
+        let (got, tokens) = (self.relevance.len(), self.layout.len());
+        if got != if self.matrix { tokens * tokens } else { tokens } {
+            return Err(Error::Numeric(format!("{}: {got} relevance values for {tokens} tokens", self.method)));
         }
         if let Some(token) = self.relevance.iter().position(|r| !r.is_finite()) {
             return Err(Error::Numeric(format!(
@@ -224,6 +233,7 @@ mod tests {
             output: Output { class: 0, against: None },
             relevance: vec![9.0, 0.5, 0.25, -1.0, 3.0],
             layout: Layout::Text(TextLayout { tokens, texts: vec!["fragra soup".into()] }),
+            matrix: false,
             signed: true,
         }
     }

@@ -6,6 +6,7 @@ use super::{devices, report};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
+use vitx::encoder::NormPlacement;
 use vitx::method::{Configured, Facts};
 use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model};
 
@@ -135,6 +136,7 @@ pub fn facts(checkpoint: &Checkpoint) -> Facts {
         heads: checkpoint.spec.heads,
         class_token: true, // every family read today classifies from its first token
         distillation_token: distillation,
+        post_norm: checkpoint.spec.placement == NormPlacement::Post,
     }
 }
 

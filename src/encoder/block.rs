@@ -124,16 +124,33 @@ impl Block {
         let mixed = self.projection.forward(&attention::merge_heads(&context)?)?;
         let mid = (x + scaled(mixed, &self.scale1)?)?;
 
-        let (skip, read) = if pre {
-            (mid.clone(), self.norm2.forward(&mid)?)
-        } else {
-            let normed = self.norm1.forward(&mid)?;
-            (normed.clone(), normed)
-        };
-        let hidden = self.feed_forward.hidden(&read)?;
-        let sum = (skip + scaled(self.feed_forward.output(&hidden)?, &self.scale2)?)?;
-        let output = if pre { sum.clone() } else { self.norm2.forward(&sum)? };
+        let (hidden, sum, output) = self.finish(&mid)?;
         Ok(LayerTrace { input: x.clone(), query, key, value, attention, context, mid, hidden, sum, output })
+    }
+
+    /// The layer from `mid` `[B,T,D]` on: the feed-forward's hidden state `[B,T,F]`, the state after its skip
+    /// connection and the state leaving the layer, `[B,T,D]`. Tokens do not meet here.
+    pub fn finish(&self, mid: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let pre = self.placement == NormPlacement::Pre;
+        let normed = if pre { self.norm2.forward(mid)? } else { self.norm1.forward(mid)? };
+        let hidden = self.feed_forward.hidden(&normed)?;
+        let branch = scaled(self.feed_forward.output(&hidden)?, &self.scale2)?;
+        let sum = if pre { (mid + branch)? } else { (normed + branch)? };
+        let output = if pre { sum.clone() } else { self.norm2.forward(&sum)? };
+        Ok((hidden, sum, output))
+    }
+
+    /// What each token's value adds to a state per unit of attention: values `[H,T,E]` through the heads' parts of the
+    /// output projection and the layer scale, `[T,H,D]`. The projection's bias is not in it.
+    pub fn contributions(&self, value: &Tensor) -> Result<Tensor> {
+        let (h, _, e) = value.dims3()?;
+        let weight = self.projection.weight.t()?.to_dtype(value.dtype())?.contiguous()?; // [H*E,D]
+        let parts = value.matmul(&weight.reshape((h, e, weight.dim(1)?))?)?; // [H,T,D]
+        let parts = match &self.scale1 {
+            Some(scale) => parts.broadcast_mul(&scale.to_dtype(value.dtype())?)?,
+            None => parts,
+        };
+        Ok(parts.transpose(0, 1)?.contiguous()?)
     }
 
     /// Reverses the layer: from the derivative by its output `[B,T,D]` to those by everything inside it.

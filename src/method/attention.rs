@@ -5,7 +5,7 @@
 //! Parameters: `heads` (how heads are joined), `layer` (default last), `row` (default the class token).
 //! Not class-specific: it says where the model looks, not what for.
 
-use super::combine::{values, Heads, Layer, Row};
+use super::combine::{values, Heads, Layer, Rows};
 use super::{Entry, Facts, Method, Params, Run};
 use crate::error::Result;
 
@@ -22,25 +22,28 @@ pub(super) const ENTRY: Entry = Entry {
 struct Attention {
     heads: Heads,
     layer: Layer,
-    row: Row,
+    rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let heads = params.heads()?;
     let layer = params.layer("layer", "last", "the layer that is read: its number from 0, or last")?;
-    Ok(Box::new(Attention { heads, layer, row: params.row()? }))
+    Ok(Box::new(Attention { heads, layer, rows: params.rows()? }))
 }
 
 impl Method for Attention {
     fn check(&self, model: &Facts) -> Result<()> {
         self.heads.check(model)?;
         self.layer.check("layer", model)?;
-        self.row.check(model)
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
-        let row = self.row.index(run.layout())?;
         let attention = run.attention(self.layer.index(run.layers()))?; // [H,T,T]
-        values(&self.heads.join(&attention)?.narrow(0, row, 1)?)
+        values(&self.rows.pick(run)?.read(&self.heads.join(&attention)?)?)
     }
 }

@@ -7,7 +7,7 @@
 //! Parameters: `weights` (default by modality: row for images, full for text), `clamp=false` keeps the sign.
 //! The map is all zero when every `m_j` is negative. Class-specific.
 
-use super::combine::{values, Layer, Row};
+use super::combine::{values, Layer, Pick, Rows};
 use super::{Entry, Facts, Method, Params, Run};
 use crate::error::Result;
 use crate::explanation::Layout;
@@ -26,42 +26,46 @@ pub(super) const ENTRY: Entry = Entry {
 struct AttentionGradcam {
     weights: &'static str,
     clamp: bool,
-    row: Row,
+    rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let about = "mean gradient over the row or the full matrix; auto: row for images, full for text";
     let weights = params.choice("weights", &["auto", "row", "full"], about)?;
     let clamp = params.flag("clamp", true, "cut negative values off")?;
-    Ok(Box::new(AttentionGradcam { weights, clamp, row: params.row()? }))
+    Ok(Box::new(AttentionGradcam { weights, clamp, rows: params.rows()? }))
 }
 
 impl AttentionGradcam {
-    /// Head weights `[H]` from gradients `[H,T,T]`.
-    fn head_weights(&self, gradient: &Tensor, row: usize, layout: &Layout) -> Result<Tensor> {
+    /// Head weights `[H,R,1]` from gradients `[H,T,T]`: one a head and row, or one a head.
+    fn head_weights(&self, gradient: &Tensor, pick: Pick, layout: &Layout) -> Result<Tensor> {
         let full = self.weights == "full" || (self.weights == "auto" && matches!(layout, Layout::Text(_)));
         if full {
-            return Ok(gradient.mean((1, 2))?);
+            return Ok(gradient.mean_keepdim((1, 2))?);
         }
         let skip = match layout {
             Layout::Image(image) => image.prefix.len(),
             Layout::Text(_) => 0,
         };
         let columns = gradient.dim(2)? - skip;
-        Ok(gradient.narrow(1, row, 1)?.narrow(2, skip, columns)?.mean((1, 2))?)
+        Ok(pick.read_dim(gradient, 1)?.narrow(2, skip, columns)?.mean_keepdim(2)?)
     }
 }
 
 impl Method for AttentionGradcam {
     fn check(&self, model: &Facts) -> Result<()> {
-        self.row.check(model)
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
-        let (layer, row) = (Layer::Last.index(run.layers()), self.row.index(run.layout())?);
-        let weights = self.head_weights(&run.attention_gradient(layer)?, row, run.layout())?; // [H]
-        let attention = run.attention(layer)?.narrow(1, row, 1)?.squeeze(1)?; // [H,T]
-        let map = attention.broadcast_mul(&weights.unsqueeze(1)?)?.mean(0)?; // [T]
+        let (layer, pick) = (Layer::Last.index(run.layers()), self.rows.pick(run)?);
+        let weights = self.head_weights(&run.attention_gradient(layer)?, pick, run.layout())?; // [H,R,1]
+        let attention = pick.read_dim(&run.attention(layer)?, 1)?; // [H,R,T]
+        let map = attention.broadcast_mul(&weights)?.mean(0)?; // [R,T]
         values(&if self.clamp { map.relu()? } else { map })
     }
 

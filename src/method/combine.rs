@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
-use crate::method::Facts;
+use crate::method::{Facts, Run};
 use candle_core::{DType, Tensor, D};
 use std::ops::Range;
 
@@ -49,6 +49,16 @@ pub enum Normalise {
 }
 
 impl Heads {
+    /// Reads `mean`, `max`, `min` or a head's number.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "mean" => Heads::Mean,
+            "max" => Heads::Max,
+            "min" => Heads::Min,
+            n => Heads::One(n.parse().ok()?),
+        })
+    }
+
     /// `[H,T,T]` -> `[T,T]`
     pub fn join(self, attention: &Tensor) -> Result<Tensor> {
         Ok(match self {
@@ -90,12 +100,71 @@ impl Layer {
     }
 }
 
-impl Row {
-    /// Its token number.
+/// The output tokens whose rows a method returns: its parameters `row` and `matrix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// The row, unless the run asks for another.
+    pub row: Row,
+    /// All rows: the relevance of every token for every token.
+    pub matrix: bool,
+}
+
+/// Rows, resolved for one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// One token's row.
+    One(usize),
+    /// Every row.
+    All,
+}
+
+impl Rows {
+    /// The rows of this input.
     ///
     /// # Errors
     /// [`Error::Refused`] or [`Error::Usage`] when there is no such token.
-    pub fn index(self, layout: &Layout) -> Result<usize> {
+    pub fn pick(self, run: &Run<'_>) -> Result<Pick> {
+        if self.matrix {
+            return Ok(Pick::All);
+        }
+        run.row().map_or_else(|| self.row.index(run.layout()), Ok).map(Pick::One)
+    }
+
+    /// Refuses a special token the model does not have.
+    pub fn check(self, model: &Facts) -> Result<()> {
+        let missing = match self.row {
+            _ if self.matrix => return Ok(()),
+            Row::Class if !model.class_token => "class",
+            Row::Distillation if !model.distillation_token => "distillation",
+            _ => return Ok(()),
+        };
+        Err(Error::Refused(format!("the model has no {missing} token whose row could be read")))
+    }
+}
+
+impl Pick {
+    /// These rows of a matrix, `[T,T]` -> `[R,T]`.
+    pub fn read(self, matrix: &Tensor) -> Result<Tensor> {
+        self.read_dim(matrix, 0)
+    }
+
+    /// These entries along a dimension.
+    pub fn read_dim(self, tensor: &Tensor, dim: usize) -> Result<Tensor> {
+        Ok(match self {
+            Pick::One(row) => tensor.narrow(dim, row, 1)?.contiguous()?,
+            Pick::All => tensor.clone(),
+        })
+    }
+
+    /// These rows of the identity, `[R,T]`, with the width of `like`.
+    pub fn identity(self, like: &Tensor) -> Result<Tensor> {
+        self.read(&Tensor::eye(like.dim(D::Minus1)?, like.dtype(), like.device())?)
+    }
+}
+
+impl Row {
+    /// Its token number.
+    fn index(self, layout: &Layout) -> Result<usize> {
         let none = |what: &str| Error::Refused(format!("this model has no {what} token whose row could be read"));
         match self {
             Row::Class => layout.class_token().ok_or_else(|| none("class")),
@@ -103,16 +172,6 @@ impl Row {
             Row::Token(n) if n < layout.len() => Ok(n),
             Row::Token(n) => Err(Error::Usage(format!("row={n}: this input has tokens 0 to {}", layout.len() - 1))),
         }
-    }
-
-    /// Refuses a special token the model does not have.
-    pub fn check(self, model: &Facts) -> Result<()> {
-        let missing = match self {
-            Row::Class if !model.class_token => "class",
-            Row::Distillation if !model.distillation_token => "distillation",
-            _ => return Ok(()),
-        };
-        Err(Error::Refused(format!("the model has no {missing} token whose row could be read")))
     }
 }
 
@@ -160,33 +219,26 @@ pub fn discard(m: &Tensor, ratio: f64, protect_first: bool) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, m.shape(), m.device())?.to_dtype(m.dtype())?)
 }
 
-/// One row of `M^{L-1} ... M^{s}`, highest layer leftmost, `[1,T]`; `layer` gives M of a layer number. O(L T^2).
-pub fn chain_row(row: usize, layers: Range<usize>, layer: impl Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
-    fold_row(row, layers, layer, |r, m| Ok(r.matmul(m)?))
+/// Rows of `M^{L-1} ... M^{s}`, highest layer leftmost, `[R,T]`. `layer` gives rows of M of a layer number: the picked
+/// ones of the top layer, all of those below. One row costs O(L T^2).
+pub fn chain(pick: Pick, layers: Range<usize>, layer: impl Fn(usize, Pick) -> Result<Tensor>) -> Result<Tensor> {
+    let (top, below) = split(layers)?;
+    below.rev().try_fold(layer(top, pick)?, |r, l| Ok(r.matmul(&layer(l, Pick::All)?)?))
 }
 
-/// One row of `(I + M^{L-1}) ... (I + M^{s})`, `[1,T]`: the update `R <- R + M R` from R = I.
-pub fn accumulate_row(row: usize, layers: Range<usize>, layer: impl Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
-    fold_row(row, layers, layer, |r, m| Ok((r + r.matmul(m)?)?))
+/// Rows of `(I + M^{L-1}) ... (I + M^{s})`, `[R,T]`: the update `R <- R + M R` from R = I.
+pub fn accumulate(pick: Pick, layers: Range<usize>, layer: impl Fn(usize, Pick) -> Result<Tensor>) -> Result<Tensor> {
+    let (top, below) = split(layers)?;
+    let first = layer(top, pick)?;
+    let first = (&first + pick.identity(&first)?)?;
+    below.rev().try_fold(first, |r, l| Ok((&r + r.matmul(&layer(l, Pick::All)?)?)?))
 }
 
-fn fold_row(
-    row: usize,
-    layers: Range<usize>,
-    layer: impl Fn(usize) -> Result<Tensor>,
-    step: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let mut matrices = layers.rev().map(layer);
-    let top = match matrices.next() {
-        Some(top) => top?,
-        None => return Err(Error::Usage("no layer takes part; start_layer must be below the number of layers".into())),
-    };
-    let identity = Tensor::eye(top.dim(0)?, top.dtype(), top.device())?;
-    let mut r = step(&identity.narrow(0, row, 1)?, &top)?; // [1,T]
-    for m in matrices {
-        r = step(&r, &m?)?;
+fn split(layers: Range<usize>) -> Result<(usize, Range<usize>)> {
+    if layers.is_empty() {
+        return Err(Error::Usage("no layer takes part; start_layer must be below the number of layers".into()));
     }
-    Ok(r)
+    Ok((layers.end - 1, layers.start..layers.end - 1))
 }
 
 /// A relevance tensor as numbers, `[T]`.
@@ -226,14 +278,13 @@ mod tests {
             matrix(&[[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]),
             matrix(&[[0.2, 0.8, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]),
         ];
+        let layer = |l: usize, pick: Pick| pick.read(&layers[l]);
         let product = layers[1].matmul(&layers[0]).unwrap();
         let sum = add_identity(&layers[1]).unwrap().matmul(&add_identity(&layers[0]).unwrap()).unwrap();
-        for row in 0..3 {
-            let chained = chain_row(row, 0..2, |l| Ok(layers[l].clone())).unwrap();
-            crate::nn::check::close(&chained, &product.narrow(0, row, 1).unwrap(), 1e-15);
-            let summed = accumulate_row(row, 0..2, |l| Ok(layers[l].clone())).unwrap();
-            crate::nn::check::close(&summed, &sum.narrow(0, row, 1).unwrap(), 1e-15);
+        for pick in [Pick::One(0), Pick::One(2), Pick::All] {
+            crate::nn::check::close(&chain(pick, 0..2, layer).unwrap(), &pick.read(&product).unwrap(), 1e-15);
+            crate::nn::check::close(&accumulate(pick, 0..2, layer).unwrap(), &pick.read(&sum).unwrap(), 1e-15);
         }
-        assert!(chain_row(0, 2..2, |l| Ok(layers[l].clone())).is_err());
+        assert!(chain(Pick::All, 2..2, layer).is_err());
     }
 }

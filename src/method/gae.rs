@@ -6,7 +6,7 @@
 //! The clamp acts on each head before the mean. R is not normalised and keeps the identity, so the class token's own
 //! entry is at least 1. Parameters: `start_layer` (default 0; `last` is the last layer alone), `row`. Class-specific.
 
-use super::combine::{accumulate_row, clamp_then_mean, values, Layer, Row};
+use super::combine::{accumulate, clamp_then_mean, values, Layer, Rows};
 use super::{Entry, Facts, Method, Params, Run};
 use crate::error::Result;
 
@@ -22,24 +22,28 @@ pub(super) const ENTRY: Entry = Entry {
 
 struct Gae {
     start: Layer,
-    row: Row,
+    rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let start = params.layer("start_layer", "0", "the first layer that takes part, or last")?;
-    Ok(Box::new(Gae { start, row: params.row()? }))
+    Ok(Box::new(Gae { start, rows: params.rows()? }))
 }
 
 impl Method for Gae {
     fn check(&self, model: &Facts) -> Result<()> {
         self.start.check("start_layer", model)?;
-        self.row.check(model)
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
         let layers = self.start.index(run.layers())..run.layers();
-        let relevance = accumulate_row(self.row.index(run.layout())?, layers, |layer| {
-            clamp_then_mean(&run.attention(layer)?, &run.attention_gradient(layer)?)
+        let relevance = accumulate(self.rows.pick(run)?, layers, |layer, pick| {
+            pick.read(&clamp_then_mean(&run.attention(layer)?, &run.attention_gradient(layer)?)?)
         })?;
         values(&relevance)
     }

@@ -4,7 +4,7 @@
 //! signed; `clamp=true` clamps each head at 0 before the mean. Parameters: `layer` (default last), `clamp`, `row`.
 //! Class-specific.
 
-use super::combine::{clamp_then_mean, mean_weighted, values, Layer, Row};
+use super::combine::{clamp_then_mean, mean_weighted, values, Layer, Rows};
 use super::{Entry, Facts, Method, Params, Run};
 use crate::error::Result;
 
@@ -21,26 +21,30 @@ pub(super) const ENTRY: Entry = Entry {
 struct GradAttention {
     layer: Layer,
     clamp: bool,
-    row: Row,
+    rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let layer = params.layer("layer", "last", "the layer that is read: its number from 0, or last")?;
     let clamp = params.flag("clamp", false, "clamp each head at 0 before the mean")?;
-    Ok(Box::new(GradAttention { layer, clamp, row: params.row()? }))
+    Ok(Box::new(GradAttention { layer, clamp, rows: params.rows()? }))
 }
 
 impl Method for GradAttention {
     fn check(&self, model: &Facts) -> Result<()> {
         self.layer.check("layer", model)?;
-        self.row.check(model)
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
         let layer = self.layer.index(run.layers());
         let (attention, gradient) = (run.attention(layer)?, run.attention_gradient(layer)?);
         let join = if self.clamp { clamp_then_mean } else { mean_weighted };
-        values(&join(&attention, &gradient)?.narrow(0, self.row.index(run.layout())?, 1)?)
+        values(&self.rows.pick(run)?.read(&join(&attention, &gradient)?)?)
     }
 
     fn signed(&self) -> bool {

@@ -7,7 +7,7 @@
 //! Parameters: `start_layer`; `discard_ratio` as in `rollout`, but entry (0, 0) is not spared (the line doing so is
 //! commented out in the script); `normalisation`; `row`. Class-specific.
 
-use super::combine::{add_identity, chain_row, discard, mean_weighted, normalise, values, Layer, Normalise, Row};
+use super::combine::{add_identity, chain, discard, mean_weighted, normalise, values, Layer, Normalise, Rows};
 use super::rollout::NORMALISATION;
 use super::{Entry, Facts, Method, Params, Run};
 use crate::error::Result;
@@ -26,7 +26,7 @@ struct GradRollout {
     start: Layer,
     discard_ratio: f64,
     normalise: Normalise,
-    row: Row,
+    rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
@@ -35,23 +35,27 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
         start: params.layer("start_layer", "0", "the first layer that takes part")?,
         discard_ratio: params.ratio("discard_ratio", 0.0, "share of each layer's smallest entries set to 0")?,
         normalise: if params.choice(key, choices, about)? == "literal" { Normalise::Literal } else { Normalise::Rows },
-        row: params.row()?,
+        rows: params.rows()?,
     }))
 }
 
 impl Method for GradRollout {
     fn check(&self, model: &Facts) -> Result<()> {
         self.start.check("start_layer", model)?;
-        self.row.check(model)
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
         let layers = self.start.index(run.layers())..run.layers();
-        let relevance = chain_row(self.row.index(run.layout())?, layers, |layer| {
+        let relevance = chain(self.rows.pick(run)?, layers, |layer, pick| {
             let weighted = mean_weighted(&run.attention(layer)?, &run.attention_gradient(layer)?)?.relu()?; // [T,T]
             let kept = discard(&weighted, self.discard_ratio, false)?;
             // Halving (E + I) first would change nothing: rows are normalised.
-            normalise(&add_identity(&kept)?, self.normalise)
+            pick.read(&normalise(&add_identity(&kept)?, self.normalise)?)
         })?;
         values(&relevance)
     }

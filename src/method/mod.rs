@@ -3,30 +3,45 @@
 //! To add one: write `src/method/NAME.rs` with an [`Entry`], then add `mod NAME;` and `NAME::ENTRY` here. The command
 //! line, `vitx methods`, shell completions, the README's table and the contract tests follow from the registry.
 
+mod aggregate;
+mod alti;
 mod attention;
 mod attention_gradcam;
 pub mod combine;
+mod flow;
 mod gae;
 mod grad_attention;
 mod grad_rollout;
+mod mixing;
+mod norms;
 mod params;
 mod rollout;
 mod run;
+mod value_zeroing;
 
 pub use params::{Param, Params};
 pub use run::{logits, Batch, Pass, Run};
 
 use crate::error::{unknown, Error, Result};
 use crate::explanation::Explanation;
+use combine::Rows;
 
 /// Every method, in the order of `vitx methods`.
 pub const METHODS: &[Entry] = &[
     attention::ENTRY,
     rollout::ENTRY,
+    flow::ENTRY,
     gae::ENTRY,
     grad_rollout::ENTRY,
     attention_gradcam::ENTRY,
     grad_attention::ENTRY,
+    aggregate::ENTRY,
+    norms::NORM,
+    norms::NORM_RES,
+    norms::NORM_RESLN,
+    norms::GLOBENC,
+    alti::ENTRY,
+    value_zeroing::ENTRY,
 ];
 
 /// The method of `vitx explain` without `--method`.
@@ -34,7 +49,8 @@ pub const DEFAULT: &str = "gae";
 
 /// A method with its parameters set.
 pub trait Method: Send + Sync {
-    /// Signed, unnormalised relevance `[T]` of one input's tokens, special tokens included.
+    /// Signed, unnormalised relevance `[T]` of one input's tokens, special tokens included; `[T,T]` row by row when
+    /// every output token is asked for.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason where the method is not defined, and whatever the passes report.
@@ -46,6 +62,14 @@ pub trait Method: Send + Sync {
     /// [`Error::Refused`] with the reason, [`Error::Usage`] for a layer or head the model does not have.
     fn check(&self, _model: &Facts) -> Result<()> {
         Ok(())
+    }
+
+    /// The output tokens whose rows `explain` returns.
+    fn rows(&self) -> Rows;
+
+    /// How long one input of so many tokens and layers will take, where that is long enough to say.
+    fn patience(&self, _tokens: usize, _layers: usize) -> Option<String> {
+        None
     }
 
     /// Whether values below zero carry meaning.
@@ -65,6 +89,8 @@ pub struct Facts {
     pub class_token: bool,
     /// There is a distillation token.
     pub distillation_token: bool,
+    /// The layer norms stand behind the sub-layers (BERT), not before them (ViT).
+    pub post_norm: bool,
 }
 
 /// An entry of the method registry.
@@ -184,9 +210,14 @@ impl Configured {
     /// The method's own, and [`Error::Numeric`] for a result that is not finite.
     pub fn explain(&self, run: &Run<'_>) -> Result<Explanation> {
         let relevance = self.method.explain(run)?;
+        let mut params = self.params.clone();
+        if let Some(row) = run.row() {
+            params.insert("row".into(), row.into());
+        }
         let explanation = Explanation {
             method: self.entry.name,
-            params: self.params.clone(),
+            params,
+            matrix: self.method.rows().matrix,
             output: run.output(),
             relevance,
             layout: run.layout().clone(),

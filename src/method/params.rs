@@ -1,7 +1,7 @@
 //! Parameters of a method: read from `key=value`, declared as they are read, so that help and errors list them.
 
 use crate::error::{nearest, Error, Result};
-use crate::method::combine::{Heads, Layer, Row};
+use crate::method::combine::{Heads, Layer, Row, Rows};
 use serde_json::{Map, Value};
 
 /// A declared parameter.
@@ -36,6 +36,8 @@ impl Params {
             if given.iter().any(|(k, _)| k == key) {
                 return Err(Error::Usage(format!("method `{method}`: `{key}` is given twice")));
             }
+            // `start` is short for `start_layer` wherever that is a key.
+            let key = if key == "start" { "start_layer" } else { key };
             given.push((key.to_string(), value.to_string()));
         }
         Ok(Params { method, given, ..Default::default() })
@@ -90,15 +92,19 @@ impl Params {
     /// `heads=mean|max|min|N`
     pub fn heads(&mut self) -> Result<Heads> {
         let about = "how a layer's heads are joined: mean, max, min, or one head's number";
-        self.take("heads", "mean", about, "mean, max, min or a head's number", |text| {
-            let heads = match text {
-                "mean" => Heads::Mean,
-                "max" => Heads::Max,
-                "min" => Heads::Min,
-                n => Heads::One(n.parse().ok()?),
-            };
-            Some((heads, number_or_text(text)))
-        })
+        self.heads_or("heads", "mean", about, Heads::parse)
+    }
+
+    /// `heads=...` with a method's own choices.
+    pub fn heads_or<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        about: &'static str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
+        let wanted = if default == "mean" { "mean, max, min or a head's number" } else { about };
+        self.take(key, default, about, wanted, |text| read(text).map(|heads| (heads, number_or_text(text))))
     }
 
     /// `KEY=N|last`
@@ -112,17 +118,19 @@ impl Params {
         })
     }
 
-    /// `row=class|distillation|N`
-    pub fn row(&mut self) -> Result<Row> {
+    /// `row=class|distillation|N` and `matrix=true|false`
+    pub fn rows(&mut self) -> Result<Rows> {
         let about = "the output token that is explained: class, distillation, or a token's number";
-        self.take("row", "class", about, "class, distillation or a token's number", |text| {
+        let row = self.take("row", "class", about, "class, distillation or a token's number", |text| {
             let row = match text {
                 "class" => Row::Class,
                 "distillation" => Row::Distillation,
                 n => Row::Token(n.parse().ok()?),
             };
             Some((row, number_or_text(text)))
-        })
+        })?;
+        let matrix = self.flag("matrix", false, "every output token's row at once, [T,T] (formats npy and json)")?;
+        Ok(Rows { row, matrix })
     }
 
     /// `KEY=true|false`

@@ -7,7 +7,7 @@
 //! `vit-explain` script does (for every image, not only the first of a batch); `normalisation=literal` repeats that
 //! script's division of entry (i, j) by the sum of row j. Not class-specific.
 
-use super::combine::{add_identity, chain_row, discard, normalise, values, Heads, Layer, Normalise, Row};
+use super::combine::{add_identity, chain, discard, normalise, values, Heads, Layer, Normalise, Rows};
 use super::{Entry, Facts, Method, Params, Run};
 use crate::error::Result;
 
@@ -30,7 +30,7 @@ struct Rollout {
     residual: bool,
     discard_ratio: f64,
     normalise: Normalise,
-    row: Row,
+    rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
@@ -41,7 +41,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
         residual: params.flag("residual", true, "add the identity for the skip connection and normalise rows")?,
         discard_ratio: params.ratio("discard_ratio", 0.0, "share of each layer's smallest entries set to 0")?,
         normalise: if params.choice(key, choices, about)? == "literal" { Normalise::Literal } else { Normalise::Rows },
-        row: params.row()?,
+        rows: params.rows()?,
     }))
 }
 
@@ -49,19 +49,20 @@ impl Method for Rollout {
     fn check(&self, model: &Facts) -> Result<()> {
         self.heads.check(model)?;
         self.start.check("start_layer", model)?;
-        self.row.check(model)
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
         let layers = self.start.index(run.layers())..run.layers();
-        let relevance = chain_row(self.row.index(run.layout())?, layers, |layer| {
+        let relevance = chain(self.rows.pick(run)?, layers, |layer, pick| {
             let joined = self.heads.join(&run.attention(layer)?)?; // [T,T]
             let kept = discard(&joined, self.discard_ratio, true)?;
-            if self.residual {
-                normalise(&add_identity(&kept)?, self.normalise)
-            } else {
-                Ok(kept)
-            }
+            let mixed = if self.residual { normalise(&add_identity(&kept)?, self.normalise)? } else { kept };
+            pick.read(&mixed)
         })?;
         values(&relevance)
     }

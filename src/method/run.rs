@@ -1,6 +1,6 @@
 //! What a method is given: one input of a batch, its trace, and on demand its gradients, computed once for all methods.
 
-use crate::encoder::{Encoder, Inputs, Keep};
+use crate::encoder::{Block, Encoder, Inputs, Keep};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::Rules;
@@ -15,7 +15,11 @@ pub struct Batch<'m> {
     inputs: Inputs,
     layouts: Vec<Layout>,
     trace: OnceCell<Trace>,
+    watch: Option<Watch<'m>>,
 }
+
+/// Is told how many of how many steps a slow method has done.
+pub type Watch<'m> = Box<dyn Fn(usize, usize) + 'm>;
 
 impl<'m> Batch<'m> {
     /// A batch of inputs and what their tokens are. Nothing is computed yet.
@@ -26,7 +30,13 @@ impl<'m> Batch<'m> {
         if inputs.batch()? != layouts.len() || layouts.is_empty() {
             return Err(Error::Usage(format!("a batch of {} inputs with {} layouts", inputs.batch()?, layouts.len())));
         }
-        Ok(Batch { encoder, inputs, layouts, trace: OnceCell::new() })
+        Ok(Batch { encoder, inputs, layouts, trace: OnceCell::new(), watch: None })
+    }
+
+    /// Watches the progress of slow methods.
+    pub fn watched(mut self, watch: Watch<'m>) -> Self {
+        self.watch = Some(watch);
+        self
     }
 
     /// The recorded forward pass.
@@ -50,7 +60,8 @@ impl<'m> Batch<'m> {
         if outputs.len() != self.layouts.len() {
             return Err(Error::Usage(format!("{} outputs for {} inputs", outputs.len(), self.layouts.len())));
         }
-        Ok(Pass { batch: self, outputs, grads: OnceCell::new() })
+        let rows = vec![None; outputs.len()];
+        Ok(Pass { batch: self, outputs, rows, grads: OnceCell::new() })
     }
 }
 
@@ -70,10 +81,24 @@ pub fn logits(logits: &Tensor) -> Result<Vec<Vec<f32>>> {
 pub struct Pass<'b> {
     batch: &'b Batch<'b>,
     outputs: Vec<Output>,
+    rows: Vec<Option<usize>>,
     grads: OnceCell<Grads>,
 }
 
 impl Pass<'_> {
+    /// The same pass, explaining these output tokens where given, instead of the methods' own choice (the class token).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless there is one entry an input, each a token of it.
+    pub fn with_rows(mut self, rows: Vec<Option<usize>>) -> Result<Self> {
+        let fits = |(row, layout): (&Option<usize>, &Layout)| row.is_none_or(|r| r < layout.len());
+        if rows.len() != self.outputs.len() || !rows.iter().zip(&self.batch.layouts).all(fits) {
+            return Err(Error::Usage(format!("rows {rows:?} do not fit the inputs of this batch")));
+        }
+        self.rows = rows;
+        Ok(self)
+    }
+
     /// The run of one input.
     pub fn run(&self, row: usize) -> Run<'_> {
         Run { pass: self, row }
@@ -107,6 +132,18 @@ impl Run<'_> {
         &self.pass.batch.layouts[self.row]
     }
 
+    /// The output token asked for, if not the method's own choice.
+    pub fn row(&self) -> Option<usize> {
+        self.pass.rows[self.row]
+    }
+
+    /// Tells whoever watches that `done` of `total` steps are done.
+    pub fn progress(&self, done: usize, total: usize) {
+        if let Some(watch) = &self.pass.batch.watch {
+            watch(done, total);
+        }
+    }
+
     /// Number of real tokens, T.
     pub fn tokens(&self) -> usize {
         self.layout().len()
@@ -127,11 +164,51 @@ impl Run<'_> {
         self.square(&self.pass.grads()?.layers[layer].attention)
     }
 
+    /// The block of a layer.
+    pub fn block(&self, layer: usize) -> &Block {
+        &self.pass.batch.encoder.blocks[layer]
+    }
+
+    /// Values of a layer, bias included, `[H,T,E]`.
+    pub fn value(&self, layer: usize) -> Result<Tensor> {
+        let own = self.pass.batch.trace()?.layers[layer].value.get(self.row)?.narrow(1, 0, self.tokens())?;
+        widened(&own)
+    }
+
+    /// State entering a layer, `[T,D]`.
+    pub fn input(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].input)
+    }
+
+    /// State after a layer's attention and its skip connection, before any layer norm, `[T,D]`.
+    pub fn mid(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].mid)
+    }
+
+    /// State after a layer's feed-forward and its skip connection, before any layer norm, `[T,D]`.
+    pub fn sum(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].sum)
+    }
+
+    /// State leaving a layer, `[T,D]`.
+    pub fn output_state(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].output)
+    }
+
+    /// This input's part of a `[B,T,D]` tensor, padding cut off.
+    fn state(&self, tensor: &Tensor) -> Result<Tensor> {
+        widened(&tensor.get(self.row)?.narrow(0, 0, self.tokens())?)
+    }
+
     /// This input's part of a `[B,H,T,T]` tensor, padding cut off.
     fn square(&self, tensor: &Tensor) -> Result<Tensor> {
         let n = self.tokens();
-        let own = tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?;
-        let dtype = if own.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        Ok(own.to_dtype(dtype)?.contiguous()?)
+        widened(&tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?)
     }
+}
+
+/// Half precision as f32, contiguous.
+fn widened(tensor: &Tensor) -> Result<Tensor> {
+    let dtype = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    Ok(tensor.to_dtype(dtype)?.contiguous()?)
 }

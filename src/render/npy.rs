@@ -5,11 +5,13 @@ use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout};
 use npyz::WriterBuilder;
 
-/// f32 `[gridH,gridW]` for images (prefix tokens dropped), `[T]` for texts (special tokens kept).
+/// f32 `[gridH,gridW]` for images (prefix tokens dropped), `[T]` for texts (special tokens kept), `[T,T]` for a matrix (all tokens).
 pub fn render(_: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    let tokens = e.layout.len() as u64;
     let shape: Vec<u64> = match &e.layout {
+        _ if e.matrix => vec![tokens, tokens],
         Layout::Image(image) => vec![image.grid.0 as u64, image.grid.1 as u64],
-        Layout::Text(text) => vec![text.tokens.len() as u64],
+        Layout::Text(_) => vec![tokens],
     };
     let failed = |e: std::io::Error| Error::Input(format!("npy: {e}"));
     let mut bytes = Vec::new();

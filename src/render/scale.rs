@@ -70,8 +70,7 @@ impl Scale {
 
 /// The values below which `100 - p` and `p` percent of the content tokens lie (linear interpolation, as numpy's).
 fn percentiles(e: &Explanation, p: f32) -> (f32, f32) {
-    let content = e.relevance.iter().enumerate().filter(|(t, _)| e.layout.is_content(*t));
-    let mut values: Vec<f32> = content.map(|(_, r)| *r).collect();
+    let mut values: Vec<f32> = e.of_content().collect();
     values.sort_by(f32::total_cmp);
     let at = |percent: f32| -> f32 {
         let place = percent / 100.0 * (values.len().saturating_sub(1)) as f32;
@@ -112,6 +111,7 @@ mod tests {
             output: Output { class: 0, against: None },
             relevance: [&[99.0], relevance].concat(),
             layout: Layout::Image(layout),
+            matrix: false,
             signed,
         }
     }

@@ -72,6 +72,7 @@ mod tests {
             output: Output { class: 0, against: None },
             relevance: vec![5.0, 0.0, 1.0],
             layout: Layout::Text(TextLayout { tokens, texts: vec!["So good!".into()] }),
+            matrix: false,
             signed: false,
         }
     }
