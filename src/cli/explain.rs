@@ -7,12 +7,13 @@ use super::prepare::{batch_of, Preparer, Ready};
 use super::record::{Done, Record};
 use super::report::{interrupted, Reporter};
 use super::resume::{identity, Ledger};
+use super::row::RowRequest;
 use super::sources::{Source, Sources};
+use super::style::StyleArgs;
 use anyhow::{bail, Context, Result};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,9 +21,8 @@ use vitx::explanation::Explanation;
 use vitx::input::image::View;
 use vitx::method::{Batch, Configured};
 use vitx::model::{Checkpoint, Modality, Model};
-use vitx::render::colormap::{Colormap, COLORMAPS};
 use vitx::render::scale::{Range, Scale};
-use vitx::render::{save, Scene, Style, Upsample};
+use vitx::render::{save, Scene, Style};
 use vitx::target::{Output, Target};
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
@@ -38,8 +38,13 @@ pub struct Args {
     /// predicted, a class number, a label, top:K, or A-B (why A rather than B); repeatable
     #[arg(short, long, default_value = "predicted", value_name = "TARGET")]
     target: Vec<String>,
+    /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    row: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    style: StyleArgs,
     #[command(flatten)]
     report: ReportArgs,
 }
@@ -54,18 +59,6 @@ struct OutputArgs {
     /// overlay, heatmap, npy, json, ansi; repeatable (default: overlay for images, ansi for texts)
     #[arg(short, long, value_delimiter = ',', value_name = "FORMAT")]
     format: Vec<String>,
-    /// Colours (default: viridis, or coolwarm for methods with signed relevance)
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(COLORMAPS.iter().map(|(n, _)| *n)))]
-    colormap: Option<String>,
-    /// Opacity of the heat over the picture, 0 to 1
-    #[arg(long, default_value_t = 0.55, value_name = "A")]
-    alpha: f32,
-    /// How the patch grid becomes pixels
-    #[arg(long, default_value = "bilinear", value_enum)]
-    upsample: UpsampleArg,
-    /// minmax, max, percentile:P, none, or shared (one scale over the whole run)
-    #[arg(long, default_value = "minmax", value_name = "HOW")]
-    normalize: String,
     /// Draw a caption and a colour bar below the picture
     #[arg(long)]
     legend: bool,
@@ -80,16 +73,6 @@ struct OutputArgs {
     overwrite: bool,
 }
 
-#[derive(ValueEnum, Debug, Clone, Copy)]
-enum UpsampleArg {
-    /// Linear between patch centres
-    Bilinear,
-    /// Cubic between patch centres
-    Bicubic,
-    /// One flat tile a patch
-    Nearest,
-}
-
 /// A resolved `explain`.
 struct Plan {
     methods: Vec<Configured>,
@@ -97,6 +80,7 @@ struct Plan {
     formats: Vec<Format>,
     out: Out,
     style: Style,
+    row: Option<RowRequest>,
     seed: u64,
     replace: bool,
     resume: bool,
@@ -106,7 +90,7 @@ struct Plan {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let style = style(&args.output)?;
+    let style = args.style.style(args.output.legend)?;
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
     let plan = plan(&args, style, &job.checkpoint, &job.sources)?;
     let model = Job::load(job.checkpoint, &args.model, &job.device)?;
@@ -121,6 +105,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ledger,
         waiting: Vec::new(),
     };
+    job::tell_patience(&work.report, &model.checkpoint, &plan.methods, args.input.size);
     work.report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
         work.chunk(chunk)?;
@@ -132,26 +117,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(work.report.finish(inputs))
 }
 
-fn style(args: &OutputArgs) -> Result<Style> {
-    if !(0.0..=1.0).contains(&args.alpha) {
-        bail!("--alpha {}: expected a number from 0 (picture only) to 1 (heat only)", args.alpha);
-    }
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let find = |name: &String| COLORMAPS.iter().find(|(n, _)| n == name).map(|(_, map)| *map);
-    Ok(Style {
-        colormap: args.colormap.as_ref().and_then(find) as Option<Colormap>,
-        alpha: args.alpha,
-        upsample: match args.upsample {
-            UpsampleArg::Bilinear => Upsample::Bilinear,
-            UpsampleArg::Bicubic => Upsample::Bicubic,
-            UpsampleArg::Nearest => Upsample::Nearest,
-        },
-        scale: Scale::parse(&args.normalize)?,
-        legend: args.legend,
-        colour,
-    })
-}
-
 fn plan(args: &Args, mut style: Style, checkpoint: &Checkpoint, sources: &Sources) -> Result<Plan> {
     let text = checkpoint.family.modality == Modality::Text;
     let methods = job::methods(&args.method, checkpoint)?;
@@ -161,6 +126,11 @@ fn plan(args: &Args, mut style: Style, checkpoint: &Checkpoint, sources: &Source
     };
     let requests = args.target.iter().map(request).collect::<Result<Vec<_>>>()?;
     let formats = formats(&args.output.format, text)?;
+    let drawn = formats.iter().find(|f| !["npy", "json"].contains(&f.name()));
+    if let (Some(m), Some(f)) = (methods.iter().find(|m| m.method.rows().matrix), drawn) {
+        bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name());
+    }
+    let row = args.row.as_ref().map(|r| RowRequest::parse(r, checkpoint.family.modality)).transpose()?;
     let targets: usize = requests.iter().map(|r| if let Target::Top(k) = r.target { k } else { 1 }).sum();
     let outputs = sources.list.len() * methods.len() * targets * formats.len();
     let to_stdout = text && args.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");
@@ -178,6 +148,7 @@ fn plan(args: &Args, mut style: Style, checkpoint: &Checkpoint, sources: &Source
         formats,
         out,
         style,
+        row,
         seed: args.output.seed,
         replace: args.output.overwrite || args.output.resume,
         resume: args.output.resume,
@@ -210,6 +181,16 @@ fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
 }
 
 impl Plan {
+    /// What files call a method: as it was given, with the output token if one was asked for.
+    fn name(&self, method: &Configured) -> String {
+        match &self.row {
+            None => method.spec.clone(),
+            Some(RowRequest::Number(n)) => format!("{}-row={n}", method.spec),
+            Some(RowRequest::Patch(r, c)) => format!("{}-row={r},{c}", method.spec),
+            Some(RowRequest::Piece(piece)) => format!("{}-row={piece}", method.spec),
+        }
+    }
+
     /// Formats that become files.
     fn file_formats(&self) -> impl Iterator<Item = Format> + '_ {
         self.formats.iter().copied().filter(|f| !(self.to_stdout && f.name() == "ansi"))
@@ -224,7 +205,8 @@ impl Plan {
                 let output = request.target.resolve(&vec![0.0; checkpoint.labels.len()])[0];
                 let target = target_part(request, output, &checkpoint.labels);
                 for method in &self.methods {
-                    paths.extend(self.file_formats().map(|f| self.out.path(&source.stem, method, &target, f)));
+                    let name = self.name(method);
+                    paths.extend(self.file_formats().map(|f| self.out.path(&source.stem, &name, &target, f)));
                 }
             }
         }
@@ -311,14 +293,16 @@ impl<'a> Work<'a> {
     fn explain(&self, sources: &[&'a Source], ready: &[Ready]) -> vitx::Result<Vec<Item<'a>>> {
         let start = Instant::now();
         let (inputs, layouts) = batch_of(self.model, ready)?;
-        let batch = Batch::new(&self.model.encoder, inputs, layouts)?;
+        let row = |layout| self.plan.row.as_ref().map(|r| r.token(layout)).transpose();
+        let rows = layouts.iter().map(row).collect::<vitx::Result<Vec<_>>>()?;
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(self.report.watch());
         let logits = batch.logits()?;
         let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / sources.len() as f64;
         let mut items = Vec::new();
         for request in &self.plan.requests {
             let outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.target.resolve(l)).collect();
             for slot in 0..outputs[0].len() {
-                let pass = batch.pass(outputs.iter().map(|o| o[slot]).collect())?;
+                let pass = batch.pass(outputs.iter().map(|o| o[slot]).collect())?.with_rows(rows.clone())?;
                 for method in &self.plan.methods {
                     for (row, source) in sources.iter().enumerate() {
                         let start = Instant::now();
@@ -446,7 +430,8 @@ impl<'a> Work<'a> {
 
     fn paths(&self, item: &Item<'a>) -> Vec<PathBuf> {
         let target = target_part(item.request, item.explanation.output, &self.model.checkpoint.labels);
-        self.plan.file_formats().map(|f| self.plan.out.path(&item.source.stem, item.method, &target, f)).collect()
+        let name = self.plan.name(item.method);
+        self.plan.file_formats().map(|f| self.plan.out.path(&item.source.stem, &name, &target, f)).collect()
     }
 
     /// Whether an earlier run has finished every method and target of this input.
@@ -475,7 +460,7 @@ fn key(model: &Model, plan: &Plan, args: &Args, source: &Source, request: &Reque
     json!({
         "input": identity(source),
         "model": [model.checkpoint.id, model.checkpoint.revision, format!("{:?}", args.model.dtype)],
-        "method": method.spec,
+        "method": plan.name(method),
         "target": request.text,
         "size": format!("{:?} {:?}", args.input.size, args.input.fit),
         "formats": formats,

@@ -1,6 +1,7 @@
 //! From typed arguments to a resolved job: every mistake is found here, before any weight is read.
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::report::Reporter;
 use super::sources::Sources;
 use super::{devices, report};
 use anyhow::{bail, Result};
@@ -8,7 +9,7 @@ use candle_core::Device;
 use std::path::Path;
 use vitx::encoder::NormPlacement;
 use vitx::method::{Configured, Facts};
-use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model};
+use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model, Processor};
 
 /// Model, device and inputs of a run.
 pub struct Job {
@@ -125,6 +126,22 @@ fn check_size(checkpoint: &Checkpoint, input: &InputArgs) -> Result<()> {
             bail!("--size {h}x{w} is smaller than one patch of the model ({}x{})", patch.0, patch.1)
         }
         _ => Ok(()),
+    }
+}
+
+/// Says beforehand when a method will take long on this model.
+pub fn tell_patience(report: &Reporter, checkpoint: &Checkpoint, methods: &[Configured], size: Option<(usize, usize)>) {
+    let tokens = match (&checkpoint.processor, &checkpoint.spec.embedding) {
+        (Processor::Image(p), EmbeddingSpec::Patches { image, patch, distillation, registers, .. }) => {
+            let (h, w) = size.or(p.input_size()).unwrap_or(*image);
+            1 + usize::from(*distillation) + registers + (h / patch.0) * (w / patch.1)
+        }
+        _ => return, // texts are short
+    };
+    for method in methods {
+        if let Some(text) = method.method.patience(tokens, checkpoint.spec.layers) {
+            report.note(&format!("note: {text}"));
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod args;
 mod commands;
+mod compare;
 mod devices;
 mod explain;
+mod heads;
 mod inspect;
 mod job;
 mod methods;
@@ -14,7 +16,10 @@ mod prepare;
 mod record;
 mod report;
 mod resume;
+mod row;
+mod sheets;
 mod sources;
+mod style;
 
 use anyhow::Result;
 use clap::Parser;
@@ -39,6 +44,8 @@ pub struct Cli {
 enum Command {
     Explain(explain::Args),
     Predict(predict::Args),
+    Compare(compare::Args),
+    Heads(heads::Args),
     Methods(methods::Args),
     Models(models::Args),
     Inspect(inspect::Args),
@@ -51,6 +58,8 @@ pub fn run() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Explain(args) => explain::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Heads(args) => heads::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Models(args) => models::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -2,7 +2,6 @@
 
 use anyhow::{bail, Result};
 use std::path::{Path, PathBuf};
-use vitx::method::Configured;
 use vitx::render::save;
 use vitx::render::Renderer;
 use vitx::target::{Labels, Output, Target};
@@ -87,13 +86,13 @@ impl Out {
     }
 
     /// The file of one result.
-    pub fn path(&self, stem: &Path, method: &Configured, target: &str, format: Format) -> PathBuf {
+    pub fn path(&self, stem: &Path, method: &str, target: &str, format: Format) -> PathBuf {
         match self {
             Out::Stdout => PathBuf::from("-"),
             Out::File(path) => path.clone(),
             Out::Folder(folder) => {
                 let mut name = stem.file_name().unwrap_or_default().to_os_string();
-                name.push(format!(".{}", slug(&method.spec)));
+                name.push(format!(".{}", slug(method)));
                 if !target.is_empty() {
                     name.push(format!(".{target}"));
                 }
@@ -167,8 +166,7 @@ mod tests {
     #[test]
     fn file_names_tell_method_and_target() {
         let out = Out::Folder("out".into());
-        let gae = vitx::method::parse("rollout:discard_ratio=0.5").unwrap();
-        let path = out.path(Path::new("a/img.x"), &gae, "mammal", Format::Json);
+        let path = out.path(Path::new("a/img.x"), "rollout:discard_ratio=0.5", "mammal", Format::Json);
         assert_eq!(path, Path::new("out/a/img.x.rollout-discard_ratio=0.5.mammal.json"));
         let request = |target| Request { text: String::new(), target };
         let one = |class| Output { class, against: None };

@@ -114,6 +114,7 @@ impl Done {
         }
         let (grid, tokens, words) = match &e.layout {
             Layout::Image(image) => (Some([image.grid.0, image.grid.1]), None, None),
+            Layout::Text(_) if e.matrix => (None, None, None),
             Layout::Text(_) => (None, Some(tokens(e)), Some(e.words())),
         };
         Done {

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vitx::method::Watch;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -29,20 +30,47 @@ pub fn interrupted() -> bool {
 pub struct Reporter {
     args: ReportArgs,
     bar: ProgressBar,
+    /// Steps of a slow method within one input.
+    steps: ProgressBar,
     failed: usize,
 }
 
 impl Reporter {
     /// With a progress bar over `inputs` if stderr is a terminal and there is more than one.
     pub fn new(args: ReportArgs, inputs: usize) -> Self {
-        let bar = ProgressBar::hidden();
-        if inputs > 1 && !args.quiet && std::io::stderr().is_terminal() {
+        let (bar, steps) = (ProgressBar::hidden(), ProgressBar::hidden());
+        let visible = !args.quiet && std::io::stderr().is_terminal();
+        if visible && inputs == 1 {
+            let style = ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {eta} left");
+            steps.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            steps.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        if visible && inputs > 1 {
             bar.set_length(inputs as u64);
             let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {elapsed} elapsed, {eta} left {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        Reporter { args, bar, failed: 0 }
+        Reporter { args, bar, steps, failed: 0 }
+    }
+
+    /// Shows the steps of slow methods: a bar of their own for a single input, a message beside the bar otherwise.
+    pub fn watch<'m>(&self) -> Watch<'m> {
+        let (bar, steps) = (self.bar.clone(), self.steps.clone());
+        Box::new(move |done, total| {
+            bar.set_message(if done < total { format!("(step {done}/{total})") } else { String::new() });
+            steps.set_length(total as u64);
+            steps.set_position(done as u64);
+        })
+    }
+
+    /// A JSON object, if `--json` is set.
+    pub fn json_line(&self, value: &serde_json::Value) -> Result<()> {
+        if self.args.json {
+            self.stdout(format!("{value}\n").as_bytes())
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether `--json` is set.
@@ -128,6 +156,7 @@ impl Reporter {
     /// Ends the run.
     pub fn finish(self, inputs: usize) -> ExitCode {
         self.bar.finish_and_clear();
+        self.steps.finish_and_clear();
         if interrupted() {
             eprintln!("interrupted; what was finished is complete (continue with --resume)");
             return ExitCode::from(INTERRUPTED);

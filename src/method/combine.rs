@@ -119,6 +119,9 @@ pub enum Pick {
 }
 
 impl Rows {
+    /// The class token's row, for methods without a choice.
+    pub const CLASS: Rows = Rows { row: Row::Class, matrix: false };
+
     /// The rows of this input.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ mod run;
 mod value_zeroing;
 
 pub use params::{Param, Params};
-pub use run::{logits, Batch, Pass, Run};
+pub use run::{logits, Batch, Pass, Run, Watch};
 
 use crate::error::{unknown, Error, Result};
 use crate::explanation::Explanation;

@@ -20,6 +20,13 @@ pub enum Upsample {
 
 /// PNG of the heat over the picture.
 pub fn overlay(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    let canvas = blended(scene, e)?;
+    let canvas = if scene.style.legend { legend::below(&canvas, scene, e)? } else { canvas };
+    png(DynamicImage::ImageRgb8(canvas))
+}
+
+/// The picture with the heat over it.
+pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("an overlay needs a picture".into()))?;
     let mut canvas = picture.clone();
     let alpha = scene.style.alpha;
@@ -28,8 +35,7 @@ pub fn overlay(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
         let blend = |c: usize| (f32::from(under[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha).round() as u8;
         canvas.put_pixel(x, y, Rgb([blend(0), blend(1), blend(2)]));
     })?;
-    let canvas = if scene.style.legend { legend::below(&canvas, scene, e)? } else { canvas };
-    png(DynamicImage::ImageRgb8(canvas))
+    Ok(canvas)
 }
 
 /// PNG of the heat alone, transparent outside of what the model saw.
@@ -49,6 +55,9 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     let (Layout::Image(layout), Some(picture)) = (&e.layout, scene.picture) else {
         return Err(Error::Usage("heatmaps are drawn for images; use ansi, npy or json for texts".into()));
     };
+    if e.matrix {
+        return Err(Error::Usage("a whole matrix has no heatmap; write it with --format npy".into()));
+    }
     // The grid covers whole patches only: of an input of 225 pixels with patches of 16 the first 224.
     let covered = |grid: usize, patch: usize, input: usize| (grid * patch) as f64 / input.max(1) as f64;
     let height = scene.view.height * covered(layout.grid.0, layout.patch.0, scene.input.0);

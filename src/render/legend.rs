@@ -1,17 +1,14 @@
 //! A strip below the picture: caption, colour bar, and the relevance its ends stand for.
 
+use super::lettering::{draw_text, font, text_width};
 use super::Scene;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::explanation::Explanation;
-use ab_glyph::{point, Font, FontRef, PxScale, ScaleFont};
 use image::{imageops, Rgb, RgbImage};
-
-const FONT: &[u8] = include_bytes!("../../assets/fonts/DejaVuSans-subset.ttf");
-const INK: [u8; 3] = [30, 30, 30];
 
 /// The canvas with a legend below it.
 pub fn below(canvas: &RgbImage, scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
-    let font = FontRef::try_from_slice(FONT).map_err(|e| Error::Input(format!("legend font: {e}")))?;
+    let font = font()?;
     let width = canvas.width();
     let mut size = (width as f32 / 26.0).clamp(9.0, 48.0);
     let room = width as f32 - size;
@@ -41,7 +38,7 @@ pub fn below(canvas: &RgbImage, scene: &Scene<'_>, e: &Explanation) -> Result<Rg
 }
 
 /// Three significant digits.
-fn number(value: f32) -> String {
+pub(super) fn number(value: f32) -> String {
     if value == 0.0 {
         return "0".into();
     }
@@ -50,33 +47,6 @@ fn number(value: f32) -> String {
         format!("{value:.2e}")
     } else {
         format!("{value:.digits$}")
-    }
-}
-
-fn text_width(font: &FontRef<'_>, size: f32, text: &str) -> f32 {
-    let scaled = font.as_scaled(PxScale::from(size));
-    text.chars().map(|c| scaled.h_advance(scaled.glyph_id(c))).sum::<f32>().max(1.0)
-}
-
-/// Draws one line with its upper left corner at the given place.
-fn draw_text(canvas: &mut RgbImage, font: &FontRef<'_>, size: f32, (x, y): (f32, f32), text: &str) {
-    let scaled = font.as_scaled(PxScale::from(size));
-    let mut pen = x;
-    for c in text.chars() {
-        let id = scaled.glyph_id(c);
-        let glyph = id.with_scale_and_position(size, point(pen, y + scaled.ascent()));
-        pen += scaled.h_advance(id);
-        let Some(outline) = font.outline_glyph(glyph) else { continue };
-        let bounds = outline.px_bounds();
-        outline.draw(|dx, dy, coverage| {
-            let (px, py) = (bounds.min.x as i64 + i64::from(dx), bounds.min.y as i64 + i64::from(dy));
-            let inside = px >= 0 && py >= 0 && px < i64::from(canvas.width()) && py < i64::from(canvas.height());
-            if inside {
-                let under = canvas.get_pixel(px as u32, py as u32).0;
-                let mix = |c: usize| (f32::from(under[c]) * (1.0 - coverage) + f32::from(INK[c]) * coverage) as u8;
-                canvas.put_pixel(px as u32, py as u32, Rgb([mix(0), mix(1), mix(2)]));
-            }
-        });
     }
 }
 
@@ -89,13 +59,5 @@ mod tests {
         for (value, want) in [(0.0, "0"), (0.01234, "0.0123"), (123.4, "123"), (-1.5, "-1.50"), (2e-4, "2.00e-4")] {
             assert_eq!(number(value), want);
         }
-    }
-
-    #[test]
-    fn the_font_draws_letters() {
-        let font = FontRef::try_from_slice(FONT).unwrap();
-        let mut canvas = RgbImage::from_pixel(40, 20, Rgb([255; 3]));
-        draw_text(&mut canvas, &font, 16.0, (2.0, 1.0), "Äg");
-        assert!(canvas.pixels().filter(|p| p.0[0] < 128).count() > 20);
     }
 }

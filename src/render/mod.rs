@@ -3,9 +3,12 @@
 pub mod colormap;
 mod heat;
 mod legend;
+mod lettering;
 mod npy;
 pub mod save;
 pub mod scale;
+pub mod sheet;
+pub mod table;
 mod tokens;
 
 pub use heat::Upsample;
@@ -119,7 +122,8 @@ impl Default for Style {
 }
 
 impl Style {
-    fn colormap_for(&self, e: &Explanation) -> Colormap {
+    /// The colour map this explanation is drawn in.
+    pub fn colormap_for(&self, e: &Explanation) -> Colormap {
         self.colormap.unwrap_or(if e.signed { Colormap::Coolwarm } else { Colormap::Viridis })
     }
 }
@@ -135,7 +139,11 @@ pub fn find(name: &str) -> Result<&'static Renderer> {
     RENDERERS.iter().find(|r| r.name == name).ok_or_else(error)
 }
 
-fn png(image: DynamicImage) -> Result<Vec<u8>> {
+/// The bytes of a PNG.
+///
+/// # Errors
+/// [`Error::Input`] when the encoder refuses the size.
+pub fn png(image: DynamicImage) -> Result<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).map_err(|e| Error::Input(format!("cannot be encoded as PNG: {e}")))?;
     Ok(bytes.into_inner())

@@ -1,6 +1,7 @@
 //! A text with its words coloured by relevance, for the terminal; plain numbers where colour is off.
 
-use super::Scene;
+use super::scale::Range;
+use super::{Scene, Style};
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout, TextLayout};
 use std::fmt::Write;
@@ -11,7 +12,11 @@ pub fn ansi(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     let Layout::Text(text) = &e.layout else {
         return Err(Error::Usage("ansi is for texts; use overlay or heatmap for images".into()));
     };
-    let out = if scene.style.colour { coloured(scene, e, text) } else { plain(e, text) };
+    if e.matrix {
+        return Err(Error::Usage("a whole matrix has no tokens to colour; write it with --format npy".into()));
+    }
+    let range = scene.shared.unwrap_or_else(|| scene.style.scale.range(e));
+    let out = if scene.style.colour { coloured(scene.style, range, e, text) } else { plain(e, text) };
     Ok(out.into_bytes())
 }
 
@@ -23,29 +28,53 @@ fn plain(e: &Explanation, text: &TextLayout) -> String {
     out
 }
 
-fn coloured(scene: &Scene<'_>, e: &Explanation, text: &TextLayout) -> String {
-    let range = scene.shared.unwrap_or_else(|| scene.style.scale.range(e));
-    let colours = scene.style.colormap_for(e).table();
+/// The texts, every word piece on its colour, one line each.
+pub(super) fn coloured(style: &Style, range: Range, e: &Explanation, text: &TextLayout) -> String {
     let mut out = String::new();
-    for (number, source) in text.texts.iter().enumerate() {
-        let characters: Vec<char> = source.chars().collect();
-        let mut at = 0;
-        let own = text.tokens.iter().zip(&e.relevance).filter(|(t, _)| t.text == number && !t.special);
-        for (token, relevance) in own {
-            out.extend(&characters[at.min(characters.len())..token.start.min(characters.len())]);
-            let [r, g, b] = colours[(range.place(*relevance) * 255.0).round() as usize];
-            // Dark letters on light colours and the reverse, by Rec. 601 luma.
-            let light = 299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) > 140_000;
-            let ink = if light { "30" } else { "97" };
-            let piece: String =
-                characters[token.start.min(characters.len())..token.end.min(characters.len())].iter().collect();
-            let _ = write!(out, "\x1b[{ink};48;2;{r};{g};{b}m{piece}\x1b[0m");
-            at = at.max(token.end);
+    let colours = style.colormap_for(e).table();
+    for number in 0..text.texts.len() {
+        for span in spans(e, text, number) {
+            let Some(relevance) = span.relevance else {
+                out.push_str(&span.text);
+                continue;
+            };
+            let [r, g, b] = colours[(range.place(relevance) * 255.0).round() as usize];
+            let ink = if is_light([r, g, b]) { "30" } else { "97" };
+            let _ = write!(out, "\x1b[{ink};48;2;{r};{g};{b}m{}\x1b[0m", span.text);
         }
-        out.extend(&characters[at.min(characters.len())..]);
         out.push('\n');
     }
     out
+}
+
+/// A stretch of a text: a word piece with its relevance, or what stands between two.
+pub(super) struct Span {
+    pub text: String,
+    pub relevance: Option<f32>,
+}
+
+/// One text of a layout, cut into word pieces and what stands between them; special tokens have no place in it.
+pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize) -> Vec<Span> {
+    let characters: Vec<char> = text.texts[number].chars().collect();
+    let part = |from: usize, to: usize| {
+        characters[from.min(characters.len())..to.clamp(from, characters.len())].iter().collect::<String>()
+    };
+    let mut spans = Vec::new();
+    let mut at = 0;
+    let own = text.tokens.iter().zip(&e.relevance).filter(|(t, _)| t.text == number && !t.special);
+    for (token, relevance) in own {
+        spans.push(Span { text: part(at.min(token.start), token.start), relevance: None });
+        spans.push(Span { text: part(token.start, token.end), relevance: Some(*relevance) });
+        at = at.max(token.end);
+    }
+    spans.push(Span { text: part(at.min(characters.len()), characters.len()), relevance: None });
+    spans.retain(|s| !s.text.is_empty());
+    spans
+}
+
+/// Whether dark letters read better on this colour than light ones, by Rec. 601 luma.
+pub(super) fn is_light([r, g, b]: [u8; 3]) -> bool {
+    299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) > 140_000
 }
 
 #[cfg(test)]
@@ -53,7 +82,6 @@ mod tests {
     use super::*;
     use crate::explanation::TextToken;
     use crate::input::image::View;
-    use crate::render::Style;
     use crate::target::Output;
 
     fn explained() -> Explanation {

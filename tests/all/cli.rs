@@ -365,6 +365,88 @@ fn a_shared_scale_is_one_scale() {
 }
 
 #[test]
+fn methods_and_heads_stand_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = asset("mammal-and-flower.jpg");
+    let size = |name: &str| {
+        let png = image::open(dir.path().join(name)).unwrap();
+        (png.width(), png.height())
+    };
+    let methods = "attention,rollout,gae,grad-attention,value-zeroing";
+    let output =
+        vitx(dir.path(), &["compare", "-q", &picture, "--method", methods, "--target", "top:2", "--cell", "96"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (w, h) = size("mammal-and-flower.compare.png");
+    assert!(
+        w > 6 * 96 && h > 2 * 96 && h < 4 * 96,
+        "a row a target, a column a method and one for the picture: {w}x{h}"
+    );
+    assert_eq!(vitx(dir.path(), &["compare", "-q", &picture]).status.code(), Some(2), "an existing sheet is kept");
+    for (out, args, rows) in [("all.png", &["--cell", "64"][..], 9), ("one.png", &["--layer", "8", "--cell", "64"], 1)]
+    {
+        let output = vitx(dir.path(), &[&["heads", "-q", &picture, "-o", out], args].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let (w, h) = size(out);
+        assert!(w > 6 * 64 && h > rows * 64 && h < (rows + 2) * 72, "{out}: {w}x{h}");
+    }
+    for (args, part) in [
+        (vec!["heads", "--layer", "9", &picture], "layers 0 to 8"),
+        (vec!["compare", &picture, &picture], "takes one input"),
+        (vec!["compare", "--method", "gae:matrix=true", &picture], "no place on a sheet"),
+        (vec!["compare", "-o", "x.jpg", &picture], "ending in .png"),
+    ] {
+        let output = vitx(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn texts_are_compared_in_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = ["--text", "Not bad at all <b>!"];
+    let methods = ["compare", "-q", "--method", "gae,alti,globenc", "--target", "top:2"];
+    let plain = vitx(dir.path(), &[&methods[..], &text].concat());
+    assert!(plain.status.success(), "{}", stderr(&plain));
+    let lines: Vec<String> = stdout(&plain).lines().map(String::from).collect();
+    assert_eq!(lines.iter().filter(|l| *l == "token\tgae\talti\tglobenc").count(), 2, "{lines:?}");
+    assert!(lines.iter().any(|l| l.starts_with("bad\t+")));
+    let html = vitx(dir.path(), &[&methods[..], &text, &["-o", "x.html"]].concat());
+    assert!(html.status.success(), "{}", stderr(&html));
+    let page = std::fs::read_to_string(dir.path().join("x.html")).unwrap();
+    assert!(page.contains("<th>globenc</th>") && page.contains("&lt;") && !page.contains("<b>"), "{page}");
+    let heads = vitx(dir.path(), &[&["heads", "-q", "--layer", "0"][..], &text].concat());
+    assert!(stdout(&heads).contains("head 11"), "{}", stdout(&heads));
+}
+
+#[test]
+fn any_token_and_whole_matrices_can_be_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let cat = asset("cat.jpg");
+    let run = |args: &[&str]| {
+        let output = vitx(dir.path(), &[&["explain", "-q", "-f", "npy"], args].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    run(&["--method", "rollout:matrix=true,rollout", "--row", "2,5", &cat]);
+    let matrix = read_npy(&dir.path().join("cat.rollout-matrix=true-row=2-5.npy"));
+    assert_eq!(matrix.len(), 145 * 145);
+    let row = read_npy(&dir.path().join("cat.rollout-row=2-5.npy"));
+    let own = 1 + 2 * 12 + 5;
+    assert_close("row", &row, &matrix[own * 145 + 1..(own + 1) * 145], 1e-6, 1e-4);
+    run(&["--method", "attention", "--row", "charming", "--text", "A charming film"]);
+    assert_eq!(read_npy(&dir.path().join("text.attention-row=charming.npy")).len(), 5);
+    for (args, part) in [
+        (vec!["--row", "99,0", &cat], "12x12"),
+        (vec!["--row", "x", &cat], "row,column"),
+        (vec!["--row", "dull", "--text", "A charming film"], "no such token"),
+        (vec!["--method", "gae:matrix=true", &cat], "--format npy"),
+    ] {
+        let output = vitx(dir.path(), &[&["explain"], &args[..]].concat());
+        assert!(!output.status.success() && stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_closed_pipe_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(cargo_bin!("vitx"))

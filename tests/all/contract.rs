@@ -100,15 +100,19 @@ fn a_contrast_is_the_difference_of_two_seeds() {
     assert_close("contrast", &gradient(2, Some(4)), &difference, 1e-12, 1e-12);
 }
 
+#[cfg(feature = "demo")]
 #[test]
-fn one_forward_and_one_reverse_pass_serve_every_method() {
-    let case = Case::open("vit-square");
-    let model = case.model(DType::F32);
-    let (inputs, layouts) = case.batch(&model);
+fn one_forward_and_one_reverse_pass_serve_every_method_on_the_demo_picture() {
+    use vitx::model::{Access, Checkpoint, Processor};
+    let checkpoint = Checkpoint::open("demo-vit", &Access::default()).unwrap();
+    let model = checkpoint.load(DType::F32, &candle_core::Device::Cpu).unwrap();
+    let Processor::Image(processor) = &model.checkpoint.processor else { panic!() };
+    let picture = vitx::input::image::decode(&std::fs::read(root().join("assets/flower.jpg")).unwrap()).unwrap();
+    let (inputs, layouts) = model.image_inputs(&[processor.apply(&picture).unwrap()]).unwrap();
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-    let pass = batch.pass(vec![Output { class: 0, against: None }; 2]).unwrap();
+    let pass = batch.pass(vec![Output { class: 5, against: None }]).unwrap();
     for configured in method::parse_list(&["all"]).unwrap().iter().filter(|c| c.entry.name != "globenc") {
-        (0..2).for_each(|row| drop(configured.explain(&pass.run(row)).unwrap()));
+        configured.explain(&pass.run(0)).unwrap();
     }
     assert_eq!(model.encoder.passes.counts(), (1, 1));
 }

@@ -1,0 +1,49 @@
+//! `vitx compare`: methods side by side, a row a target.
+
+use super::job;
+use super::report::Reporter;
+use super::sheets::{Line, SheetArgs, Subject};
+use anyhow::{bail, Result};
+use clap::Parser;
+use std::process::ExitCode;
+use vitx::model::Checkpoint;
+use vitx::target::Target;
+
+/// Put methods side by side on one sheet: a row per target, a column per method
+#[derive(Parser, Debug)]
+pub struct Args {
+    /// NAME[:key=value,...], several separated by commas, or `all`
+    #[arg(long, default_value = "attention,rollout,gae,grad-rollout", value_name = "METHOD")]
+    method: Vec<String>,
+    /// predicted, a class number, a label, top:K, or A-B; repeatable, a row each
+    #[arg(short, long, default_value = "predicted", value_name = "TARGET")]
+    target: Vec<String>,
+    #[command(flatten)]
+    sheet: SheetArgs,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let check = |checkpoint: &Checkpoint| -> Result<_> {
+        let methods = job::methods(&args.method, checkpoint)?;
+        if let Some(m) = methods.iter().find(|m| m.method.rows().matrix) {
+            bail!("method `{}`: a whole matrix has no place on a sheet; use `vitx explain -f npy`", m.spec);
+        }
+        let targets =
+            args.target.iter().map(|t| Ok(Target::parse(t, &checkpoint.labels)?)).collect::<Result<Vec<_>>>()?;
+        Ok((methods, targets))
+    };
+    let (subject, (methods, targets)) = Subject::open(&args.sheet, "compare", check)?;
+    let report = Reporter::new(args.sheet.report, 1);
+    job::tell_patience(&report, &subject.model.checkpoint, &methods, args.sheet.input.size);
+    let outputs = |logits: &[f32]| targets.iter().flat_map(|t| t.resolve(logits)).collect();
+    let lines = subject.explain(&methods, &report, outputs)?;
+    let model = &subject.model;
+    let line = |(output, logits, maps): (vitx::target::Output, Vec<f32>, Vec<_>)| {
+        let probability = model.probabilities(&logits)[output.class as usize];
+        Line { label: vec![output.label(&model.checkpoint.labels), format!("{probability:.3}")], maps }
+    };
+    let lines = lines.into_iter().map(line).collect();
+    let columns = methods.iter().map(|m| m.spec.clone()).collect();
+    subject.write(&args.sheet, report, columns, lines, false)
+}

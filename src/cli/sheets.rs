@@ -1,0 +1,197 @@
+//! What `compare` and `heads` share: one input, a sheet for images, a table for texts.
+
+use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::job::Job;
+use super::outputs::refuse_existing;
+use super::prepare::{batch_of, Preparer, Ready};
+use super::report::Reporter;
+use super::row::RowRequest;
+use super::sources::Source;
+use super::style::StyleArgs;
+use anyhow::{bail, Result};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use vitx::explanation::Explanation;
+use vitx::method::{Batch, Configured};
+use vitx::model::{Checkpoint, Modality, Model};
+use vitx::render::scale::{Range, Scale};
+use vitx::render::sheet::{Row, Sheet};
+use vitx::render::table::{self, Group};
+use vitx::render::{save, Scene, Style};
+use vitx::target::Output;
+
+/// Arguments of both commands.
+#[derive(clap::Args, Debug)]
+pub struct SheetArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub style: StyleArgs,
+    /// The file to write, `-` for stdout (default: <stem>.<command>.png; texts are printed, or written as .html or .txt)
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Width of one map in pixels
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(48..=1024))]
+    pub cell: Option<u32>,
+    /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    pub row: Option<String>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// A line of maps.
+pub struct Line {
+    /// At its left, line by line.
+    pub label: Vec<String>,
+    /// One a column.
+    pub maps: Vec<Explanation>,
+}
+
+/// One input with its model, everything checked, weights read.
+pub struct Subject {
+    pub model: Model,
+    pub source: Source,
+    style: Style,
+    ready: Ready,
+    row: Option<RowRequest>,
+    out: Option<PathBuf>,
+}
+
+impl Subject {
+    /// Resolves the arguments; `check` may refuse the checkpoint before weights are read.
+    ///
+    /// # Errors
+    /// As [`Job::resolve`]; more than one input; an output that exists.
+    pub fn open<T>(args: &SheetArgs, command: &str, check: impl Fn(&Checkpoint) -> Result<T>) -> Result<(Self, T)> {
+        let style = args.style.style(false)?;
+        let job = Job::resolve(&args.model, &args.input, args.report, None)?;
+        let [source] = &job.sources.list[..] else {
+            bail!("vitx {command} takes one input, not {}", job.sources.list.len());
+        };
+        let text = job.checkpoint.family.modality == Modality::Text;
+        let row = args.row.as_ref().map(|r| RowRequest::parse(r, job.checkpoint.family.modality)).transpose()?;
+        let out = match &args.out {
+            Some(out) => Some(out.clone()),
+            None if text => None,
+            None => Some(PathBuf::from(format!(
+                "{}.{command}.png",
+                source.stem.file_name().unwrap_or_default().to_string_lossy()
+            ))),
+        };
+        let fits = |out: &Path| {
+            let extension = out.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+            let known: &[&str] = if text { &["html", "txt", "ansi"] } else { &["png"] };
+            if out.is_dir() || !(known.contains(&extension.as_str()) || out == Path::new("-")) {
+                bail!("--out {}: expected a file ending in .{}", out.display(), known.join(" or ."));
+            }
+            Ok(())
+        };
+        out.as_deref().map(fits).transpose()?;
+        if !args.overwrite {
+            refuse_existing(out.iter().filter(|o| *o != Path::new("-")))?;
+        }
+        let checked = check(&job.checkpoint)?;
+        let source = source.clone();
+        let model = Job::load(job.checkpoint, &args.model, &job.device)?;
+        let prepared = Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit).prepare(&source);
+        let ready = prepared.map_err(|e| anyhow::anyhow!("{}: {e}", source.name))?;
+        Ok((Subject { model, source, style, ready, row, out }, checked))
+    }
+
+    /// All methods on all outputs that `targets` makes of the logits, a line an output.
+    ///
+    /// # Errors
+    /// The methods' own.
+    pub fn explain(
+        &self,
+        methods: &[Configured],
+        report: &Reporter,
+        targets: impl Fn(&[f32]) -> Vec<Output>,
+    ) -> Result<Vec<(Output, Vec<f32>, Vec<Explanation>)>> {
+        let (inputs, layouts) = batch_of(&self.model, std::slice::from_ref(&self.ready))?;
+        let row = self.row.as_ref().map(|r| r.token(&layouts[0])).transpose()?;
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(report.watch());
+        let logits = batch.logits()?.remove(0);
+        let mut lines = Vec::new();
+        for output in targets(&logits) {
+            let pass = batch.pass(vec![output])?.with_rows(vec![row])?;
+            let maps = methods.iter().map(|m| m.explain(&pass.run(0))).collect::<vitx::Result<Vec<_>>>()?;
+            lines.push((output, logits.clone(), maps));
+        }
+        Ok(lines)
+    }
+
+    /// Draws and writes. `by_line` gives each line one scale of its own; `--normalize shared` one scale for all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(
+        self,
+        args: &SheetArgs,
+        report: Reporter,
+        columns: Vec<String>,
+        lines: Vec<Line>,
+        by_line: bool,
+    ) -> Result<ExitCode> {
+        let union = |maps: &[Explanation]| maps.iter().map(|e| Scale::Shared.range(e)).reduce(Range::union);
+        let shared = match self.style.scale {
+            Scale::Shared => lines.iter().filter_map(|l| union(&l.maps)).reduce(Range::union),
+            _ => None,
+        };
+        let range = |maps: &[Explanation]| if by_line && shared.is_none() { union(maps) } else { None };
+        let bytes = match &self.ready {
+            Ready::Picture(p) => {
+                let file = Path::new(&self.source.name).file_name().unwrap_or_default().to_string_lossy();
+                let title = format!("{file}, {}", self.model.checkpoint.id);
+                let scene = Scene {
+                    picture: Some(&p.0),
+                    view: p.1.view,
+                    input: p.1.size,
+                    caption: String::new(),
+                    shared,
+                    style: &self.style,
+                };
+                let width = args.cell.unwrap_or(if lines.len() > 4 { 128 } else { 224 });
+                let with_picture = !by_line || lines.len() == 1;
+                let rows =
+                    lines.into_iter().map(|l| Row { range: range(&l.maps), label: l.label, maps: l.maps }).collect();
+                Sheet { title, columns, rows, with_picture }.render(&scene, width)?
+            }
+            Ready::Text(_) => {
+                let group = |l: Line| Group {
+                    heading: l.label.join(" "),
+                    range: range(&l.maps),
+                    lines: columns.iter().cloned().zip(l.maps).collect(),
+                };
+                let groups: Vec<Group> = lines.into_iter().map(group).collect();
+                self.table(&groups, shared)?.into_bytes()
+            }
+        };
+        match self.out.as_deref() {
+            None => report.stdout(&bytes)?,
+            Some(out) if out == Path::new("-") => report.stdout(&bytes)?,
+            Some(out) => {
+                save::save(out, &bytes, args.overwrite)?;
+                report.line(&format!("{} -> {}", self.source.name, out.display()))?;
+                report.json_line(&serde_json::json!({"status": "ok", "input": self.source.name, "outputs": {"sheet": out.display().to_string()}}))?;
+            }
+        }
+        Ok(report.finish(1))
+    }
+
+    fn table(&self, groups: &[Group], shared: Option<Range>) -> vitx::Result<String> {
+        let extension = self.out.as_ref().and_then(|o| o.extension()).map(|e| e.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("html") => table::html(&self.source.name, groups, shared, &self.style),
+            Some("ansi") => table::ansi(groups, shared, &Style { colour: true, ..self.style.clone() }),
+            Some(_) => table::ansi(groups, shared, &Style { colour: false, ..self.style.clone() }),
+            None => table::ansi(groups, shared, &self.style),
+        }
+    }
+}
