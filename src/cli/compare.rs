@@ -2,7 +2,7 @@
 
 use super::job;
 use super::report::Reporter;
-use super::sheets::{Line, SheetArgs, Subject};
+use super::sheets::{Explained, Line, SheetArgs, Subject};
 use anyhow::{bail, Result};
 use clap::Parser;
 use std::process::ExitCode;
@@ -39,9 +39,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let outputs = |logits: &[f32]| targets.iter().flat_map(|t| t.resolve(logits)).collect();
     let lines = subject.explain(&methods, &report, outputs)?;
     let model = &subject.model;
-    let line = |(output, logits, maps): (vitx::target::Output, Vec<f32>, Vec<_>)| {
-        let probability = model.probabilities(&logits)[output.class as usize];
-        Line { label: vec![output.label(&model.checkpoint.labels), format!("{probability:.3}")], maps }
+    let line = |e: Explained| {
+        let probability = model.probabilities(&e.logits)[e.output.class as usize];
+        Line { label: vec![e.output.label(&model.checkpoint.labels), format!("{probability:.3}")], maps: e.maps }
     };
     let lines = lines.into_iter().map(line).collect();
     let columns = methods.iter().map(|m| m.spec.clone()).collect();

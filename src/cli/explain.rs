@@ -2,28 +2,28 @@
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::job::{self, Job};
-use super::outputs::{refuse_existing, target_part, Format, Out, Request};
+use super::outputs::{target_part, Format, Out, Request};
+use super::plan::{Asked, OutputArgs, Plan};
 use super::prepare::{batch_of, Preparer, Ready};
 use super::record::{Done, Record};
 use super::report::{interrupted, Reporter};
 use super::resume::{identity, Ledger};
-use super::row::RowRequest;
-use super::sources::{Source, Sources};
+use super::sources::Source;
 use super::style::StyleArgs;
-use anyhow::{bail, Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use vitx::explanation::Explanation;
 use vitx::input::image::View;
 use vitx::method::{Batch, Configured};
-use vitx::model::{Checkpoint, Modality, Model};
+use vitx::model::Model;
 use vitx::render::scale::{Range, Scale};
 use vitx::render::{save, Scene, Style};
-use vitx::target::{Output, Target};
+use vitx::target::Output;
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
 #[derive(Parser, Debug)]
@@ -49,50 +49,12 @@ pub struct Args {
     report: ReportArgs,
 }
 
-#[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Output")]
-struct OutputArgs {
-    /// A directory, the file of the one output, or `-` for stdout
-    /// (default: here; `vitx-out` when a folder is explained)
-    #[arg(short, long, value_name = "PATH")]
-    out: Option<PathBuf>,
-    /// overlay, heatmap, npy, json, ansi; repeatable (default: overlay for images, ansi for texts)
-    #[arg(short, long, value_delimiter = ',', value_name = "FORMAT")]
-    format: Vec<String>,
-    /// Draw a caption and a colour bar below the picture
-    #[arg(long)]
-    legend: bool,
-    /// Seed of methods that draw random numbers
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
-    /// Skip what an earlier run into the same folder has finished with the same model, method and target
-    #[arg(long, conflicts_with = "overwrite")]
-    resume: bool,
-    /// Replace existing outputs
-    #[arg(long)]
-    overwrite: bool,
-}
-
-/// A resolved `explain`.
-struct Plan {
-    methods: Vec<Configured>,
-    requests: Vec<Request>,
-    formats: Vec<Format>,
-    out: Out,
-    style: Style,
-    row: Option<RowRequest>,
-    seed: u64,
-    replace: bool,
-    resume: bool,
-    /// Text results go to stdout and not to files.
-    to_stdout: bool,
-}
-
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     let style = args.style.style(args.output.legend)?;
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
-    let plan = plan(&args, style, &job.checkpoint, &job.sources)?;
+    let asked = Asked { method: &args.method, target: &args.target, row: args.row.as_deref(), output: &args.output };
+    let plan = Plan::resolve(&asked, style, args.report.json, &job.checkpoint, &job.sources)?;
     let model = Job::load(job.checkpoint, &args.model, &job.device)?;
     let inputs = job.sources.list.len();
     let ledger = plan.ledger(job.sources.from_folder, args.output.out.is_some())?;
@@ -115,114 +77,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     work.draw_waiting()?;
     Ok(work.report.finish(inputs))
-}
-
-fn plan(args: &Args, mut style: Style, checkpoint: &Checkpoint, sources: &Sources) -> Result<Plan> {
-    let text = checkpoint.family.modality == Modality::Text;
-    let methods = job::methods(&args.method, checkpoint)?;
-    let request = |text: &String| -> Result<Request> {
-        let target = Target::parse(text, &checkpoint.labels).with_context(|| format!("model `{}`", checkpoint.id))?;
-        Ok(Request { text: text.clone(), target })
-    };
-    let requests = args.target.iter().map(request).collect::<Result<Vec<_>>>()?;
-    let formats = formats(&args.output.format, text)?;
-    let drawn = formats.iter().find(|f| !["npy", "json"].contains(&f.name()));
-    if let (Some(m), Some(f)) = (methods.iter().find(|m| m.method.rows().matrix), drawn) {
-        bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name());
-    }
-    let row = args.row.as_ref().map(|r| RowRequest::parse(r, checkpoint.family.modality)).transpose()?;
-    let targets: usize = requests.iter().map(|r| if let Target::Top(k) = r.target { k } else { 1 }).sum();
-    let outputs = sources.list.len() * methods.len() * targets * formats.len();
-    let to_stdout = text && args.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");
-    let out = Out::choose(args.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
-    if out == Out::Stdout && args.report.json {
-        bail!("--out - and --json both write to stdout; choose one");
-    }
-    if !to_stdout && out != Out::Stdout {
-        // A file is plain unless it is named as holding escape sequences.
-        style.colour = formats.iter().any(|f| f.name() == "ansi");
-    }
-    let plan = Plan {
-        methods,
-        requests,
-        formats,
-        out,
-        style,
-        row,
-        seed: args.output.seed,
-        replace: args.output.overwrite || args.output.resume,
-        resume: args.output.resume,
-        to_stdout,
-    };
-    if !plan.replace {
-        refuse_existing(plan.known_paths(checkpoint, sources).iter())?;
-    }
-    Ok(plan)
-}
-
-fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
-    if names.is_empty() {
-        return Ok(vec![Format::Drawn(vitx::render::find(if text { "ansi" } else { "overlay" })?)]);
-    }
-    let read = |name: &String| -> Result<Format> {
-        if name == "json" {
-            return Ok(Format::Json);
-        }
-        let renderer = vitx::render::find(name)?;
-        if (text && !renderer.texts) || (!text && !renderer.images) {
-            bail!("--format {name} is not for {}; see `vitx explain --help`", if text { "texts" } else { "images" });
-        }
-        Ok(Format::Drawn(renderer))
-    };
-    let mut seen: Vec<&str> = names.iter().map(String::as_str).collect();
-    seen.sort_unstable();
-    seen.dedup();
-    seen.iter().map(|n| read(&n.to_string())).collect()
-}
-
-impl Plan {
-    /// What files call a method: as it was given, with the output token if one was asked for.
-    fn name(&self, method: &Configured) -> String {
-        match &self.row {
-            None => method.spec.clone(),
-            Some(RowRequest::Number(n)) => format!("{}-row={n}", method.spec),
-            Some(RowRequest::Patch(r, c)) => format!("{}-row={r},{c}", method.spec),
-            Some(RowRequest::Piece(piece)) => format!("{}-row={piece}", method.spec),
-        }
-    }
-
-    /// Formats that become files.
-    fn file_formats(&self) -> impl Iterator<Item = Format> + '_ {
-        self.formats.iter().copied().filter(|f| !(self.to_stdout && f.name() == "ansi"))
-    }
-
-    /// Every output whose name does not depend on what the model says.
-    fn known_paths(&self, checkpoint: &Checkpoint, sources: &Sources) -> Vec<PathBuf> {
-        let known = |r: &&Request| !matches!(r.target, Target::Top(_));
-        let mut paths = Vec::new();
-        for source in &sources.list {
-            for request in self.requests.iter().filter(known) {
-                let output = request.target.resolve(&vec![0.0; checkpoint.labels.len()])[0];
-                let target = target_part(request, output, &checkpoint.labels);
-                for method in &self.methods {
-                    let name = self.name(method);
-                    paths.extend(self.file_formats().map(|f| self.out.path(&source.stem, &name, &target, f)));
-                }
-            }
-        }
-        paths.retain(|p| p != Path::new("-"));
-        paths
-    }
-
-    /// The ledger of a run that one may want to resume.
-    fn ledger(&self, from_folder: bool, named: bool) -> Result<Option<Ledger>> {
-        match &self.out {
-            Out::Folder(folder) if !self.to_stdout && (from_folder || named || self.resume) => {
-                Ledger::open(folder).map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
 }
 
 /// One explanation with all that drawing and reporting it takes.

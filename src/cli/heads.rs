@@ -34,7 +34,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let head = |l: usize| (0..heads).map(move |h| parse(&format!("attention:layer={l},heads={h}")));
     let methods: Vec<Configured> = layers.iter().flat_map(|&l| head(l)).collect::<vitx::Result<_>>()?;
     let lines = subject.explain(&methods, &report, |logits| Target::Predicted.resolve(logits))?;
-    let mut maps = lines.into_iter().flat_map(|(_, _, maps)| maps);
+    let mut maps = lines.into_iter().flat_map(|e| e.maps);
     let line =
         |&layer: &usize| Line { label: vec![format!("layer {layer}")], maps: maps.by_ref().take(heads).collect() };
     let lines = layers.iter().map(line).collect();

@@ -11,6 +11,7 @@ mod job;
 mod methods;
 mod models;
 mod outputs;
+mod plan;
 mod predict;
 mod prepare;
 mod record;

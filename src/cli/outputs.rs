@@ -142,16 +142,16 @@ fn slug(text: &str) -> String {
     short.trim_matches('-').to_string()
 }
 
-/// Refuses to start when an output is already there.
+/// Refuses to start when an output is already there; `hint` says what else could be done.
 ///
 /// # Errors
 /// Naming the first such file and their number.
-pub fn refuse_existing<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+pub fn refuse_existing<'a>(paths: impl Iterator<Item = &'a PathBuf>, hint: &str) -> Result<()> {
     let existing: Vec<_> = paths.filter(|p| p.exists()).collect();
     match existing[..] {
         [] => Ok(()),
-        [one] => bail!("{}", save::exists(one)),
-        [first, ..] => bail!("{} and {} more", save::exists(first), existing.len() - 1),
+        [one] => bail!("{}{hint}", save::exists(one)),
+        [first, ..] => bail!("{}{hint}; {} more exist", save::exists(first), existing.len() - 1),
     }
 }
 

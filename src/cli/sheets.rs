@@ -53,6 +53,13 @@ pub struct Line {
     pub maps: Vec<Explanation>,
 }
 
+/// One output of the input, explained by every method.
+pub struct Explained {
+    pub output: Output,
+    pub logits: Vec<f32>,
+    pub maps: Vec<Explanation>,
+}
+
 /// One input with its model, everything checked, weights read.
 pub struct Subject {
     pub model: Model,
@@ -94,7 +101,7 @@ impl Subject {
         };
         out.as_deref().map(fits).transpose()?;
         if !args.overwrite {
-            refuse_existing(out.iter().filter(|o| *o != Path::new("-")))?;
+            refuse_existing(out.iter().filter(|o| *o != Path::new("-")), "")?;
         }
         let checked = check(&job.checkpoint)?;
         let source = source.clone();
@@ -113,7 +120,7 @@ impl Subject {
         methods: &[Configured],
         report: &Reporter,
         targets: impl Fn(&[f32]) -> Vec<Output>,
-    ) -> Result<Vec<(Output, Vec<f32>, Vec<Explanation>)>> {
+    ) -> Result<Vec<Explained>> {
         let (inputs, layouts) = batch_of(&self.model, std::slice::from_ref(&self.ready))?;
         let row = self.row.as_ref().map(|r| r.token(&layouts[0])).transpose()?;
         let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(report.watch());
@@ -122,7 +129,7 @@ impl Subject {
         for output in targets(&logits) {
             let pass = batch.pass(vec![output])?.with_rows(vec![row])?;
             let maps = methods.iter().map(|m| m.explain(&pass.run(0))).collect::<vitx::Result<Vec<_>>>()?;
-            lines.push((output, logits.clone(), maps));
+            lines.push(Explained { output, logits: logits.clone(), maps });
         }
         Ok(lines)
     }

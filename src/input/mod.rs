@@ -1,4 +1,5 @@
 //! Pictures and texts, prepared exactly as the checkpoint's own processor prepares them.
 
 pub mod image;
+pub mod resize;
 pub mod text;

@@ -25,7 +25,7 @@ pub fn save(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
 
 /// The error for a file that must stay.
 pub fn exists(path: &Path) -> Error {
-    Error::Usage(format!("{} exists; pass --overwrite to replace it, or --resume to keep what is done", path.display()))
+    Error::Usage(format!("{} exists; pass --overwrite to replace it", path.display()))
 }
 
 /// Temporary files are private; outputs are for everybody the umask allows.

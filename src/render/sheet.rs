@@ -6,7 +6,8 @@ use super::scale::Range;
 use super::{heat, png, Scene};
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
-use crate::input::image::{resize, Filter, View};
+use crate::input::image::View;
+use crate::input::resize::{resize, Filter};
 use ab_glyph::FontRef;
 use image::{imageops, DynamicImage, Rgb, RgbImage};
 

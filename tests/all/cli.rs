@@ -288,6 +288,32 @@ fn a_run_is_resumed_where_it_stopped() {
     assert!(dir.path().join("vitx-out/cat.gae.mammal.npy").exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_keeps_what_it_has_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let list: Vec<String> = (0..400).map(|_| asset("cat.jpg")).collect();
+    let mut child = Command::new(cargo_bin!("vitx"))
+        .args(["explain", "--json", "-f", "npy", "-o", "out"])
+        .args(&list)
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 20]).unwrap(); // it has begun
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let names: Vec<_> = std::fs::read_dir(dir.path().join("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let arrays: Vec<_> = names.iter().filter(|n| n.to_string_lossy().ends_with(".npy")).collect();
+    assert!(!arrays.is_empty() && arrays.len() < 400, "{}", arrays.len());
+    for name in arrays {
+        assert_eq!(read_npy(&dir.path().join("out").join(name)).len(), 144, "{name:?} is whole");
+    }
+    assert!(!names.iter().any(|n| n.to_string_lossy().ends_with(".tmp")));
+}
+
 #[test]
 fn lists_come_from_stdin_and_bytes_go_to_stdout() {
     let dir = tempfile::tempdir().unwrap();
@@ -392,7 +418,7 @@ fn methods_and_heads_stand_side_by_side() {
     for (args, part) in [
         (vec!["heads", "--layer", "9", &picture], "layers 0 to 8"),
         (vec!["compare", &picture, &picture], "takes one input"),
-        (vec!["compare", "--method", "gae:matrix=true", &picture], "no place on a sheet"),
+        (vec!["compare", "-o", "y.png", "--method", "gae:matrix=true", &picture], "no place on a sheet"),
         (vec!["compare", "-o", "x.jpg", &picture], "ending in .png"),
     ] {
         let output = vitx(dir.path(), &args);

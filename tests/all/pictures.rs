@@ -2,7 +2,8 @@
 
 use crate::support::root;
 use image::RgbImage;
-use vitx::input::image::{decode, resize, Filter};
+use vitx::input::image::decode;
+use vitx::input::resize::{resize, Filter};
 
 fn read(name: &str) -> Vec<u8> {
     std::fs::read(root().join("tests/fixtures").join(name)).unwrap()

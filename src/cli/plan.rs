@@ -1,0 +1,180 @@
+//! A resolved `explain`: methods, targets, formats and places, everything that can be checked without weights.
+
+use super::job;
+use super::outputs::{refuse_existing, target_part, Format, Out, Request};
+use super::resume::Ledger;
+use super::row::RowRequest;
+use super::sources::Sources;
+use anyhow::{bail, Context, Result};
+use std::path::{Path, PathBuf};
+use vitx::method::Configured;
+use vitx::model::{Checkpoint, Modality};
+use vitx::render::Style;
+use vitx::target::Target;
+
+/// Where results go, and in which formats.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// A directory, the file of the one output, or `-` for stdout
+    /// (default: here; `vitx-out` when a folder is explained)
+    #[arg(short, long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// overlay, heatmap, npy, json, ansi; repeatable (default: overlay for images, ansi for texts)
+    #[arg(short, long, value_delimiter = ',', value_name = "FORMAT")]
+    pub format: Vec<String>,
+    /// Draw a caption and a colour bar below the picture
+    #[arg(long)]
+    pub legend: bool,
+    /// Seed of methods that draw random numbers
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// Skip what an earlier run into the same folder has finished with the same model, method and target
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Replace existing outputs
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// What was asked for.
+pub struct Asked<'a> {
+    pub method: &'a [String],
+    pub target: &'a [String],
+    pub row: Option<&'a str>,
+    pub output: &'a OutputArgs,
+}
+
+/// A resolved `explain`.
+pub struct Plan {
+    pub methods: Vec<Configured>,
+    pub requests: Vec<Request>,
+    pub formats: Vec<Format>,
+    pub out: Out,
+    pub style: Style,
+    pub row: Option<RowRequest>,
+    pub seed: u64,
+    pub replace: bool,
+    pub resume: bool,
+    /// Text results go to stdout and not to files.
+    pub to_stdout: bool,
+}
+
+impl Plan {
+    /// Resolves the arguments against a model and its inputs.
+    ///
+    /// # Errors
+    /// The first mistake found.
+    pub fn resolve(
+        asked: &Asked<'_>,
+        mut style: Style,
+        json: bool,
+        checkpoint: &Checkpoint,
+        sources: &Sources,
+    ) -> Result<Self> {
+        let text = checkpoint.family.modality == Modality::Text;
+        let methods = job::methods(asked.method, checkpoint)?;
+        let request = |text: &String| -> Result<Request> {
+            let target =
+                Target::parse(text, &checkpoint.labels).with_context(|| format!("model `{}`", checkpoint.id))?;
+            Ok(Request { text: text.clone(), target })
+        };
+        let requests = asked.target.iter().map(request).collect::<Result<Vec<_>>>()?;
+        let formats = formats(&asked.output.format, text)?;
+        let drawn = formats.iter().find(|f| !["npy", "json"].contains(&f.name()));
+        if let (Some(m), Some(f)) = (methods.iter().find(|m| m.method.rows().matrix), drawn) {
+            bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name());
+        }
+        let row = asked.row.map(|r| RowRequest::parse(r, checkpoint.family.modality)).transpose()?;
+        let targets: usize = requests.iter().map(|r| if let Target::Top(k) = r.target { k } else { 1 }).sum();
+        let outputs = sources.list.len() * methods.len() * targets * formats.len();
+        let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");
+        let out = Out::choose(asked.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
+        if out == Out::Stdout && json {
+            bail!("--out - and --json both write to stdout; choose one");
+        }
+        if !to_stdout && out != Out::Stdout {
+            // A file is plain unless it is named as holding escape sequences.
+            style.colour = formats.iter().any(|f| f.name() == "ansi");
+        }
+        let plan = Plan {
+            methods,
+            requests,
+            formats,
+            out,
+            style,
+            row,
+            seed: asked.output.seed,
+            replace: asked.output.overwrite || asked.output.resume,
+            resume: asked.output.resume,
+            to_stdout,
+        };
+        if !plan.replace {
+            refuse_existing(plan.known_paths(checkpoint, sources).iter(), ", or --resume to keep what is done")?;
+        }
+        Ok(plan)
+    }
+
+    /// What files call a method: as it was given, with the output token if one was asked for.
+    pub fn name(&self, method: &Configured) -> String {
+        match &self.row {
+            None => method.spec.clone(),
+            Some(RowRequest::Number(n)) => format!("{}-row={n}", method.spec),
+            Some(RowRequest::Patch(r, c)) => format!("{}-row={r},{c}", method.spec),
+            Some(RowRequest::Piece(piece)) => format!("{}-row={piece}", method.spec),
+        }
+    }
+
+    /// Formats that become files.
+    pub fn file_formats(&self) -> impl Iterator<Item = Format> + '_ {
+        self.formats.iter().copied().filter(|f| !(self.to_stdout && f.name() == "ansi"))
+    }
+
+    /// Every output whose name does not depend on what the model says.
+    fn known_paths(&self, checkpoint: &Checkpoint, sources: &Sources) -> Vec<PathBuf> {
+        let known = |r: &&Request| !matches!(r.target, Target::Top(_));
+        let mut paths = Vec::new();
+        for source in &sources.list {
+            for request in self.requests.iter().filter(known) {
+                let output = request.target.resolve(&vec![0.0; checkpoint.labels.len()])[0];
+                let target = target_part(request, output, &checkpoint.labels);
+                for method in &self.methods {
+                    let name = self.name(method);
+                    paths.extend(self.file_formats().map(|f| self.out.path(&source.stem, &name, &target, f)));
+                }
+            }
+        }
+        paths.retain(|p| p != Path::new("-"));
+        paths
+    }
+
+    /// The ledger of a run that one may want to resume.
+    pub fn ledger(&self, from_folder: bool, named: bool) -> Result<Option<Ledger>> {
+        match &self.out {
+            Out::Folder(folder) if !self.to_stdout && (from_folder || named || self.resume) => {
+                Ledger::open(folder).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
+    if names.is_empty() {
+        return Ok(vec![Format::Drawn(vitx::render::find(if text { "ansi" } else { "overlay" })?)]);
+    }
+    let read = |name: &String| -> Result<Format> {
+        if name == "json" {
+            return Ok(Format::Json);
+        }
+        let renderer = vitx::render::find(name)?;
+        if (text && !renderer.texts) || (!text && !renderer.images) {
+            bail!("--format {name} is not for {}; see `vitx explain --help`", if text { "texts" } else { "images" });
+        }
+        Ok(Format::Drawn(renderer))
+    };
+    let mut seen: Vec<&str> = names.iter().map(String::as_str).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    seen.iter().map(|n| read(&n.to_string())).collect()
+}
