@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::method::{Facts, Run};
-use candle_core::{DType, Tensor, D};
+use candle_core::{DType, Device, Tensor, D};
 use std::ops::Range;
 
 /// How a layer's heads become one matrix.
@@ -210,7 +210,7 @@ pub fn discard(m: &Tensor, ratio: f64, protect_first: bool) -> Result<Tensor> {
     if ratio == 0.0 {
         return Ok(m.clone());
     }
-    let mut values = m.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let mut values = numbers(m)?;
     let count = (ratio * values.len() as f64).floor() as usize;
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -219,7 +219,7 @@ pub fn discard(m: &Tensor, ratio: f64, protect_first: bool) -> Result<Tensor> {
             values[at] = 0.0;
         }
     }
-    Ok(Tensor::from_vec(values, m.shape(), m.device())?.to_dtype(m.dtype())?)
+    Ok(Tensor::from_vec(values, m.shape(), &Device::Cpu)?.to_dtype(m.dtype())?.to_device(m.device())?)
 }
 
 /// Rows of `M^{L-1} ... M^{s}`, highest layer leftmost, `[R,T]`. `layer` gives rows of M of a layer number: the picked
@@ -244,6 +244,11 @@ fn split(layers: Range<usize>) -> Result<(usize, Range<usize>)> {
     Ok((layers.end - 1, layers.start..layers.end - 1))
 }
 
+/// A tensor's entries in f64; converted on the CPU, since not every device has f64.
+pub fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?)
+}
+
 /// A relevance tensor as numbers, `[T]`.
 pub fn values(relevance: &Tensor) -> Result<Vec<f32>> {
     Ok(relevance.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
@@ -252,7 +257,6 @@ pub fn values(relevance: &Tensor) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     fn matrix(values: &[[f64; 3]; 3]) -> Tensor {
         Tensor::new(values, &Device::Cpu).unwrap()

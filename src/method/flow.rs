@@ -7,10 +7,9 @@
 //!
 //! Dinic's algorithm on the dense layered graph, one problem a thread: T problems of L T^2 edges each.
 
-use super::combine::{add_identity, normalise, Heads, Normalise, Pick, Rows};
+use super::combine::{add_identity, normalise, numbers, Heads, Normalise, Pick, Rows};
 use super::{Entry, Facts, Method, Params, Run};
 use crate::error::{Error, Result};
-use candle_core::DType;
 use rayon::prelude::*;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -63,7 +62,7 @@ impl Method for Flow {
         let capacity = |layer: usize| -> Result<Vec<f64>> {
             let joined = self.heads.join(&run.attention(layer)?)?;
             let pipes = if self.residual { normalise(&add_identity(&joined)?, Normalise::Rows)? } else { joined };
-            Ok(pipes.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+            numbers(&pipes)
         };
         let tokens = run.tokens();
         let capacities = (0..run.layers()).map(capacity).collect::<Result<Vec<_>>>()?.concat(); // [L,T,T]
@@ -213,6 +212,15 @@ mod tests {
         let network = Network { tokens: 2, layers: 2, capacities };
         let flows = network.flows(0, |_| ()).unwrap();
         assert_eq!(flows, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn large_grids_are_announced() {
+        let flow =
+            |matrix| Flow { heads: Heads::Mean, residual: true, share: false, rows: Rows { matrix, ..Rows::CLASS } };
+        assert_eq!(flow(false).patience(145, 9), None);
+        assert!(flow(false).patience(1025, 12).unwrap().contains("1025 tokens"));
+        assert!(flow(true).patience(197, 12).is_some());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Resampling as a matrix, for position embeddings: PyTorch's two bicubic kernels.
 
 use crate::error::Result;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// How a model resamples its position embeddings to another patch grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,9 @@ impl Bicubic {
     pub fn resize(self, grid: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
         let (r, c, d) = grid.dims3()?;
         let weights = |from: usize, to: usize| -> Result<Tensor> {
-            let m = Tensor::from_vec(self.matrix(from, to), (to, from), grid.device())?;
-            Ok(m.to_dtype(grid.dtype())?)
+            // Converted on the CPU, since not every device has f64.
+            let m = Tensor::from_vec(self.matrix(from, to), (to, from), &Device::Cpu)?;
+            Ok(m.to_dtype(grid.dtype())?.to_device(grid.device())?)
         };
         let tall = weights(r, rows)?.matmul(&grid.reshape((r, c * d))?.contiguous()?)?; // [rows, c*D]
         let tall = tall.reshape((rows, c, d))?.transpose(0, 1)?.contiguous()?.reshape((c, rows * d))?;
