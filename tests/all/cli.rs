@@ -99,6 +99,21 @@ fn a_newcomer_sees_the_class_and_a_picture() {
     assert!(vitx(dir.path(), &["explain", "--overwrite", "-q", &asset("cat.jpg")]).status.success());
 }
 
+#[test]
+fn the_readme_s_flower_is_lit() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = vitx(dir.path(), &["explain", "-q", "-f", "npy", &asset("flower.jpg")]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let map = read_npy(&dir.path().join("flower.gae.npy"));
+    // The bloom is a disc of radius 2.6 patches around row 6.2, column 5.6 of the 12 x 12 grid.
+    let inside = |i: usize| ((i / 12) as f64 + 0.5 - 6.2).hypot((i % 12) as f64 + 0.5 - 5.6) < 2.6;
+    let brightest = (0..map.len()).max_by(|&a, &b| map[a].total_cmp(&map[b])).unwrap();
+    assert!(inside(brightest), "the brightest patch is {},{}", brightest / 12, brightest % 12);
+    let (on, off): (Vec<usize>, Vec<usize>) = (0..map.len()).partition(|&i| inside(i));
+    let mean = |patches: &[usize]| patches.iter().map(|&i| map[i]).sum::<f64>() / patches.len() as f64;
+    assert!(mean(&on) > 5.0 * mean(&off), "{} on the flower, {} beside it", mean(&on), mean(&off));
+}
+
 /// Share of a mask's object in the map's total above its mean.
 fn mass_inside(map: &[f64], mask: &str) -> f64 {
     let mask = image::open(asset(&format!("masks/{mask}")))
