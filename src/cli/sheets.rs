@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use vitx::explanation::Explanation;
 use vitx::method::{Batch, Configured};
 use vitx::model::{Checkpoint, Modality, Model};
-use vitx::render::scale::{Range, Scale};
+use vitx::render::scale::{Scale, SharedRanges};
 use vitx::render::sheet::{Row, Sheet};
 use vitx::render::table::{self, Group};
 use vitx::render::{save, Scene, Style};
@@ -146,12 +146,12 @@ impl Subject {
         lines: Vec<Line>,
         by_line: bool,
     ) -> Result<ExitCode> {
-        let union = |maps: &[Explanation]| maps.iter().map(|e| Scale::Shared.range(e)).reduce(Range::union);
-        let shared = match self.style.scale {
-            Scale::Shared => lines.iter().filter_map(|l| union(&l.maps)).reduce(Range::union),
-            _ => None,
+        let all = SharedRanges::over(lines.iter().flat_map(|l| &l.maps));
+        let ranges = |maps: &[Explanation]| match (self.style.scale, by_line) {
+            (Scale::Shared, _) => all,
+            (_, true) => SharedRanges::over(maps),
+            (_, false) => SharedRanges::default(),
         };
-        let range = |maps: &[Explanation]| if by_line && shared.is_none() { union(maps) } else { None };
         let bytes = match &self.ready {
             Ready::Picture(p) => {
                 let file = Path::new(&self.source.name).file_name().unwrap_or_default().to_string_lossy();
@@ -161,23 +161,23 @@ impl Subject {
                     view: p.1.view,
                     input: p.1.size,
                     caption: String::new(),
-                    shared,
+                    shared: None,
                     style: &self.style,
                 };
                 let width = args.cell.unwrap_or(if lines.len() > 4 { 128 } else { 224 });
                 let with_picture = !by_line || lines.len() == 1;
                 let rows =
-                    lines.into_iter().map(|l| Row { range: range(&l.maps), label: l.label, maps: l.maps }).collect();
+                    lines.into_iter().map(|l| Row { ranges: ranges(&l.maps), label: l.label, maps: l.maps }).collect();
                 Sheet { title, columns, rows, with_picture }.render(&scene, width)?
             }
             Ready::Text(_) => {
                 let group = |l: Line| Group {
                     heading: l.label.join(" "),
-                    range: range(&l.maps),
+                    ranges: ranges(&l.maps),
                     lines: columns.iter().cloned().zip(l.maps).collect(),
                 };
                 let groups: Vec<Group> = lines.into_iter().map(group).collect();
-                self.table(&groups, shared)?.into_bytes()
+                self.table(&groups)?.into_bytes()
             }
         };
         match self.out.as_deref() {
@@ -192,13 +192,13 @@ impl Subject {
         Ok(report.finish(1))
     }
 
-    fn table(&self, groups: &[Group], shared: Option<Range>) -> vitx::Result<String> {
+    fn table(&self, groups: &[Group]) -> vitx::Result<String> {
         let extension = self.out.as_ref().and_then(|o| o.extension()).map(|e| e.to_string_lossy().to_lowercase());
         match extension.as_deref() {
-            Some("html") => table::html(&self.source.name, groups, shared, &self.style),
-            Some("ansi") => table::ansi(groups, shared, &Style { colour: true, ..self.style.clone() }),
-            Some(_) => table::ansi(groups, shared, &Style { colour: false, ..self.style.clone() }),
-            None => table::ansi(groups, shared, &self.style),
+            Some("html") => table::html(&self.source.name, groups, &self.style),
+            Some("ansi") => table::ansi(groups, &Style { colour: true, ..self.style.clone() }),
+            Some(_) => table::ansi(groups, &Style { colour: false, ..self.style.clone() }),
+            None => table::ansi(groups, &self.style),
         }
     }
 }

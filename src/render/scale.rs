@@ -97,6 +97,35 @@ impl Range {
     }
 }
 
+/// One scale for several maps: one for the unsigned among them, and one for the signed, symmetric around 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SharedRanges {
+    unsigned: Option<Range>,
+    signed: Option<Range>,
+}
+
+impl SharedRanges {
+    /// The smallest scales that hold all these maps.
+    pub fn over<'e>(maps: impl IntoIterator<Item = &'e Explanation>) -> Self {
+        let mut ranges = SharedRanges::default();
+        for e in maps {
+            let own = Scale::Shared.range(e);
+            let range = if e.signed { &mut ranges.signed } else { &mut ranges.unsigned };
+            *range = Some(range.map_or(own, |r| r.union(own)));
+        }
+        ranges
+    }
+
+    /// The scale of one of the maps; none where each map has its own.
+    pub fn of(&self, e: &Explanation) -> Option<Range> {
+        if e.signed {
+            self.signed
+        } else {
+            self.unsigned
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +159,15 @@ mod tests {
         assert_eq!(range("minmax", &[-0.5, 0.25], true), (-0.5, 0.5));
         assert_eq!(range("none", &[-0.5, 0.25], true), (-1.0, 1.0));
         assert!(Scale::parse("percentile:0").is_err() && Scale::parse("mean").is_err());
+    }
+
+    #[test]
+    fn signed_and_unsigned_maps_share_among_themselves() {
+        let maps = [explanation(&[0.1, 0.4], false), explanation(&[0.2, 0.9], false), explanation(&[-0.5, 0.2], true)];
+        let ranges = SharedRanges::over(&maps);
+        assert_eq!(ranges.of(&maps[0]), Some(Range { low: 0.1, high: 0.9 }));
+        assert_eq!(ranges.of(&maps[2]), Some(Range { low: -0.5, high: 0.5 }));
+        assert_eq!(SharedRanges::default().of(&maps[0]), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::legend::number;
 use super::lettering::{draw_text, fitted, font, text_width};
-use super::scale::Range;
+use super::scale::SharedRanges;
 use super::{heat, png, Scene};
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
@@ -18,8 +18,8 @@ pub struct Row {
     pub label: Vec<String>,
     /// The maps, one a column.
     pub maps: Vec<Explanation>,
-    /// One scale for the row; none: each map has its own.
-    pub range: Option<Range>,
+    /// Scales that maps share; by default each has its own.
+    pub ranges: SharedRanges,
 }
 
 /// A table of maps.
@@ -87,7 +87,7 @@ impl Sheet {
                 imageops::replace(&mut canvas, &small, i64::from(x(0)), i64::from(y));
             }
             for (c, map) in row.maps.iter().enumerate() {
-                let shared = row.range.or(scene.shared);
+                let shared = row.ranges.of(map);
                 let cell = Scene { picture: Some(&small), view, shared, ..scene.clone() };
                 let place = (i64::from(x(c as u32 + pictures)), i64::from(y));
                 imageops::replace(&mut canvas, &heat::blended(&cell, map)?, place.0, place.1);
@@ -136,7 +136,7 @@ impl Sheet {
                     canvas.put_pixel(px, py, Rgb(colours[(place * 255.0) as usize]));
                 }
             }
-            let (low, high) = match row.range.or(scene.shared) {
+            let (low, high) = match row.ranges.of(map) {
                 Some(range) => (number(range.low), number(range.high)),
                 None if map.signed => ("against".into(), "for".into()),
                 None => ("least".to_string(), "most".to_string()),

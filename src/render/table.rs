@@ -1,6 +1,6 @@
 //! What contact sheets are to pictures, tables are to texts: one coloured line a method, for the terminal or as HTML.
 
-use super::scale::Range;
+use super::scale::{Range, SharedRanges};
 use super::tokens::{coloured, is_light, spans};
 use super::Style;
 use crate::error::{Error, Result};
@@ -14,8 +14,8 @@ pub struct Group {
     pub heading: String,
     /// Label and explanation of each line.
     pub lines: Vec<(String, Explanation)>,
-    /// One scale for the group; none: each line has its own.
-    pub range: Option<Range>,
+    /// Scales that lines share; by default each has its own.
+    pub ranges: SharedRanges,
 }
 
 fn text_of(e: &Explanation) -> Result<&TextLayout> {
@@ -25,15 +25,15 @@ fn text_of(e: &Explanation) -> Result<&TextLayout> {
     }
 }
 
-fn range_of(group: &Group, shared: Option<Range>, style: &Style, e: &Explanation) -> Range {
-    group.range.or(shared).unwrap_or_else(|| style.scale.range(e))
+fn range_of(group: &Group, style: &Style, e: &Explanation) -> Range {
+    group.ranges.of(e).unwrap_or_else(|| style.scale.range(e))
 }
 
 /// For the terminal. Without colour: a table of numbers, one line a token and one column a method.
 ///
 /// # Errors
 /// [`Error::Usage`] for images.
-pub fn ansi(groups: &[Group], shared: Option<Range>, style: &Style) -> Result<String> {
+pub fn ansi(groups: &[Group], style: &Style) -> Result<String> {
     let mut out = String::new();
     for group in groups {
         let _ = writeln!(out, "{}", group.heading); // writing to a String cannot fail
@@ -43,7 +43,7 @@ pub fn ansi(groups: &[Group], shared: Option<Range>, style: &Style) -> Result<St
         }
         let width = group.lines.iter().map(|(l, _)| l.chars().count()).max().unwrap_or(0);
         for (label, e) in &group.lines {
-            let line = coloured(style, range_of(group, shared, style, e), e, text_of(e)?);
+            let line = coloured(style, range_of(group, style, e), e, text_of(e)?);
             let _ = writeln!(out, "  {label:width$}  {}", line.trim_end_matches('\n').replace('\n', " | "));
         }
     }
@@ -65,15 +65,14 @@ fn numbers(out: &mut String, group: &Group) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Usage`] for images.
-pub fn html(title: &str, groups: &[Group], shared: Option<Range>, style: &Style) -> Result<String> {
+pub fn html(title: &str, groups: &[Group], style: &Style) -> Result<String> {
     let mut out = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
     let _ = write!(out, "<title>{}</title>\n{STYLE}</head><body>\n<h1>{}</h1>\n", escaped(title), escaped(title));
     for group in groups {
         let _ = writeln!(out, "<h2>{}</h2>\n<table>", escaped(&group.heading));
         for (label, e) in &group.lines {
             let _ = write!(out, "<tr><th>{}</th><td>", escaped(label));
-            let (range, colours, text) =
-                (range_of(group, shared, style, e), style.colormap_for(e).table(), text_of(e)?);
+            let (range, colours, text) = (range_of(group, style, e), style.colormap_for(e).table(), text_of(e)?);
             for number in 0..text.texts.len() {
                 if number > 0 {
                     out.push_str("<br>");
@@ -132,18 +131,22 @@ mod tests {
             matrix: false,
             signed: false,
         };
-        Group { heading: "positive 0.9".into(), lines: vec![("gae".into(), explanation)], range: None }
+        Group {
+            heading: "positive 0.9".into(),
+            lines: vec![("gae".into(), explanation)],
+            ranges: SharedRanges::default(),
+        }
     }
 
     #[test]
     fn html_is_escaped_and_coloured() {
-        let page = html("x & y", &[group()], None, &Style::default()).unwrap();
+        let page = html("x & y", &[group()], &Style::default()).unwrap();
         assert!(page.contains("x &amp; y") && page.contains(">&lt;b</span>") && page.contains("+1.000000"), "{page}");
     }
 
     #[test]
     fn without_colour_there_are_numbers() {
-        let table = ansi(&[group()], None, &Style::default()).unwrap();
+        let table = ansi(&[group()], &Style::default()).unwrap();
         assert_eq!(table, "positive 0.9\ntoken\tgae\na\t+0.000000\n<b\t+1.000000\n");
     }
 }
