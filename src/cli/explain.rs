@@ -4,7 +4,7 @@ use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::job::{self, Job};
 use super::outputs::{target_part, Format, Out, Request};
 use super::plan::{Asked, OutputArgs, Plan};
-use super::prepare::{batch_of, Preparer, Ready};
+use super::prepare::{batch_of, by_size, Preparer, Ready};
 use super::record::{Done, Record};
 use super::report::{interrupted, Reporter};
 use super::resume::{identity, Ledger};
@@ -122,12 +122,8 @@ impl<'a> Work<'a> {
                 return Ok(());
             }
         }
-        // Only pictures of one size go through the model together.
-        while !ready.is_empty() {
-            let size = ready[0].1.size();
-            let (same, rest) = ready.into_iter().partition(|(_, r)| r.size() == size);
+        for same in by_size(ready) {
             self.batch(same)?;
-            ready = rest;
         }
         self.report.advance(sources.len());
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::job::Job;
-use super::prepare::{batch_of, Preparer, Ready};
+use super::prepare::{batch_of, by_size, Preparer, Ready};
 use super::record::{predictions, ModelId, Prediction};
 use super::report::{interrupted, Reporter};
 use super::sources::Source;
@@ -45,11 +45,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 Err(e) => report.failed(&source.name, &e.to_string())?,
             }
         }
-        while !ready.is_empty() {
-            let size = ready[0].1.size();
-            let (same, rest) = ready.into_iter().partition(|(_, r)| r.size() == size);
+        for same in by_size(ready) {
             batch(&model, &mut report, same, args.top as usize)?;
-            ready = rest;
         }
         report.advance(chunk.len());
         if interrupted() || (args.input.fail_fast && report.failures() > 0) {

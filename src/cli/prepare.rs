@@ -96,6 +96,12 @@ impl<'a> Preparer<'a> {
     }
 }
 
+/// Shape of a `.npy` file, from its header.
+pub fn array_shape(path: &Path) -> std::io::Result<Vec<u64>> {
+    let file = std::io::BufReader::new(std::fs::File::open(path)?);
+    Ok(npyz::NpyFile::new(file)?.shape().to_vec())
+}
+
 /// A `.npy` array `[3,H,W]` or `[B,3,H,W]` of f32 or f64.
 fn read_array(path: &Path) -> Result<(Vec<u64>, Vec<f32>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")))?;
@@ -143,9 +149,20 @@ pub fn batch_of(model: &Model, ready: &[Ready]) -> Result<(Inputs, Vec<Layout>)>
     }
 }
 
+/// Inputs in groups that can go through the model together: pictures of one size, texts of any length.
+pub fn by_size<S>(mut ready: Vec<(S, Ready)>) -> Vec<Vec<(S, Ready)>> {
+    let mut groups = Vec::new();
+    while let Some(size) = ready.first().map(|(_, r)| r.size()) {
+        let (same, rest) = ready.into_iter().partition(|(_, r)| r.size() == size);
+        groups.push(same);
+        ready = rest;
+    }
+    groups
+}
+
 impl Ready {
     /// Inputs of one batch agree in this.
-    pub fn size(&self) -> Option<(usize, usize)> {
+    fn size(&self) -> Option<(usize, usize)> {
         match self {
             Ready::Picture(p) => Some(p.1.size),
             Ready::Text(_) => None,

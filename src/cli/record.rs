@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::path::Path;
 use vitx::explanation::{Explanation, Layout, Word};
 use vitx::model::Model;
 use vitx::target::ranked;
@@ -152,10 +151,4 @@ fn tokens(e: &Explanation) -> Vec<TokenRecord> {
         relevance,
     };
     text.tokens.iter().zip(&e.relevance).map(record).collect()
-}
-
-/// Shape of a `.npy` file, from its header.
-pub fn array_shape(path: &Path) -> std::io::Result<Vec<u64>> {
-    let file = std::io::BufReader::new(std::fs::File::open(path)?);
-    Ok(npyz::NpyFile::new(file)?.shape().to_vec())
 }

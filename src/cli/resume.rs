@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 const NAME: &str = ".vitx-records.jsonl";
 
 /// What has been written into one output folder.
-#[derive(Default)]
 pub struct Ledger {
     done: HashMap<String, Vec<PathBuf>>,
-    file: Option<(PathBuf, File)>,
+    folder: PathBuf,
+    file: File,
 }
 
 impl Ledger {
@@ -39,7 +39,7 @@ impl Ledger {
         if !old.is_empty() && !old.ends_with('\n') {
             file.write_all(b"\n")?;
         }
-        Ok(Ledger { done, file: Some((folder.to_path_buf(), file)) })
+        Ok(Ledger { done, folder: folder.to_path_buf(), file })
     }
 
     /// Whether this was written before and is still there.
@@ -52,11 +52,10 @@ impl Ledger {
     /// # Errors
     /// When the ledger cannot be written.
     pub fn add(&mut self, key: &Value, files: &[PathBuf]) -> Result<()> {
-        let Some((folder, file)) = &mut self.file else { return Ok(()) };
         let relative: Vec<_> =
-            files.iter().map(|f| f.strip_prefix(&*folder).unwrap_or(f).display().to_string()).collect();
+            files.iter().map(|f| f.strip_prefix(&self.folder).unwrap_or(f).display().to_string()).collect();
         let line = format!("{}\n", json!({"key": key, "outputs": relative}));
-        file.write_all(line.as_bytes())?;
+        self.file.write_all(line.as_bytes())?;
         Ok(())
     }
 }

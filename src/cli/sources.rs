@@ -130,7 +130,7 @@ impl Sources {
         let name = path.display().to_string();
         let mut push = |name: String, stem: PathBuf, kind: Kind| self.list.push(Source { name, stem, kind });
         match extension(path).as_str() {
-            "npy" => match super::record::array_shape(path) {
+            "npy" => match super::prepare::array_shape(path) {
                 Ok(shape) if shape.len() == 4 => {
                     for b in 0..shape[0] as usize {
                         let numbered = with_suffix(&stem, &format!("-{b}"));

@@ -23,15 +23,11 @@ impl Weights {
     /// [`Error::Model`] naming a damaged or truncated file.
     #[allow(unsafe_code)]
     pub fn map(paths: &[impl AsRef<Path>]) -> Result<Self> {
-        for path in paths {
-            let path = path.as_ref();
-            // SAFETY: the map is read-only and lives as long as the weights are read. Should another process shorten
-            // the file meanwhile, the system ends this process (SIGBUS): the price of not reading gigabytes twice.
-            unsafe { MmapedSafetensors::new(path) }.map_err(|e| damaged(path, &e))?;
-        }
-        // SAFETY: as above.
+        // SAFETY: the maps are read-only and live as long as the weights are read. Should another process shorten a file
+        // meanwhile, the system ends this process (SIGBUS): the price of not reading gigabytes twice.
         let mapped = unsafe { MmapedSafetensors::multi(paths) };
-        Ok(Weights::Mapped(mapped.map_err(|e| Error::Model(format!("weights: {e}")))?))
+        let files = || paths.iter().map(|p| p.as_ref().display().to_string()).collect::<Vec<_>>().join(", ");
+        Ok(Weights::Mapped(mapped.map_err(|e| damaged(&files(), &e))?))
     }
 
     /// Reads pickled state dicts, the format of `torch.save`.
@@ -39,7 +35,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] naming a damaged file.
     pub fn pickles(paths: &[impl AsRef<Path>]) -> Result<Self> {
-        let read = |path: &Path| PthTensors::new(path, None).map_err(|e| damaged(path, &e));
+        let read = |path: &Path| PthTensors::new(path, None).map_err(|e| damaged(&path.display().to_string(), &e));
         Ok(Weights::Pickles(paths.iter().map(|p| read(p.as_ref())).collect::<Result<_>>()?))
     }
 
@@ -133,9 +129,6 @@ impl Weights {
     }
 }
 
-fn damaged(path: &Path, error: &candle_core::Error) -> Error {
-    Error::Model(format!(
-        "{}: damaged or incomplete weights ({error}); download or copy the file again",
-        path.display()
-    ))
+fn damaged(files: &str, error: &candle_core::Error) -> Error {
+    Error::Model(format!("{files}: damaged or incomplete weights ({error}); download or copy the file again"))
 }
