@@ -62,7 +62,7 @@ fn plain_port(block: &Block, input: &Tensor, output: &Tensor) -> Result<Vec<f32>
         let value = split(&block.value.forward(&read)?.broadcast_mul(&keep)?)?;
         let context = attention::context(&attention::probabilities(&query, &key, None)?, &value)?;
         let mid = (input + block.projection.forward(&attention::merge_heads(&context)?)?)?;
-        let (_, _, without) = block.finish(&mid)?;
+        let without = block.finish(&mid)?.output;
         columns.push(((unit(&without)? - &whole)?.sqr()?.sum(D::Minus1)? * 0.5)?.squeeze(0)?);
         // [T]
     }

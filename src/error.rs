@@ -24,6 +24,9 @@ pub enum Error {
     /// Values that must not be shown: NaN or infinity in a result.
     #[error("{0}")]
     Numeric(String),
+    /// The user asked to stop in the middle of an input.
+    #[error("interrupted before it was finished")]
+    Interrupted,
     /// A file that could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -15,12 +15,25 @@ pub struct Explanation {
     pub output: Output,
     /// `[T]` relevance, special tokens included, padding not; row-major patches after the prefix tokens.
     pub relevance: Vec<f32>,
+    /// The same at pixel resolution, for methods that attribute to pixels.
+    pub pixels: Option<PixelMap>,
+    /// What the method says of its own quality.
+    pub checks: serde_json::Map<String, serde_json::Value>,
     /// What each entry of `relevance` stands for.
     pub layout: Layout,
     /// `relevance` is `[T,T]` row by row: entry (i, j) is the relevance of token j for output token i.
     pub matrix: bool,
     /// Whether values below zero carry meaning (evidence against).
     pub signed: bool,
+}
+
+/// Relevance of the pixels of a model's input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelMap {
+    /// `[H*W]`, row by row.
+    pub values: Vec<f32>,
+    /// H and W.
+    pub size: (usize, usize),
 }
 
 /// The tokens of one input.
@@ -149,6 +162,11 @@ impl Explanation {
         self.relevance.iter().enumerate().filter(wanted).map(|(_, r)| *r)
     }
 
+    /// The values a picture shows: those of the pixels where there are any, else of the content tokens.
+    pub fn shown(&self) -> Vec<f32> {
+        self.pixels.as_ref().map_or_else(|| self.of_content().collect(), |p| p.values.clone())
+    }
+
     /// Least and greatest relevance over the content tokens, or `(0, 0)` without any.
     pub fn range(&self) -> (f32, f32) {
         let range = self.of_content().fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), r| (lo.min(r), hi.max(r)));
@@ -201,6 +219,10 @@ impl Explanation {
         if got != if self.matrix { tokens * tokens } else { tokens } {
             return Err(Error::Numeric(format!("{}: {got} relevance values for {tokens} tokens", self.method)));
         }
+        let pixels = self.pixels.iter().flat_map(|p| &p.values);
+        if pixels.into_iter().any(|p| !p.is_finite()) {
+            return Err(Error::Numeric(format!("{}: the relevance of a pixel is not finite", self.method)));
+        }
         if let Some(token) = self.relevance.iter().position(|r| !r.is_finite()) {
             return Err(Error::Numeric(format!(
                 "{}: the relevance of token {token} is {}; the model's activations overflow (try --dtype f32), or its weights are damaged",
@@ -232,6 +254,8 @@ mod tests {
             params: Default::default(),
             output: Output { class: 0, against: None },
             relevance: vec![9.0, 0.5, 0.25, -1.0, 3.0],
+            pixels: None,
+            checks: Default::default(),
             layout: Layout::Text(TextLayout { tokens, texts: vec!["fragra soup".into()] }),
             matrix: false,
             signed: true,

@@ -146,6 +146,12 @@ impl Output {
         at(self.class) - self.against.map_or(0.0, at)
     }
 
+    /// The explained value of a row of logits or probabilities: the class's, less the other's in a contrast.
+    pub fn value(&self, row: &[f64]) -> f64 {
+        let at = |c: u32| row.get(c as usize).copied().unwrap_or(f64::NAN);
+        at(self.class) - self.against.map_or(0.0, at)
+    }
+
     /// `label`, or `label-label`.
     pub fn label(&self, labels: &Labels) -> String {
         match self.against {
@@ -177,8 +183,12 @@ pub fn ranked(logits: &[f32]) -> Vec<u32> {
     order
 }
 
-/// Softmax in f64, so that the printed probabilities do not depend on the summation order.
-pub fn probabilities(logits: &[f32]) -> Vec<f32> {
+/// Probabilities of classes: a softmax, or a sigmoid each for multi-label models. In f64, so that the printed numbers do
+/// not depend on the summation order.
+pub fn probabilities(logits: &[f32], multi_label: bool) -> Vec<f32> {
+    if multi_label {
+        return logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect();
+    }
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exp: Vec<f64> = logits.iter().map(|&l| f64::from(l - max).exp()).collect();
     let sum: f64 = exp.iter().sum();
@@ -233,6 +243,6 @@ mod tests {
         assert_eq!(Target::Top(2).resolve(&logits).iter().map(|o| o.class).collect::<Vec<_>>(), [1, 3]);
         let contrast = Target::Contrast { class: 0, against: 2 }.resolve(&logits)[0];
         assert_eq!(contrast.logit(&logits), 1.5);
-        assert!((probabilities(&logits).iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!((probabilities(&logits, false).iter().sum::<f32>() - 1.0).abs() < 1e-6);
     }
 }

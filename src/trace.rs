@@ -35,32 +35,58 @@ pub struct LayerTrace {
     pub attention: Tensor,
     /// `[B,H,T,E]` attention times value, before the output projection.
     pub context: Tensor,
+    /// `[B,T,D]` what attention adds to the skip connection: projected context, layer scale included.
+    pub mixed: Tensor,
     /// `[B,T,D]` state after the attention's skip connection (post-norm: before the first layer norm).
     pub mid: Tensor,
     /// `[B,T,F]` feed-forward state before its activation (gated feed-forward: `[B,T,2F]`).
     pub hidden: Tensor,
+    /// `[B,T,D]` what the feed-forward adds to the skip connection, layer scale included.
+    pub fed: Tensor,
     /// `[B,T,D]` state after the feed-forward's skip connection (post-norm: before the second layer norm).
     pub sum: Tensor,
     /// `[B,T,D]` state leaving the layer.
     pub output: Tensor,
 }
 
-/// Derivatives of the seeded logits with respect to the [`Trace`] fields of the same names.
+/// What a reverse pass carried to the [`Trace`] fields of the same names: derivatives of the seeded logits, derivatives
+/// under modified rules, or relevance (see [`crate::nn::Rules`]).
 #[derive(Debug, Clone)]
 pub struct Grads {
     /// `[B,T,D]`
     pub embedding: Tensor,
     /// One entry a layer, first layer first.
     pub layers: Vec<LayerGrads>,
-    /// `[B,P]`
-    pub pooled: Tensor,
+    /// At the head.
+    pub head: HeadGrads,
 }
 
-/// Derivatives with respect to the [`LayerTrace`] fields of the same names.
+/// What a reverse pass carried through the head.
+#[derive(Debug, Clone)]
+pub struct HeadGrads {
+    /// `[B,C]` the seed.
+    pub logits: Tensor,
+    /// `[B,P]` by the output of the dense layer before the classifier, if there is one.
+    pub dense: Option<Tensor>,
+    /// `[B,P]`
+    pub pooled: Tensor,
+    /// `[B,T,D]` by what is pooled: the last state behind the final layer norm.
+    pub normed: Tensor,
+    /// `[B,T,D]` by the state leaving the last layer.
+    pub last: Tensor,
+}
+
+/// What a reverse pass carried to the [`LayerTrace`] fields of the same names, and to the outputs of the layer norms.
 #[derive(Debug, Clone)]
 pub struct LayerGrads {
     /// `[B,T,D]`
     pub input: Tensor,
+    /// `[B,T,D]` by what queries, keys and values are made of (pre-norm: the first norm's output), this path alone.
+    pub read: Tensor,
+    /// `[B,H,T,E]`; none where attention probabilities are constants.
+    pub query: Option<Tensor>,
+    /// `[B,H,T,E]`; none where attention probabilities are constants.
+    pub key: Option<Tensor>,
     /// `[B,H,T,E]`
     pub value: Tensor,
     /// `[B,H,T,T]`, the probabilities taken as free variables and everything downstream recomputed.
@@ -68,7 +94,18 @@ pub struct LayerGrads {
     /// `[B,H,T,E]`
     pub context: Tensor,
     /// `[B,T,D]`
+    pub mixed: Tensor,
+    /// `[B,T,D]`
     pub mid: Tensor,
+    /// `[B,T,D]` by what the feed-forward reads (pre-norm: the second norm's output; post-norm: the first's, skip
+    /// connection included).
+    pub normed: Tensor,
+    /// `[B,T,F]`
+    pub hidden: Tensor,
+    /// `[B,T,D]`
+    pub fed: Tensor,
+    /// `[B,T,D]`
+    pub sum: Tensor,
     /// `[B,T,D]`
     pub output: Tensor,
 }

@@ -13,6 +13,8 @@ mod cli;
 mod contract;
 #[path = "all/golden.rs"]
 mod golden;
+#[path = "all/golden_methods.rs"]
+mod golden_methods;
 #[path = "all/house.rs"]
 mod house;
 #[cfg(all(feature = "cli", feature = "hub"))]

@@ -26,7 +26,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let check = |checkpoint: &Checkpoint| -> Result<_> {
         let methods = job::methods(&args.method, checkpoint)?;
-        if let Some(m) = methods.iter().find(|m| m.method.rows().matrix) {
+        if let Some(m) = methods.iter().find(|m| m.matrix()) {
             bail!("method `{}`: a whole matrix has no place on a sheet; use `vitx explain -f npy`", m.spec);
         }
         let targets =

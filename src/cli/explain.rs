@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 use vitx::explanation::Explanation;
 use vitx::input::image::View;
-use vitx::method::{Batch, Configured};
+use vitx::method::{Batch, Configured, Noise};
 use vitx::model::Model;
 use vitx::render::scale::{Range, Scale};
 use vitx::render::{save, Scene, Style};
@@ -133,6 +133,7 @@ impl<'a> Work<'a> {
     fn batch(&mut self, ready: Vec<(&'a Source, Ready)>) -> Result<()> {
         let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
         match self.explain(&sources, &ready) {
+            Err(vitx::Error::Interrupted) => Ok(()), // the run ends; nothing of this input was written
             Ok(items) => self.deliver(items, &sources, &ready),
             Err(e) if sources.len() == 1 => self.report.failed(&sources[0].name, &e.to_string()),
             Err(_) => sources.into_iter().zip(ready).try_for_each(|one| self.batch(vec![one])),
@@ -145,7 +146,9 @@ impl<'a> Work<'a> {
         let (inputs, layouts) = batch_of(self.model, ready)?;
         let row = |layout| self.plan.row.as_ref().map(|r| r.token(layout)).transpose();
         let rows = layouts.iter().map(row).collect::<vitx::Result<Vec<_>>>()?;
-        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(self.report.watch());
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?
+            .watched(self.report.watch())
+            .with_noise(Noise::seeded(self.plan.seed));
         let logits = batch.logits()?;
         let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / sources.len() as f64;
         let mut items = Vec::new();
@@ -225,12 +228,15 @@ impl<'a> Work<'a> {
                 item.source.name, item.method.spec, done.relevance.max
             ));
         }
+        if let Some(warning) = done.checks.get("warning").and_then(Value::as_str) {
+            self.report.note(&format!("warning: {}: {}: {warning}", item.source.name, item.method.spec));
+        }
         let headline = format!(
             "{} {:.3} (class {}, {})",
             done.target.label, done.target.probability, done.target.class, item.method.spec
         );
         let scene = scene(ready, &headline, shared, &self.plan.style);
-        let paths: Vec<(Format, PathBuf)> = self.plan.file_formats().zip(self.paths(item)).collect();
+        let paths: Vec<(Format, PathBuf)> = self.plan.file_formats(item.method).zip(self.paths(item)).collect();
         for (format, path) in &paths {
             done.outputs.insert(format.name().into(), Value::from(path.display().to_string()));
         }
@@ -281,7 +287,7 @@ impl<'a> Work<'a> {
     fn paths(&self, item: &Item<'a>) -> Vec<PathBuf> {
         let target = target_part(item.request, item.explanation.output, &self.model.checkpoint.labels);
         let name = self.plan.name(item.method);
-        self.plan.file_formats().map(|f| self.plan.out.path(&item.source.stem, &name, &target, f)).collect()
+        self.plan.file_formats(item.method).map(|f| self.plan.out.path(&item.source.stem, &name, &target, f)).collect()
     }
 
     /// Whether an earlier run has finished every method and target of this input.
@@ -305,7 +311,7 @@ fn scene<'s>(ready: &'s Ready, caption: &str, shared: Option<Range>, style: &'s 
 
 /// What must agree for `--resume` to skip an input's method and target.
 fn key(model: &Model, plan: &Plan, args: &Args, source: &Source, request: &Request, method: &Configured) -> Value {
-    let formats: Vec<_> = plan.file_formats().map(Format::name).collect();
+    let formats: Vec<_> = plan.file_formats(method).map(Format::name).collect();
     let style = &plan.style;
     json!({
         "input": identity(source),

@@ -7,7 +7,7 @@ use super::{devices, report};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
-use vitx::encoder::NormPlacement;
+use vitx::encoder::{NormPlacement, Pooling};
 use vitx::method::{Configured, Facts};
 use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model, Processor};
 
@@ -147,13 +147,17 @@ pub fn tell_patience(report: &Reporter, checkpoint: &Checkpoint, methods: &[Conf
 
 /// What methods may need to know of a model.
 pub fn facts(checkpoint: &Checkpoint) -> Facts {
-    let distillation = matches!(checkpoint.spec.embedding, EmbeddingSpec::Patches { distillation: true, .. });
+    let spec = &checkpoint.spec;
     Facts {
-        layers: checkpoint.spec.layers,
-        heads: checkpoint.spec.heads,
+        text: checkpoint.family.modality == Modality::Text,
+        gated: spec.gated,
+        patch_mean: spec.pooling == Pooling::ClassAndPatchMean,
+        mask_token: matches!(&checkpoint.processor, Processor::Text(t) if t.mask_id().is_some()),
+        layers: spec.layers,
+        heads: spec.heads,
         class_token: true, // every family read today classifies from its first token
-        distillation_token: distillation,
-        post_norm: checkpoint.spec.placement == NormPlacement::Post,
+        distillation_token: matches!(spec.embedding, EmbeddingSpec::Patches { distillation: true, .. }),
+        post_norm: spec.placement == NormPlacement::Post,
     }
 }
 

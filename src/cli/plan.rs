@@ -81,13 +81,17 @@ impl Plan {
         };
         let requests = asked.target.iter().map(request).collect::<Result<Vec<_>>>()?;
         let formats = formats(&asked.output.format, text)?;
-        let drawn = formats.iter().find(|f| !["npy", "json"].contains(&f.name()));
-        if let (Some(m), Some(f)) = (methods.iter().find(|m| m.method.rows().matrix), drawn) {
+        let drawn = formats.iter().find(|f| !["npy", "npy-pixels", "json"].contains(&f.name()));
+        if let (Some(m), Some(f)) = (methods.iter().find(|m| m.matrix()), drawn) {
             bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name());
         }
         let row = asked.row.map(|r| RowRequest::parse(r, checkpoint.family.modality)).transpose()?;
+        if let (Some(m), true) = (methods.iter().find(|m| m.method.rows().is_none()), row.is_some()) {
+            return Err(m.no_rows().into());
+        }
         let targets: usize = requests.iter().map(|r| if let Target::Top(k) = r.target { k } else { 1 }).sum();
-        let outputs = sources.list.len() * methods.len() * targets * formats.len();
+        let files: usize = methods.iter().map(|m| formats_of(&formats, m).count()).sum();
+        let outputs = sources.list.len() * targets * files;
         let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");
         let out = Out::choose(asked.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
         if out == Out::Stdout && json {
@@ -125,9 +129,9 @@ impl Plan {
         }
     }
 
-    /// Formats that become files.
-    pub fn file_formats(&self) -> impl Iterator<Item = Format> + '_ {
-        self.formats.iter().copied().filter(|f| !(self.to_stdout && f.name() == "ansi"))
+    /// Formats that become files for a method.
+    pub fn file_formats<'s>(&'s self, method: &'s Configured) -> impl Iterator<Item = Format> + 's {
+        formats_of(&self.formats, method).filter(|f| !(self.to_stdout && f.name() == "ansi"))
     }
 
     /// Every output whose name does not depend on what the model says.
@@ -140,7 +144,7 @@ impl Plan {
                 let target = target_part(request, output, &checkpoint.labels);
                 for method in &self.methods {
                     let name = self.name(method);
-                    paths.extend(self.file_formats().map(|f| self.out.path(&source.stem, &name, &target, f)));
+                    paths.extend(self.file_formats(method).map(|f| self.out.path(&source.stem, &name, &target, f)));
                 }
             }
         }
@@ -159,6 +163,11 @@ impl Plan {
     }
 }
 
+/// The formats of a method: a map at pixel resolution is written where there is one.
+fn formats_of<'s>(formats: &'s [Format], method: &'s Configured) -> impl Iterator<Item = Format> + 's {
+    formats.iter().copied().filter(|f| f.name() != "npy-pixels" || method.method.pixels())
+}
+
 fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
     if names.is_empty() {
         return Ok(vec![Format::Drawn(vitx::render::find(if text { "ansi" } else { "overlay" })?)]);
@@ -174,6 +183,9 @@ fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
         Ok(Format::Drawn(renderer))
     };
     let mut seen: Vec<&str> = names.iter().map(String::as_str).collect();
+    if !text && seen.contains(&"npy") {
+        seen.push("npy-pixels"); // pixel methods also at [H,W]
+    }
     seen.sort_unstable();
     seen.dedup();
     seen.iter().map(|n| read(&n.to_string())).collect()

@@ -149,7 +149,8 @@ pub fn batch_of(model: &Model, ready: &[Ready]) -> Result<(Inputs, Vec<Layout>)>
     }
 }
 
-/// Inputs in groups that can go through the model together: pictures of one size, texts of any length.
+/// Inputs in groups that go through the model together: pictures of one size, texts of one length. Without padding an
+/// input's numbers are the same to the last bit whatever its batch.
 pub fn by_size<S>(mut ready: Vec<(S, Ready)>) -> Vec<Vec<(S, Ready)>> {
     let mut groups = Vec::new();
     while let Some(size) = ready.first().map(|(_, r)| r.size()) {
@@ -162,10 +163,10 @@ pub fn by_size<S>(mut ready: Vec<(S, Ready)>) -> Vec<Vec<(S, Ready)>> {
 
 impl Ready {
     /// Inputs of one batch agree in this.
-    fn size(&self) -> Option<(usize, usize)> {
+    fn size(&self) -> (usize, usize) {
         match self {
-            Ready::Picture(p) => Some(p.1.size),
-            Ready::Text(_) => None,
+            Ready::Picture(p) => p.1.size,
+            Ready::Text(t) => (1, t.ids.len()),
         }
     }
 

@@ -107,7 +107,7 @@ impl Done {
     /// The record of an explanation; `outputs` and `ms` are filled in once its files are written.
     pub fn new(input: &str, model: &Model, logits: &[f32], e: &Explanation, seed: u64) -> Self {
         let (min, max) = e.range();
-        let mut checks = Map::new();
+        let mut checks = e.checks.clone();
         if min == max {
             checks.insert("constant".into(), true.into());
         }

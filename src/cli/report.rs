@@ -12,7 +12,8 @@ use vitx::method::Watch;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Catches Ctrl-C and SIGTERM: the first finishes the input at hand and stops, the second ends at once.
+/// Catches Ctrl-C and SIGTERM: the first stops at the next step (an input that is not finished leaves nothing behind), the
+/// second ends at once.
 pub fn catch_interrupts() -> Result<()> {
     Ok(ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::SeqCst) {
@@ -54,13 +55,15 @@ impl Reporter {
         Reporter { args, bar, steps, failed: 0 }
     }
 
-    /// Shows the steps of slow methods: a bar of their own for a single input, a message beside the bar otherwise.
+    /// Shows the steps of slow methods, a bar of their own for a single input, a message beside the bar otherwise, and ends
+    /// them when the user wants to stop.
     pub fn watch<'m>(&self) -> Watch<'m> {
         let (bar, steps) = (self.bar.clone(), self.steps.clone());
         Box::new(move |done, total| {
             bar.set_message(if done < total { format!("(step {done}/{total})") } else { String::new() });
             steps.set_length(total as u64);
             steps.set_position(done as u64);
+            !interrupted()
         })
     }
 

@@ -12,7 +12,7 @@ use anyhow::{bail, Result};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use vitx::explanation::Explanation;
-use vitx::method::{Batch, Configured};
+use vitx::method::{Batch, Configured, Noise};
 use vitx::model::{Checkpoint, Modality, Model};
 use vitx::render::scale::{Scale, SharedRanges};
 use vitx::render::sheet::{Row, Sheet};
@@ -38,6 +38,9 @@ pub struct SheetArgs {
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub row: Option<String>,
+    /// Seed of methods that draw random numbers
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
     /// Replace an existing file
     #[arg(long)]
     pub overwrite: bool,
@@ -67,6 +70,7 @@ pub struct Subject {
     style: Style,
     ready: Ready,
     row: Option<RowRequest>,
+    seed: u64,
     out: Option<PathBuf>,
 }
 
@@ -108,7 +112,7 @@ impl Subject {
         let model = Job::load(job.checkpoint, &args.model, &job.device)?;
         let prepared = Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit).prepare(&source);
         let ready = prepared.map_err(|e| anyhow::anyhow!("{}: {e}", source.name))?;
-        Ok((Subject { model, source, style, ready, row, out }, checked))
+        Ok((Subject { model, source, style, ready, row, seed: args.seed, out }, checked))
     }
 
     /// All methods on all outputs that `targets` makes of the logits, a line an output.
@@ -123,7 +127,9 @@ impl Subject {
     ) -> Result<Vec<Explained>> {
         let (inputs, layouts) = batch_of(&self.model, std::slice::from_ref(&self.ready))?;
         let row = self.row.as_ref().map(|r| r.token(&layouts[0])).transpose()?;
-        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(report.watch());
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?
+            .watched(report.watch())
+            .with_noise(Noise::seeded(self.seed));
         let logits = batch.logits()?.remove(0);
         let mut lines = Vec::new();
         for output in targets(&logits) {

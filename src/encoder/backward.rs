@@ -1,31 +1,134 @@
 //! The reverse pass: the only place that walks the layers backwards.
 
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, ReadOut};
 use crate::error::{Error, Result};
+use crate::nn::rules::{Carried, NormRule};
 use crate::nn::Rules;
-use crate::trace::{Grads, Trace};
-use candle_core::Tensor;
+use crate::trace::{Grads, HeadGrads, LayerGrads, LayerTrace, Trace};
+use candle_core::{DType, Tensor};
 use std::sync::atomic::Ordering;
+
+/// Relevance this many times the explained value is a blow-up, not an explanation.
+const BLOW_UP: f64 = 1e3;
 
 impl Encoder {
     /// Pulls `seed` `[B,C]` back through a recorded pass under `rules`.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the trace kept no layers.
+    /// [`Error::Usage`] when the trace kept no layers; [`Error::Numeric`] naming the layer in which modified rules blow
+    /// up: a value that is not finite, or relevance summing to 10^3 times what it started from.
     pub fn backward(&self, trace: &Trace, seed: &Tensor, rules: &Rules) -> Result<Grads> {
         if trace.layers.len() != self.blocks.len() {
             return Err(Error::Usage("the reverse pass needs a trace made with Keep::Layers".into()));
         }
-        self.passes.backward.fetch_add(1, Ordering::Relaxed);
-        let (pooled, mut state) =
-            self.head.backward(self.final_norm.as_ref(), &trace.last, &trace.pooled, seed, rules)?;
-        let mut layers = Vec::with_capacity(self.blocks.len());
-        for (block, layer) in self.blocks.iter().zip(&trace.layers).rev() {
-            let grads = block.backward(layer, &state, rules)?;
-            state = grads.input.clone();
-            layers.push(grads);
-        }
-        layers.reverse();
-        Ok(Grads { embedding: state, layers, pooled })
+        let head = self.pulled_from_head((&trace.last, &trace.pooled), seed, rules)?;
+        let start = (seed * &trace.logits)?.sum(1)?;
+        let start = if rules.carried == Carried::Relevance { seed.sum(1)? } else { start }; // [B]
+        let layers = self.walk(&trace.layers, &head.last, rules, &start)?;
+        let embedding = layers.first().map_or_else(|| head.last.clone(), |l| l.input.clone());
+        Ok(Grads { embedding, layers, head })
     }
+
+    /// Pulls what arrives at the output of the last of `layers`, the first layers of a pass, back through them.
+    /// `start` `[B]` is the relevance the pass began with.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] as [`Encoder::backward`].
+    pub fn walk(
+        &self,
+        layers: &[LayerTrace],
+        arriving: &Tensor,
+        rules: &Rules,
+        start: &Tensor,
+    ) -> Result<Vec<LayerGrads>> {
+        self.passes.backward.fetch_add(1, Ordering::Relaxed);
+        let mut state = arriving.clone();
+        let mut grads = Vec::with_capacity(layers.len());
+        for (number, (block, layer)) in self.blocks.iter().zip(layers).enumerate().rev() {
+            let own = block.backward(layer, &state, rules)?;
+            if *rules != Rules::GRADIENT {
+                bounded(&layer.input, &own.input, rules, start, number)?;
+            }
+            state = own.input.clone();
+            grads.push(own);
+        }
+        grads.reverse();
+        Ok(grads)
+    }
+
+    /// Pulls `seed` `[B,C]` back through the head to the state it read.
+    pub fn head_backward(&self, head: &ReadOut, seed: &Tensor, rules: &Rules) -> Result<HeadGrads> {
+        self.pulled_from_head((&head.last, &head.pooled), seed, rules)
+    }
+
+    fn pulled_from_head(&self, read: (&Tensor, &Tensor), seed: &Tensor, rules: &Rules) -> Result<HeadGrads> {
+        self.head.backward(self.final_norm.as_ref(), read, seed, rules)
+    }
+
+    /// The derivative of classifier and final norm on the mean over all tokens of a state, by that state `[B,T,D]`: the
+    /// pooling of CLIP-like models, for a head of one classifier that reads a single token.
+    pub fn mean_head_backward(&self, state: &Tensor, seed: &Tensor) -> Result<Tensor> {
+        let mean = state.mean(1)?; // [B,D]
+        let by_read = self.head.classifiers[0].vjp(seed)?;
+        let by_mean = match &self.final_norm {
+            Some(norm) => norm.reverse(&mean, &by_read, NormRule::Gradient)?,
+            None => by_read,
+        };
+        let share = (by_mean * (1.0 / state.dim(1)? as f64))?.unsqueeze(1)?;
+        Ok(share.broadcast_as(state.shape())?.contiguous()?)
+    }
+
+    /// Pulls what arrives at the output of one layer back through that layer alone.
+    pub fn layer_backward(
+        &self,
+        layer: usize,
+        record: &LayerTrace,
+        arriving: &Tensor,
+        rules: &Rules,
+    ) -> Result<LayerGrads> {
+        self.blocks[layer].backward(record, arriving, rules)
+    }
+
+    /// The derivative by one layer's attention, `[B,H,T,T]`, of what arrives at its output.
+    pub fn local_attention(&self, layer: usize, record: &LayerTrace, arriving: &Tensor) -> Result<Tensor> {
+        Ok(self.blocks[layer].backward_to_attention(record, arriving, &Rules::GRADIENT)?.attention)
+    }
+
+    /// The derivative of the seeded logits by the last layer's attention, `[B,H,T,T]`, from a trace that kept it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the trace kept no layer.
+    pub fn last_attention(&self, trace: &Trace, seed: &Tensor) -> Result<Tensor> {
+        let record = trace.layers.last().ok_or_else(|| Error::Usage("the trace kept no layer".into()))?;
+        let head = self.pulled_from_head((&trace.last, &trace.pooled), seed, &Rules::GRADIENT)?;
+        self.local_attention(self.blocks.len() - 1, record, &head.last)
+    }
+}
+
+/// Refuses relevance that has left all bounds at the input of a layer.
+fn bounded(input: &Tensor, carried: &Tensor, rules: &Rules, start: &Tensor, layer: usize) -> Result<()> {
+    let relevance = match rules.carried {
+        Carried::Gradient => (input * carried)?,
+        Carried::Relevance => carried.clone(),
+    };
+    let numbers = |t: Tensor| -> Result<Vec<f64>> {
+        Ok(t.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?)
+    };
+    let sums = numbers(
+        relevance
+            .to_dtype(if input.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?
+            .flatten_from(1)?
+            .sum(1)?,
+    )?;
+    for (row, (sum, start)) in sums.iter().zip(numbers(start.clone())?).enumerate() {
+        // A logit near zero is no yardstick: relevance of order 1 is never a blow-up.
+        let allowed = if rules.bounds_relevance() { BLOW_UP * start.abs().max(1.0) } else { f64::INFINITY };
+        if !sum.is_finite() || sum.abs() > allowed {
+            return Err(Error::Numeric(format!(
+                "the relevance of rules `{}` blows up in layer {layer}: it sums to {sum:.3e} from {start:.3e} at the start (example {row} of the batch); try --dtype f32, or rules that bound it, such as reslrp",
+                rules.name
+            )));
+        }
+    }
+    Ok(())
 }

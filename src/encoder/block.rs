@@ -1,7 +1,9 @@
 //! One transformer layer: attention and feed-forward, each with a skip connection and a layer norm before or after.
 
 use crate::error::Result;
-use crate::nn::{attention, Activation, LayerNorm, Linear, Rules};
+use crate::nn::relevance::join;
+use crate::nn::rules::{ActivationRule, Carried};
+use crate::nn::{attention, residual, Activation, LayerNorm, Linear, Rules};
 use crate::trace::{LayerGrads, LayerTrace};
 use candle_core::{Tensor, D};
 
@@ -33,6 +35,32 @@ pub enum FeedForward {
         /// `[D,F]`
         weights_out: Linear,
     },
+}
+
+/// What a layer computes behind its attention: the fields of [`LayerTrace`] of the same names.
+pub struct Finished {
+    /// `[B,T,F]`
+    pub hidden: Tensor,
+    /// `[B,T,D]`
+    pub fed: Tensor,
+    /// `[B,T,D]`
+    pub sum: Tensor,
+    /// `[B,T,D]`
+    pub output: Tensor,
+}
+
+/// The upper part of a layer's [`LayerGrads`], and what reaches its input through the skip connection.
+pub(super) struct Upper {
+    sum: Tensor,
+    fed: Tensor,
+    hidden: Tensor,
+    normed: Tensor,
+    mid: Tensor,
+    by_input: Tensor,
+    mixed: Tensor,
+    context: Tensor,
+    pub(super) attention: Tensor,
+    value: Tensor,
 }
 
 /// One transformer layer.
@@ -89,18 +117,33 @@ impl FeedForward {
         }
     }
 
-    /// Reverse of the whole sub-layer: `[B,T,D]` -> `[B,T,D]`
-    fn vjp(&self, hidden: &Tensor, grad: &Tensor, rules: &Rules) -> Result<Tensor> {
+    /// Reverse of the whole sub-layer, which read `read`: what reaches its hidden state `[B,T,F]` and its input `[B,T,D]`.
+    fn reverse(
+        &self,
+        read: impl FnOnce() -> Result<Tensor>,
+        hidden: &Tensor,
+        arriving: &Tensor,
+        rules: &Rules,
+    ) -> Result<(Tensor, Tensor)> {
+        let rule = rules.feed_forward;
         match self {
             FeedForward::Plain { fc1, activation, fc2 } => {
-                fc1.vjp(&activation.vjp(hidden, &fc2.vjp(grad)?, rules.activation)?)
+                let by_activated = fc2.reverse(|| activation.forward(hidden), arriving, rule)?;
+                let by_hidden = activation.reverse(hidden, &by_activated, rules.activation)?;
+                let by_read = fc1.reverse(read, &by_hidden, rule)?;
+                Ok((by_hidden, by_read))
             }
             FeedForward::Gated { weights_in, weights_out } => {
                 let (gate, value) = halves(hidden)?;
-                let grad = weights_out.vjp(grad)?; // [B,T,F]
-                let by_gate = Activation::Silu.vjp(&gate, &(&grad * &value)?, rules.activation)?;
-                let by_value = (grad * Activation::Silu.forward(&gate)?)?;
-                weights_in.vjp(&Tensor::cat(&[by_gate, by_value], D::Minus1)?)
+                let activated = Activation::Silu.forward(&gate)?;
+                let by_product = weights_out.reverse(|| Ok((&activated * &value)?), arriving, rule)?; // [B,T,F]
+                let share = if rules.activation == ActivationRule::Gradient { 1.0 } else { 0.5 };
+                let by_activated = ((&by_product * &value)? * share)?;
+                let by_gate = Activation::Silu.reverse(&gate, &by_activated, rules.activation)?;
+                let by_value = ((by_product * activated)? * share)?;
+                let by_hidden = Tensor::cat(&[by_gate, by_value], D::Minus1)?;
+                let by_read = weights_in.reverse(read, &by_hidden, rule)?;
+                Ok((by_hidden, by_read))
             }
         }
     }
@@ -115,29 +158,49 @@ fn halves(hidden: &Tensor) -> Result<(Tensor, Tensor)> {
 impl Block {
     /// Runs the layer on `x` `[B,T,D]`; `mask` as in [`attention::probabilities`].
     pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<LayerTrace> {
-        let pre = self.placement == NormPlacement::Pre;
-        let read = if pre { self.norm1.forward(x)? } else { x.clone() };
+        self.forward_scaled(x, mask, 1.0)
+    }
+
+    /// The same with every attention probability multiplied by `factor` (an intervention: rows no longer sum to 1).
+    pub fn forward_scaled(&self, x: &Tensor, mask: Option<&Tensor>, factor: f64) -> Result<LayerTrace> {
+        let read = self.read(x)?;
         let project = |linear: &Linear| attention::split_heads(&linear.forward(&read)?, self.heads);
         let (query, key, value) = (project(&self.query)?, project(&self.key)?, project(&self.value)?);
         let attention = attention::probabilities(&query, &key, mask)?;
+        let attention = if factor == 1.0 { attention } else { (attention * factor)? };
         let context = attention::context(&attention, &value)?;
-        let mixed = self.projection.forward(&attention::merge_heads(&context)?)?;
-        let mid = (x + scaled(mixed, &self.scale1)?)?;
+        let mixed = scaled(self.projection.forward(&attention::merge_heads(&context)?)?, &self.scale1)?;
+        let mid = (x + &mixed)?;
 
-        let (hidden, sum, output) = self.finish(&mid)?;
-        Ok(LayerTrace { input: x.clone(), query, key, value, attention, context, mid, hidden, sum, output })
+        let Finished { hidden, fed, sum, output } = self.finish(&mid)?;
+        Ok(LayerTrace { input: x.clone(), query, key, value, attention, context, mixed, mid, hidden, fed, sum, output })
     }
 
-    /// The layer from `mid` `[B,T,D]` on: the feed-forward's hidden state `[B,T,F]`, the state after its skip
-    /// connection and the state leaving the layer, `[B,T,D]`. Tokens do not meet here.
-    pub fn finish(&self, mid: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    /// What queries, keys and values are made of, `[B,T,D]`: the first norm's output, or (post-norm) the input itself.
+    pub fn read(&self, x: &Tensor) -> Result<Tensor> {
+        match self.placement {
+            NormPlacement::Pre => self.norm1.forward(x),
+            NormPlacement::Post => Ok(x.clone()),
+        }
+    }
+
+    /// What the feed-forward reads, from `mid`.
+    fn normed(&self, mid: &Tensor) -> Result<Tensor> {
+        match self.placement {
+            NormPlacement::Pre => self.norm2.forward(mid),
+            NormPlacement::Post => self.norm1.forward(mid),
+        }
+    }
+
+    /// The layer from `mid` `[B,T,D]` on. Tokens do not meet here.
+    pub fn finish(&self, mid: &Tensor) -> Result<Finished> {
         let pre = self.placement == NormPlacement::Pre;
-        let normed = if pre { self.norm2.forward(mid)? } else { self.norm1.forward(mid)? };
+        let normed = self.normed(mid)?;
         let hidden = self.feed_forward.hidden(&normed)?;
-        let branch = scaled(self.feed_forward.output(&hidden)?, &self.scale2)?;
-        let sum = if pre { (mid + branch)? } else { (normed + branch)? };
+        let fed = scaled(self.feed_forward.output(&hidden)?, &self.scale2)?;
+        let sum = if pre { (mid + &fed)? } else { (normed + &fed)? };
         let output = if pre { sum.clone() } else { self.norm2.forward(&sum)? };
-        Ok((hidden, sum, output))
+        Ok(Finished { hidden, fed, sum, output })
     }
 
     /// What each token's value adds to a state per unit of attention: values `[H,T,E]` through the heads' parts of the
@@ -153,27 +216,80 @@ impl Block {
         Ok(parts.transpose(0, 1)?.contiguous()?)
     }
 
-    /// Reverses the layer: from the derivative by its output `[B,T,D]` to those by everything inside it.
-    pub fn backward(&self, t: &LayerTrace, output: &Tensor, rules: &Rules) -> Result<LayerGrads> {
+    /// Reverses the layer down to its attention: from what arrives at its output `[B,T,D]`.
+    pub(super) fn backward_to_attention(&self, t: &LayerTrace, output: &Tensor, rules: &Rules) -> Result<Upper> {
         let pre = self.placement == NormPlacement::Pre;
-        let sum = if pre { output.clone() } else { self.norm2.vjp(&t.sum, output, rules.norm)? };
-        let branch = self.feed_forward.vjp(&t.hidden, &scaled(sum.clone(), &self.scale2)?, rules)?;
-        let mid = if pre {
-            (&sum + self.norm2.vjp(&t.mid, &branch, rules.norm)?)?
-        } else {
-            self.norm1.vjp(&t.mid, &(sum + branch)?, rules.norm)?
+        let (projection, residual) = (rules.projection, (rules.residual, rules.carried));
+        let unscaled = |g: &Tensor, scale: &Option<Tensor>| match rules.carried {
+            Carried::Gradient => scaled(g.clone(), scale),
+            Carried::Relevance => Ok(g.clone()), // a branch's scaling keeps its relevance
         };
 
-        let mixed = self.projection.vjp(&scaled(mid.clone(), &self.scale1)?)?;
-        let context = attention::split_heads(&mixed, self.heads)?;
-        let (attention, value) = attention::context_vjp(&t.attention, &t.value, &context, rules.matmul)?;
-        let soft = (rules.softmax, rules.matmul);
-        let (query, key) = attention::probabilities_vjp(&t.query, &t.key, &t.attention, &attention, soft)?;
-        let unproject = |linear: &Linear, grad: &Tensor| linear.vjp(&attention::merge_heads(grad)?);
-        let read =
-            ((unproject(&self.query, &query)? + unproject(&self.key, &key)?)? + unproject(&self.value, &value)?)?;
-        let input = if pre { (&mid + self.norm1.vjp(&t.input, &read, rules.norm)?)? } else { (&mid + read)? };
-        Ok(LayerGrads { input, value, attention, context, mid, output: output.clone() })
+        let sum = if pre { output.clone() } else { self.norm2.reverse(&t.sum, output, rules.norm)? };
+        let skipped = || if pre { Ok(t.mid.clone()) } else { self.normed(&t.mid) };
+        let (by_skip, fed) = residual::reverse(skipped, &t.fed, &sum, residual)?;
+        let by_fed = unscaled(&fed, &self.scale2)?;
+        let (hidden, by_read) = self.feed_forward.reverse(|| self.normed(&t.mid), &t.hidden, &by_fed, rules)?;
+        let (normed, mid) = if pre {
+            let through_norm = self.norm2.reverse(&t.mid, &by_read, rules.norm)?;
+            (by_read, join(&t.mid, &[&by_skip, &through_norm], rules.carried)?)
+        } else {
+            let normed = join(&self.normed(&t.mid)?, &[&by_skip, &by_read], rules.carried)?;
+            let mid = self.norm1.reverse(&t.mid, &normed, rules.norm)?;
+            (normed, mid)
+        };
+
+        let (by_input, mixed) = residual::reverse(|| Ok(t.input.clone()), &t.mixed, &mid, residual)?;
+        let by_mixed = unscaled(&mixed, &self.scale1)?;
+        let merged = self.projection.reverse(|| attention::merge_heads(&t.context), &by_mixed, projection)?;
+        let context = attention::split_heads(&merged, self.heads)?;
+        let (attention, value) = attention::context_reverse((&t.attention, &t.value, &t.context), &context, rules)?;
+        Ok(Upper { sum, fed, hidden, normed, mid, by_input, mixed, context, attention, value })
+    }
+
+    /// Reverses the layer: from what arrives at its output `[B,T,D]` to what reaches everything inside it.
+    pub fn backward(&self, t: &LayerTrace, output: &Tensor, rules: &Rules) -> Result<LayerGrads> {
+        let pre = self.placement == NormPlacement::Pre;
+        let upper = self.backward_to_attention(t, output, rules)?;
+        let Upper { sum, fed, hidden, normed, mid, by_input, mixed, context, attention, value } = upper;
+        let queries = attention::probabilities_reverse((&t.query, &t.key, &t.attention), &attention, rules)?;
+        let unproject = |linear: &Linear, g: &Tensor| {
+            linear.reverse(|| self.read(&t.input), &attention::merge_heads(g)?, rules.projection)
+        };
+        let mut parts = vec![unproject(&self.value, &value)?];
+        let (query, key) = queries.unzip();
+        for (linear, part) in [(&self.query, &query), (&self.key, &key)] {
+            if let Some(part) = part {
+                parts.insert(parts.len() - 1, unproject(linear, part)?); // query, key, value: a fixed order of summing
+            }
+        }
+        let parts: Vec<&Tensor> = parts.iter().collect();
+        let read = if pre {
+            // Relevance of the three projections is summed, as if they were one matrix; behind no norm (post-norm) the
+            // input is used by each.
+            join(&t.input, &parts, Carried::Gradient)?
+        } else {
+            join(&t.input, &parts, rules.carried)?
+        };
+        let through_norm = if pre { self.norm1.reverse(&t.input, &read, rules.norm)? } else { read.clone() };
+        let input = join(&t.input, &[&by_input, &through_norm], rules.carried)?;
+        let output = output.clone();
+        Ok(LayerGrads {
+            input,
+            read,
+            query,
+            key,
+            value,
+            attention,
+            context,
+            mixed,
+            mid,
+            normed,
+            hidden,
+            fed,
+            sum,
+            output,
+        })
     }
 }
 

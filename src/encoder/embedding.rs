@@ -4,7 +4,8 @@ use crate::encoder::Inputs;
 use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Prefix};
 use crate::nn::resample::{resize_positions, Bicubic};
-use crate::nn::{LayerNorm, Linear};
+use crate::nn::rules::Carried;
+use crate::nn::{residual, LayerNorm, Linear, Rules};
 use candle_core::{DType, Tensor, D};
 
 /// Either kind of embedding.
@@ -55,11 +56,22 @@ impl Embedding {
     pub fn forward(&self, inputs: &Inputs) -> Result<Tensor> {
         match (self, inputs) {
             (Embedding::Patches(e), Inputs::Pixels(pixels)) => e.forward(pixels),
-            (Embedding::Words(e), Inputs::Tokens { ids, types, .. }) => e.forward(ids, types),
-            (Embedding::Patches(_), _) => Err(Error::Usage("this model reads images, not texts".into())),
-            (Embedding::Words(_), _) => Err(Error::Usage("this model reads texts, not images".into())),
+            (Embedding::Words(e), Inputs::Tokens { ids, types, .. }) => {
+                e.forward(&e.rows(ids)?, &e.position_ids(ids)?, types)
+            }
+            (Embedding::Words(e), Inputs::Words { rows, positions, types, .. }) => e.forward(rows, positions, types),
+            (Embedding::Patches(_), _) => Err(reads_images()),
+            (Embedding::Words(_), _) => Err(reads_texts()),
         }
     }
+}
+
+pub(super) fn reads_images() -> Error {
+    Error::Usage("this model reads images, not texts".into())
+}
+
+pub(super) fn reads_texts() -> Error {
+    Error::Usage("this model reads texts, not images".into())
 }
 
 impl PatchEmbedding {
@@ -83,21 +95,71 @@ impl PatchEmbedding {
         }
         let pixels = pixels.to_dtype(self.positions.dtype())?;
         let patches = self.projection.forward(&unfold(&pixels, self.patch, (rows, columns))?)?; // [B,N,D]
+        let states = self.content(&patches)?.broadcast_add(&self.positions_for((rows, columns))?)?; // [B,prefix+N,D]
+        let Some(registers) = &self.registers else { return Ok(states) };
         let prefix = self.positioned.len();
-        let positions = resize_positions(&self.positions, prefix, self.grid, (rows, columns), self.kernel)?;
-        let d = positions.dim(1)?;
-        let repeat = |token: &Tensor, n: usize| token.reshape((1, n, d))?.broadcast_as((b, n, d))?.contiguous();
+        let (head, tail) = (states.narrow(1, 0, prefix)?, states.narrow(1, prefix, rows * columns)?);
+        let (n, d) = registers.dims2()?;
+        let registers = registers.reshape((1, n, d))?.broadcast_as((b, n, d))?.contiguous()?;
+        Ok(Tensor::cat(&[head, registers, tail], 1)?)
+    }
+
+    /// Positioned prefix tokens before the projected patches `[B,N,D]`, positions not yet added.
+    fn content(&self, patches: &Tensor) -> Result<Tensor> {
+        let (b, _, d) = patches.dims3()?;
         let mut parts = Vec::new();
         for (_, token) in &self.positioned {
-            parts.push(repeat(token, 1)?);
+            parts.push(token.reshape((1, 1, d))?.broadcast_as((b, 1, d))?.contiguous()?);
         }
-        parts.push(patches);
-        let mut states = Tensor::cat(&parts, 1)?.broadcast_add(&positions)?; // [B,prefix+N,D]
-        if let Some(registers) = &self.registers {
-            let (head, tail) = (states.narrow(1, 0, prefix)?, states.narrow(1, prefix, rows * columns)?);
-            states = Tensor::cat(&[head, repeat(registers, registers.dim(0)?)?, tail], 1)?;
-        }
-        Ok(states)
+        parts.push(patches.clone());
+        Ok(Tensor::cat(&parts, 1)?)
+    }
+
+    fn positions_for(&self, grid: (usize, usize)) -> Result<Tensor> {
+        resize_positions(&self.positions, self.positioned.len(), self.grid, grid, self.kernel)
+    }
+
+    /// From what arrives at the first layer's input `[B,T,D]` to what reaches the pixels `[B,3,H,W]`; 0 outside of whole
+    /// patches. Relevance is divided between content and positions before, and goes through the convolution by the z^B
+    /// rule with the image's own extremes as bounds (Chefer et al. 2021; registers and prefix tokens keep theirs).
+    pub(super) fn backward(&self, pixels: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<Tensor> {
+        let (b, c, height, width) = pixels.dims4()?;
+        let layout = self.layout(height, width);
+        let (grid, n) = (layout.grid, layout.grid.0 * layout.grid.1);
+        let pixels = pixels.to_dtype(self.positions.dtype())?;
+        let patches = unfold(&pixels, self.patch, grid)?; // [B,N,3PP]
+        let own = arriving.narrow(1, layout.prefix.len(), n)?.contiguous()?;
+        let by_patches = if rules.carried == Carried::Relevance {
+            let positioned = self.positioned.len();
+            let arriving = Tensor::cat(&[&arriving.narrow(1, 0, positioned)?, &own], 1)?;
+            let content = self.content(&self.projection.forward(&patches)?)?;
+            let positions = self.positions_for(grid)?.unsqueeze(0)?.broadcast_as(content.shape())?.contiguous()?;
+            let residual = (rules.residual, rules.carried);
+            let (by_content, _) = residual::reverse(|| Ok(content), &positions, &arriving, residual)?;
+            self.z_box(&patches, &pixels, &by_content.narrow(1, positioned, n)?.contiguous()?)?
+        } else {
+            self.projection.reverse(|| Ok(patches), &own, rules.patches)?
+        };
+        let whole = fold(&by_patches, c, self.patch, grid)?;
+        let (down, right) = (height - whole.dim(2)?, width - whole.dim(3)?);
+        debug_assert_eq!(whole.dim(0)?, b);
+        Ok(whole.pad_with_zeros(2, 0, down)?.pad_with_zeros(3, 0, right)?)
+    }
+
+    /// z^B rule: with l and h the least and greatest value of each image, `S = R / (Wx - W+ l - W- h + 1e-9)` and
+    /// `R_x = x (S W) - l (S W+) - h (S W-)`.
+    fn z_box(&self, patches: &Tensor, pixels: &Tensor, relevance: &Tensor) -> Result<Tensor> {
+        let bare = |weight: Tensor| Linear { weight, bias: None };
+        let positive = self.projection.weight.relu()?;
+        let (whole, negative) = (bare(self.projection.weight.clone()), bare((&self.projection.weight - &positive)?));
+        let positive = bare(positive);
+        let flat = pixels.flatten_from(1)?;
+        let bound = |t: Tensor| -> Result<Tensor> { Ok(t.unsqueeze(2)?.broadcast_as(patches.shape())?.contiguous()?) };
+        let (low, high) = (bound(flat.min_keepdim(1)?)?, bound(flat.max_keepdim(1)?)?);
+        let z = ((whole.forward(patches)? - positive.forward(&low)?)? - negative.forward(&high)?)?;
+        let s = (relevance / (z + 1e-9)?)?;
+        let part = |x: &Tensor, w: &Linear| -> Result<Tensor> { Ok((x * w.vjp(&s)?)?) };
+        Ok(((part(patches, &whole)? - part(&low, &positive)?)? - part(&high, &negative)?)?)
     }
 }
 
@@ -109,19 +171,52 @@ fn unfold(pixels: &Tensor, (ph, pw): (usize, usize), (rows, columns): (usize, us
     Ok(split.permute(vec![0, 2, 4, 1, 3, 5])?.contiguous()?.reshape((b, rows * columns, c * ph * pw))?)
 }
 
+/// The reverse of [`unfold`]: `[B, rows*columns, C*P*P]` -> `[B,C,rows*P,columns*P]`
+fn fold(patches: &Tensor, c: usize, (ph, pw): (usize, usize), (rows, columns): (usize, usize)) -> Result<Tensor> {
+    let b = patches.dim(0)?;
+    let split = patches.reshape(&[b, rows, columns, c, ph, pw])?;
+    Ok(split.permute(vec![0, 3, 1, 4, 2, 5])?.contiguous()?.reshape((b, c, rows * ph, columns * pw))?)
+}
+
 impl WordEmbedding {
-    /// `[B,T]` -> `[B,T,D]`
-    fn forward(&self, ids: &Tensor, types: &Tensor) -> Result<Tensor> {
-        let (b, t) = ids.dims2()?;
-        let d = self.words.dim(D::Minus1)?;
-        let look_up = |table: &Tensor, at: &Tensor| table.index_select(&at.flatten_all()?, 0)?.reshape((b, t, d));
-        let mut states = (look_up(&self.words, ids)? + look_up(&self.positions, &self.position_ids(ids)?)?)?;
-        if let Some(table) = &self.types {
-            states = (states + look_up(table, types)?)?;
-        }
-        self.norm.forward(&states)
+    /// Rows of the word table: `[B,T]` -> `[B,T,D]`
+    pub fn rows(&self, ids: &Tensor) -> Result<Tensor> {
+        look_up(&self.words, ids)
     }
 
+    /// Token ids as [`Inputs::Words`].
+    pub(super) fn open(&self, ids: &Tensor, types: &Tensor, mask: &Tensor) -> Result<Inputs> {
+        let (rows, positions) = (self.rows(ids)?, self.position_ids(ids)?);
+        Ok(Inputs::Words { rows, positions, types: types.clone(), mask: mask.clone() })
+    }
+
+    /// The sum before the layer norm, `[B,T,D]`.
+    fn sum(&self, rows: &Tensor, positions: &Tensor, types: &Tensor) -> Result<Tensor> {
+        let states = (rows.to_dtype(self.words.dtype())? + look_up(&self.positions, positions)?)?;
+        Ok(match &self.types {
+            Some(table) => (states + look_up(table, types)?)?,
+            None => states,
+        })
+    }
+
+    /// `[B,T,D]` from rows of the word table `[B,T,D]`, positions and types `[B,T]`
+    fn forward(&self, rows: &Tensor, positions: &Tensor, types: &Tensor) -> Result<Tensor> {
+        self.norm.forward(&self.sum(rows, positions, types)?)
+    }
+
+    /// From what arrives at the first layer's input to what reaches the rows of the word table, `[B,T,D]`.
+    pub(super) fn backward(
+        &self,
+        rows: &Tensor,
+        positions: &Tensor,
+        types: &Tensor,
+        arriving: &Tensor,
+        rules: &Rules,
+    ) -> Result<Tensor> {
+        self.norm.reverse(&self.sum(rows, positions, types)?, arriving, rules.norm)
+    }
+
+    /// Position numbers, `[B,T]`.
     fn position_ids(&self, ids: &Tensor) -> Result<Tensor> {
         let (b, t) = ids.dims2()?;
         let Some(padding) = self.padding_id else {
@@ -143,10 +238,35 @@ impl WordEmbedding {
     }
 }
 
+fn look_up(table: &Tensor, at: &Tensor) -> Result<Tensor> {
+    let (b, t) = at.dims2()?;
+    Ok(table.index_select(&at.flatten_all()?, 0)?.reshape((b, t, table.dim(D::Minus1)?))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::check;
     use candle_core::Device;
+
+    #[test]
+    fn folding_undoes_unfolding_and_backward_equals_finite_differences() -> Result<()> {
+        let embedding = PatchEmbedding {
+            projection: Linear { weight: check::random(&[5, 12], 1), bias: Some(check::random(&[5], 2)) },
+            patch: (2, 2),
+            positioned: vec![(Prefix::Class, check::random(&[5], 3))],
+            registers: Some(check::random(&[2, 5], 4)),
+            positions: check::random(&[5, 5], 5),
+            grid: (2, 2),
+            kernel: Bicubic::Plain,
+        };
+        let (pixels, g) = (check::random(&[2, 3, 4, 5], 6), check::random(&[2, 7, 5], 7));
+        let patches = unfold(&pixels, (2, 2), (2, 2))?;
+        check::close(&fold(&patches, 3, (2, 2), (2, 2))?, &pixels.narrow(3, 0, 4)?, 0.0);
+        let grad = embedding.backward(&pixels, &g, &Rules::GRADIENT)?;
+        check::finite_differences(&pixels, &g, |p| embedding.forward(p), &grad);
+        Ok(())
+    }
 
     #[test]
     fn patches_are_read_in_row_major_order() -> Result<()> {

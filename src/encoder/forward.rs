@@ -3,6 +3,7 @@
 use crate::encoder::{Encoder, Inputs};
 use crate::error::Result;
 use crate::trace::Trace;
+use candle_core::Tensor;
 use std::sync::atomic::Ordering;
 
 /// What a forward pass keeps.
@@ -10,8 +11,21 @@ use std::sync::atomic::Ordering;
 pub enum Keep {
     /// The logits only: each layer's record is dropped once the next has read it.
     Logits,
+    /// The last layer's record.
+    Last,
     /// Every layer's record, as a reverse pass needs.
     Layers,
+}
+
+/// What the head computed on a state.
+#[derive(Debug, Clone)]
+pub struct ReadOut {
+    /// `[B,T,D]` the state that was read.
+    pub last: Tensor,
+    /// `[B,P]` what the classifier read.
+    pub pooled: Tensor,
+    /// `[B,C]`
+    pub logits: Tensor,
 }
 
 impl Encoder {
@@ -20,24 +34,35 @@ impl Encoder {
     /// # Errors
     /// [`crate::Error::Usage`] for the wrong kind of input, [`crate::Error::Input`] for one without a whole patch.
     pub fn forward(&self, inputs: &Inputs, keep: Keep) -> Result<Trace> {
+        self.forward_states(&self.embedding.forward(inputs)?, self.mask(inputs)?.as_ref(), keep)
+    }
+
+    /// Runs the layers and the head on a state entering the first layer, `[B,T,D]`; `mask` as for attention.
+    pub fn forward_states(&self, embedding: &Tensor, mask: Option<&Tensor>, keep: Keep) -> Result<Trace> {
         self.passes.forward.fetch_add(1, Ordering::Relaxed);
-        let embedding = self.embedding.forward(inputs)?;
-        let mask = self.mask(inputs)?;
         let mut layers = Vec::new();
         let mut state = embedding.clone();
         for block in &self.blocks {
-            let layer = block.forward(&state, mask.as_ref())?;
+            let layer = block.forward(&state, mask)?;
             state = layer.output.clone();
-            if keep == Keep::Layers {
-                layers.push(layer);
+            match keep {
+                Keep::Logits => {}
+                Keep::Last => layers = vec![layer],
+                Keep::Layers => layers.push(layer),
             }
         }
+        let ReadOut { last, pooled, logits } = self.read_out(&state)?;
+        Ok(Trace { embedding: embedding.clone(), layers, last, pooled, logits })
+    }
+
+    /// The head, final layer norm included, on any state `[B,T,D]`.
+    pub fn read_out(&self, state: &Tensor) -> Result<ReadOut> {
         let read = match &self.final_norm {
-            Some(norm) => norm.forward(&state)?,
+            Some(norm) => norm.forward(state)?,
             None => state.clone(),
         };
         let pooled = self.head.pool(&read)?;
         let logits = self.head.classify(&pooled)?;
-        Ok(Trace { embedding, layers, last: state, pooled, logits })
+        Ok(ReadOut { last: state.clone(), pooled, logits })
     }
 }

@@ -1,7 +1,10 @@
 //! From the last state to logits: what is pooled, an optional dense layer, one or two classifiers.
 
 use crate::error::Result;
-use crate::nn::{Activation, LayerNorm, Linear, Rules};
+use crate::nn::relevance::quotient;
+use crate::nn::rules::Carried;
+use crate::nn::{residual, Activation, LayerNorm, Linear, Rules};
+use crate::trace::HeadGrads;
 use candle_core::{Tensor, D};
 
 /// What the classifier reads.
@@ -26,6 +29,8 @@ pub struct Head {
     pub dense: Option<(Linear, Activation)>,
     /// One classifier, or two whose logits are averaged (DeiT).
     pub classifiers: Vec<Linear>,
+    /// Each class has a probability of its own (a sigmoid) instead of sharing one (softmax).
+    pub multi_label: bool,
 }
 
 impl Head {
@@ -56,56 +61,98 @@ impl Head {
         }
     }
 
-    /// Reverse of [`Head::classify`]: [B,C] -> [B,P]
-    pub(super) fn classify_vjp(&self, pooled: &Tensor, grad: &Tensor, rules: &Rules) -> Result<Tensor> {
-        if let Pooling::FirstAndSecond = self.pooling {
-            let half = (grad * 0.5)?;
-            let parts = [self.classifiers[0].vjp(&half)?, self.classifiers[1].vjp(&half)?];
-            return Ok(Tensor::cat(&parts, D::Minus1)?);
+    /// Probabilities of logits, `[...,C]`.
+    pub fn probabilities(&self, logits: &Tensor) -> Result<Tensor> {
+        if self.multi_label {
+            return Ok(candle_nn::ops::sigmoid(logits)?);
         }
-        let grad = self.classifiers[0].vjp(grad)?;
-        match &self.dense {
-            Some((dense, activation)) => {
-                dense.vjp(&activation.vjp(&dense.forward(pooled)?, &grad, rules.activation)?)
-            }
-            None => Ok(grad),
-        }
+        Ok(candle_nn::ops::softmax_last_dim(&logits.contiguous()?)?)
     }
 
-    /// Reverse of [`Head::pool`]: [B,P] -> [B,T,D]
-    pub(super) fn pool_vjp(&self, grad: &Tensor, tokens: usize) -> Result<Tensor> {
-        let (b, p) = grad.dims2()?;
-        let zeros = |n: usize, d: usize| Tensor::zeros((b, n, d), grad.dtype(), grad.device());
+    /// The seed `[B,C]` that explains probabilities where `seed` explains logits: its product with their derivative,
+    /// `p (s - sum(p s))` for a softmax.
+    pub fn probability_seed(&self, logits: &Tensor, seed: &Tensor) -> Result<Tensor> {
+        let p = self.probabilities(logits)?;
+        if self.multi_label {
+            return Ok(((&p * p.affine(-1.0, 1.0)?)? * seed)?);
+        }
+        let weighted = (&p * seed)?;
+        Ok((&weighted - p.broadcast_mul(&weighted.sum_keepdim(1)?)?)?)
+    }
+
+    /// Reverse of [`Head::classify`]: `[B,C]` -> what reaches the dense layer's output, and the pooled state `[B,P]`
+    fn classify_reverse(&self, pooled: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<(Option<Tensor>, Tensor)> {
+        let rule = rules.classifier;
+        if let Pooling::FirstAndSecond = self.pooling {
+            let width = pooled.dim(1)? / 2;
+            let part = |i: usize| Ok(pooled.narrow(1, i * width, width)?.contiguous()?);
+            let (first, second) = match rules.carried {
+                Carried::Gradient => ((arriving * 0.5)?, (arriving * 0.5)?),
+                Carried::Relevance => {
+                    let logits = |i: usize| -> Result<Tensor> { Ok((self.classifiers[i].forward(&part(i)?)? * 0.5)?) };
+                    residual::reverse(|| logits(0), &logits(1)?, arriving, (rules.residual, rules.carried))?
+                }
+            };
+            let first = self.classifiers[0].reverse(|| part(0), &first, rule)?;
+            let second = self.classifiers[1].reverse(|| part(1), &second, rule)?;
+            return Ok((None, Tensor::cat(&[first, second], D::Minus1)?));
+        }
+        let Some((dense, activation)) = &self.dense else {
+            return Ok((None, self.classifiers[0].reverse(|| Ok(pooled.clone()), arriving, rule)?));
+        };
+        let hidden = dense.forward(pooled)?;
+        let by_activated = self.classifiers[0].reverse(|| activation.forward(&hidden), arriving, rule)?;
+        let by_hidden = activation.reverse(&hidden, &by_activated, rules.activation)?;
+        let by_pooled = dense.reverse(|| Ok(pooled.clone()), &by_hidden, rule)?;
+        Ok((Some(by_hidden), by_pooled))
+    }
+
+    /// Reverse of [`Head::pool`]: `[B,P]` -> `[B,T,D]`; `states` are what was pooled.
+    fn pool_reverse(
+        &self,
+        states: impl FnOnce() -> Result<Tensor>,
+        arriving: &Tensor,
+        tokens: usize,
+        carried: Carried,
+    ) -> Result<Tensor> {
+        let (b, p) = arriving.dims2()?;
+        let zeros = |n: usize, d: usize| Tensor::zeros((b, n, d), arriving.dtype(), arriving.device());
         if let Pooling::First = self.pooling {
-            return Ok(Tensor::cat(&[grad.unsqueeze(1)?, zeros(tokens - 1, p)?], 1)?);
+            return Ok(Tensor::cat(&[arriving.unsqueeze(1)?, zeros(tokens - 1, p)?], 1)?);
         }
         let d = p / 2;
-        let (first, second) = (grad.narrow(1, 0, d)?.unsqueeze(1)?, grad.narrow(1, d, d)?.unsqueeze(1)?);
-        Ok(if let Pooling::FirstAndSecond = self.pooling {
-            Tensor::cat(&[first, second, zeros(tokens - 2, d)?], 1)?
-        } else {
-            let patches = tokens - self.prefix;
-            let each = (second * (1.0 / patches as f64))?.broadcast_as((b, patches, d))?.contiguous()?;
-            Tensor::cat(&[first, zeros(self.prefix - 1, d)?, each], 1)?
-        })
+        let (first, second) = (arriving.narrow(1, 0, d)?.unsqueeze(1)?, arriving.narrow(1, d, d)?.unsqueeze(1)?);
+        if let Pooling::FirstAndSecond = self.pooling {
+            return Ok(Tensor::cat(&[first, second, zeros(tokens - 2, d)?], 1)?);
+        }
+        let patches = tokens - self.prefix;
+        let share = (second * (1.0 / patches as f64))?;
+        let each = match carried {
+            Carried::Gradient => share.broadcast_as((b, patches, d))?.contiguous()?,
+            Carried::Relevance => {
+                let states = states()?.narrow(1, self.prefix, patches)?;
+                states.broadcast_mul(&quotient(&share, &states.mean_keepdim(1)?)?)?
+            }
+        };
+        Ok(Tensor::cat(&[first, zeros(self.prefix - 1, d)?, each], 1)?)
     }
 
-    /// Reverse of the whole head, an optional layer norm before it included: `[B,C]` -> (`[B,P]`, `[B,T,D]`)
+    /// Reverse of the whole head, an optional layer norm before it included, at the last state `[B,T,D]`.
     pub(super) fn backward(
         &self,
         norm: Option<&LayerNorm>,
-        last: &Tensor,
-        pooled: &Tensor,
+        (last, pooled): (&Tensor, &Tensor),
         seed: &Tensor,
         rules: &Rules,
-    ) -> Result<(Tensor, Tensor)> {
-        let by_pooled = self.classify_vjp(pooled, seed, rules)?;
-        let states = self.pool_vjp(&by_pooled, last.dim(1)?)?;
-        let states = match norm {
-            Some(norm) => norm.vjp(last, &states, rules.norm)?,
-            None => states,
+    ) -> Result<HeadGrads> {
+        let (dense, by_pooled) = self.classify_reverse(pooled, seed, rules)?;
+        let states = || norm.map_or_else(|| Ok(last.clone()), |n| n.forward(last));
+        let normed = self.pool_reverse(states, &by_pooled, last.dim(1)?, rules.carried)?;
+        let by_last = match norm {
+            Some(norm) => norm.reverse(last, &normed, rules.norm)?,
+            None => normed.clone(),
         };
-        Ok((by_pooled, states))
+        Ok(HeadGrads { logits: seed.clone(), dense, pooled: by_pooled, normed, last: by_last })
     }
 }
 
@@ -126,20 +173,28 @@ mod tests {
                 prefix: 1,
                 dense: Some((linear(5, 4, 1), Activation::Tanh)),
                 classifiers: vec![linear(3, 5, 2)],
+                multi_label: false,
             },
             Head {
                 pooling: Pooling::FirstAndSecond,
                 prefix: 2,
                 dense: None,
                 classifiers: vec![linear(3, 4, 3), linear(3, 4, 4)],
+                multi_label: false,
             },
-            Head { pooling: Pooling::ClassAndPatchMean, prefix: 2, dense: None, classifiers: vec![linear(3, 8, 5)] },
+            Head {
+                pooling: Pooling::ClassAndPatchMean,
+                prefix: 2,
+                dense: None,
+                classifiers: vec![linear(3, 8, 5)],
+                multi_label: false,
+            },
         ];
         for head in heads {
             for norm in [None, Some(&norm)] {
                 let pool = |s: &Tensor| head.pool(&norm.map_or(Ok(s.clone()), |n| n.forward(s))?);
-                let (_, grad) = head.backward(norm, &states, &pool(&states)?, &seed, &Rules::GRADIENT)?;
-                check::finite_differences(&states, &seed, |s| head.classify(&pool(s)?), &grad);
+                let grads = head.backward(norm, (&states, &pool(&states)?), &seed, &Rules::GRADIENT)?;
+                check::finite_differences(&states, &seed, |s| head.classify(&pool(s)?), &grads.last);
             }
         }
         Ok(())

@@ -2,17 +2,18 @@
 
 mod backward;
 mod block;
+mod constants;
 mod embedding;
 mod forward;
 mod head;
 
-pub use block::{Block, FeedForward, NormPlacement};
+pub use block::{Block, FeedForward, Finished, NormPlacement};
 pub use embedding::{Embedding, PatchEmbedding, WordEmbedding};
-pub use forward::Keep;
+pub use forward::{Keep, ReadOut};
 pub use head::{Head, Pooling};
 
 use crate::error::Result;
-use crate::nn::{attention, LayerNorm};
+use crate::nn::{attention, LayerNorm, Rules};
 use candle_core::{DType, Device, Tensor};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,6 +28,8 @@ pub struct Encoder {
     pub final_norm: Option<LayerNorm>,
     /// Pooling and classifier.
     pub head: Head,
+    /// What stands for "nothing there" in this model's inputs.
+    pub neutral: Neutral,
     /// Passes run so far.
     pub passes: Passes,
 }
@@ -45,6 +48,17 @@ impl Passes {
     }
 }
 
+/// What stands for "nothing there" in a model's inputs; set by its processor.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Neutral {
+    /// A black pixel after normalisation, per channel.
+    pub black: [f32; 3],
+    /// The mask token of a text model, if its tokenizer has one.
+    pub mask_id: Option<u32>,
+    /// The padding token of a text model.
+    pub pad_id: u32,
+}
+
 /// A batch as the encoder reads it.
 #[derive(Debug, Clone)]
 pub enum Inputs {
@@ -59,6 +73,17 @@ pub enum Inputs {
         /// `[B,T]` u8: 1 for real tokens, 0 for padding.
         mask: Tensor,
     },
+    /// Texts behind the word table, where they can be varied continuously; see [`Encoder::continuous`].
+    Words {
+        /// `[B,T,D]` rows of the word table (`inputs_embeds` in transformers).
+        rows: Tensor,
+        /// `[B,T]` u32 position numbers.
+        positions: Tensor,
+        /// `[B,T]` u32 token types.
+        types: Tensor,
+        /// `[B,T]` u8: 1 for real tokens, 0 for padding.
+        mask: Tensor,
+    },
 }
 
 impl Inputs {
@@ -67,6 +92,21 @@ impl Inputs {
         Ok(match self {
             Inputs::Pixels(pixels) => pixels.dim(0)?,
             Inputs::Tokens { ids, .. } => ids.dim(0)?,
+            Inputs::Words { rows, .. } => rows.dim(0)?,
+        })
+    }
+
+    /// One example alone; of a text its first `tokens` tokens, padding cut off.
+    pub fn example(&self, row: usize, tokens: usize) -> Result<Inputs> {
+        let cut = |t: &Tensor| t.narrow(0, row, 1)?.narrow(1, 0, tokens)?.contiguous();
+        Ok(match self {
+            Inputs::Pixels(pixels) => Inputs::Pixels(pixels.narrow(0, row, 1)?.contiguous()?),
+            Inputs::Tokens { ids, types, mask } => {
+                Inputs::Tokens { ids: cut(ids)?, types: cut(types)?, mask: cut(mask)? }
+            }
+            Inputs::Words { rows, positions, types, mask } => {
+                Inputs::Words { rows: cut(rows)?, positions: cut(positions)?, types: cut(types)?, mask: cut(mask)? }
+            }
         })
     }
 }
@@ -91,7 +131,57 @@ impl Encoder {
     fn mask(&self, inputs: &Inputs) -> Result<Option<Tensor>> {
         match inputs {
             Inputs::Pixels(_) => Ok(None),
-            Inputs::Tokens { mask, .. } => Ok(Some(attention::additive_mask(mask, self.dtype())?)),
+            Inputs::Tokens { mask, .. } | Inputs::Words { mask, .. } => {
+                Ok(Some(attention::additive_mask(mask, self.dtype())?))
+            }
+        }
+    }
+
+    /// The batch as values that can be varied continuously: pixels as they are, token ids as [`Inputs::Words`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for token ids in a vision model.
+    pub fn continuous(&self, inputs: &Inputs) -> Result<Inputs> {
+        match inputs {
+            Inputs::Tokens { ids, types, mask } => self.words()?.open(ids, types, mask),
+            _ => Ok(inputs.clone()),
+        }
+    }
+
+    /// The word embedding of a text model.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for a vision model.
+    pub fn words(&self) -> Result<&WordEmbedding> {
+        match &self.embedding {
+            Embedding::Words(words) => Ok(words),
+            Embedding::Patches(_) => Err(embedding::reads_images()),
+        }
+    }
+
+    /// The patch embedding of a vision model.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for a text model.
+    pub fn patches(&self) -> Result<&PatchEmbedding> {
+        match &self.embedding {
+            Embedding::Patches(patches) => Ok(patches),
+            Embedding::Words(_) => Err(embedding::reads_texts()),
+        }
+    }
+
+    /// What a reverse pass carries on from the first layer's input `[B,T,D]` to the input itself: `[B,3,H,W]` pixels, or
+    /// `[B,T,D]` rows of the word table.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for the wrong kind of input.
+    pub fn input_backward(&self, inputs: &Inputs, arriving: &Tensor, rules: &Rules) -> Result<Tensor> {
+        match &self.continuous(inputs)? {
+            Inputs::Pixels(pixels) => self.patches()?.backward(pixels, arriving, rules),
+            Inputs::Words { rows, positions, types, .. } => {
+                self.words()?.backward(rows, positions, types, arriving, rules)
+            }
+            Inputs::Tokens { .. } => Err(embedding::reads_images()),
         }
     }
 }

@@ -179,6 +179,12 @@ impl ImageProcessor {
         })
     }
 
+    /// A black pixel after normalisation, per channel.
+    pub fn black(&self) -> [f32; 3] {
+        let (mean, std) = self.normalise.unwrap_or(([0.0; 3], [1.0; 3]));
+        std::array::from_fn(|c| -mean[c] / std[c])
+    }
+
     /// The same preprocessing for another input size and, if asked, another fit.
     ///
     /// A processor that resizes larger than it crops (256, then 224) keeps that proportion.

@@ -21,6 +21,7 @@ pub struct TextProcessor {
     unlimited: OnceLock<Tokenizer>,
     max_tokens: usize,
     pad_id: u32,
+    mask_id: Option<u32>,
 }
 
 /// One text, or a pair of texts.
@@ -67,16 +68,24 @@ impl TextProcessor {
         let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|e| Error::Model(format!("tokenizer: {e}")))?;
         tokenizer.with_padding(None);
-        let pad =
-            settings.get("pad_token").and_then(|p| p.as_str().or_else(|| p.get("content").and_then(Value::as_str)));
-        let pad_id =
-            [pad.unwrap_or("[PAD]"), "[PAD]", "<pad>"].iter().find_map(|t| tokenizer.token_to_id(t)).unwrap_or(0);
-        Ok(TextProcessor { tokenizer, unlimited: OnceLock::new(), max_tokens, pad_id })
+        let special = |key: &str, usual: [&str; 2]| {
+            let stated = settings.get(key);
+            let stated = stated.and_then(|t| t.as_str().or_else(|| t.get("content").and_then(Value::as_str)));
+            stated.into_iter().chain(usual).find_map(|t| tokenizer.token_to_id(t))
+        };
+        let pad_id = special("pad_token", ["[PAD]", "<pad>"]).unwrap_or(0);
+        let mask_id = special("mask_token", ["[MASK]", "<mask>"]);
+        Ok(TextProcessor { tokenizer, unlimited: OnceLock::new(), max_tokens, pad_id, mask_id })
     }
 
     /// The id that fills up shorter texts of a batch.
     pub fn pad_id(&self) -> u32 {
         self.pad_id
+    }
+
+    /// The id that stands for a hidden token, if the tokenizer has one.
+    pub fn mask_id(&self) -> Option<u32> {
+        self.mask_id
     }
 
     /// Longest text in tokens, special tokens included.

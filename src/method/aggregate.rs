@@ -8,7 +8,7 @@
 
 use super::combine::{accumulate, add_identity, chain, clamp_then_mean, mean_weighted, normalise, values};
 use super::combine::{Heads, Layer, Normalise, Pick, Rows};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
 use candle_core::Tensor;
 
@@ -78,11 +78,11 @@ impl Method for Aggregate {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let (pick, layers) = (self.rows.pick(run)?, self.start.index(run.layers())..run.layers());
         let last = run.layers() - 1;
         values(&match self.layers {

@@ -10,7 +10,7 @@
 
 use super::combine::{normalise, Normalise, Pick, Rows};
 use super::mixing::{centred, deviation, own_token, Readout, Vectors};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::encoder::NormPlacement;
 use crate::error::Result;
 use candle_core::{Tensor, D};
@@ -68,11 +68,11 @@ impl Method for Alti {
         self.readout.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.readout.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.readout.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         self.readout.relevance(run, |layer, pick| matrix(run, layer, pick))
     }
 }

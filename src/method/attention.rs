@@ -6,7 +6,7 @@
 //! Not class-specific: it says where the model looks, not what for.
 
 use super::combine::{values, Heads, Layer, Rows};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -38,11 +38,11 @@ impl Method for Attention {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let attention = run.attention(self.layer.index(run.layers()))?; // [H,T,T]
         values(&self.rows.pick(run)?.read(&self.heads.join(&attention)?)?)
     }

@@ -8,7 +8,7 @@
 //! The map is all zero when every `m_j` is negative. Class-specific.
 
 use super::combine::{values, Layer, Pick, Rows};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
 use crate::explanation::Layout;
 use candle_core::Tensor;
@@ -57,11 +57,11 @@ impl Method for AttentionGradcam {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let (layer, pick) = (Layer::Last.index(run.layers()), self.rows.pick(run)?);
         let weights = self.head_weights(&run.attention_gradient(layer)?, pick, run.layout())?; // [H,R,1]
         let attention = pick.read_dim(&run.attention(layer)?, 1)?; // [H,R,T]

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
-use crate::method::{Facts, Run};
+use crate::method::{Facts, Relevance, Run};
 use candle_core::{DType, Device, Tensor, D};
 use std::ops::Range;
 
@@ -250,8 +250,8 @@ pub fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
 }
 
 /// A relevance tensor as numbers, `[T]`.
-pub fn values(relevance: &Tensor) -> Result<Vec<f32>> {
-    Ok(relevance.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
+pub fn values(relevance: &Tensor) -> Result<Relevance> {
+    Ok(relevance.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?.into())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! Dinic's algorithm on the dense layered graph, one problem a thread: T problems of L T^2 edges each.
 
 use super::combine::{add_identity, normalise, numbers, Heads, Normalise, Pick, Rows};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 
@@ -47,8 +47,8 @@ impl Method for Flow {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
     fn patience(&self, tokens: usize, layers: usize) -> Option<String> {
@@ -58,7 +58,7 @@ impl Method for Flow {
         (seconds > 10.0).then(|| format!("flow on {tokens} tokens and {layers} layers takes about {seconds:.0} s an input; a smaller --size makes the grid smaller"))
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let capacity = |layer: usize| -> Result<Vec<f64>> {
             let joined = self.heads.join(&run.attention(layer)?)?;
             let pipes = if self.residual { normalise(&add_identity(&joined)?, Normalise::Rows)? } else { joined };
@@ -71,13 +71,13 @@ impl Method for Flow {
             Pick::One(row) => vec![row],
             Pick::All => (0..tokens).collect(),
         };
-        let mut relevance = Vec::with_capacity(sources.len() * tokens);
+        let mut relevance: Vec<f32> = Vec::with_capacity(sources.len() * tokens);
         for (done, &source) in sources.iter().enumerate() {
             let flows = network.flows(source, |sink| run.progress(done * tokens + sink, sources.len() * tokens))?;
             let scale = if self.share { flows.iter().sum::<f64>() } else { 1.0 };
             relevance.extend(flows.iter().map(|f| (f / scale) as f32));
         }
-        Ok(relevance)
+        Ok(relevance.into())
     }
 }
 
@@ -91,13 +91,13 @@ struct Network {
 
 impl Network {
     /// Maximum flow from (L, source) to every (0, j), a few at a time so that progress can be told.
-    fn flows(&self, source: usize, progress: impl Fn(usize)) -> Result<Vec<f64>> {
+    fn flows(&self, source: usize, progress: impl Fn(usize) -> Result<()>) -> Result<Vec<f64>> {
         let group = 4 * rayon::current_num_threads();
         let mut flows = Vec::with_capacity(self.tokens);
         for from in (0..self.tokens).step_by(group) {
             let sinks = from..(from + group).min(self.tokens);
             flows.par_extend(sinks.clone().into_par_iter().map(|sink| Dinic::new(self).maximum(source, sink)));
-            progress(sinks.end);
+            progress(sinks.end)?;
         }
         match flows.iter().all(|f| f.is_finite()) {
             true => Ok(flows),

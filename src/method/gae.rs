@@ -4,11 +4,13 @@
 //! `Ā = mean_h((dy/dA_h * A_h)^+)`, `R <- R + Ā R`; row of the class token, `[T]`.
 //!
 //! The clamp acts on each head before the mean. R is not normalised and keeps the identity, so the class token's own
-//! entry is at least 1. Parameters: `start_layer` (default 0; `last` is the last layer alone), `row`. Class-specific.
+//! entry is at least 1. Parameters: `start_layer` (default 0; `last` is the last layer alone), `libra` (dy/dA of LibraGrad's
+//! reverse pass), `row`. Class-specific.
 
 use super::combine::{accumulate, clamp_then_mean, values, Layer, Rows};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
+use crate::nn::Rules;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "gae",
@@ -22,12 +24,13 @@ pub(super) const ENTRY: Entry = Entry {
 
 struct Gae {
     start: Layer,
+    rules: Rules,
     rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let start = params.layer("start_layer", "0", "the first layer that takes part, or last")?;
-    Ok(Box::new(Gae { start, rows: params.rows()? }))
+    Ok(Box::new(Gae { start, rules: params.libra()?, rows: params.rows()? }))
 }
 
 impl Method for Gae {
@@ -36,14 +39,18 @@ impl Method for Gae {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn rules(&self) -> Vec<Rules> {
+        vec![self.rules]
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let layers = self.start.index(run.layers())..run.layers();
         let relevance = accumulate(self.rows.pick(run)?, layers, |layer, pick| {
-            pick.read(&clamp_then_mean(&run.attention(layer)?, &run.attention_gradient(layer)?)?)
+            pick.read(&clamp_then_mean(&run.attention(layer)?, &run.attention_under(&self.rules, layer)?)?)
         })?;
         values(&relevance)
     }

@@ -5,7 +5,7 @@
 //! Class-specific.
 
 use super::combine::{clamp_then_mean, mean_weighted, values, Layer, Rows};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -36,11 +36,11 @@ impl Method for GradAttention {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let layer = self.layer.index(run.layers());
         let (attention, gradient) = (run.attention(layer)?, run.attention_gradient(layer)?);
         let join = if self.clamp { clamp_then_mean } else { mean_weighted };

@@ -9,7 +9,7 @@
 
 use super::combine::{add_identity, chain, discard, mean_weighted, normalise, values, Layer, Normalise, Rows};
 use super::rollout::NORMALISATION;
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -45,11 +45,11 @@ impl Method for GradRollout {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let layers = self.start.index(run.layers())..run.layers();
         let relevance = chain(self.rows.pick(run)?, layers, |layer, pick| {
             let weighted = mean_weighted(&run.attention(layer)?, &run.attention_gradient(layer)?)?.relu()?; // [T,T]

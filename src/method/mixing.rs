@@ -1,7 +1,7 @@
 //! What context-mixing methods share: the vectors that tokens send each other, and reading layer matrices out.
 
 use super::combine::{chain, normalise, values, Layer, Normalise, Pick, Rows};
-use super::{Facts, Params, Run};
+use super::{Facts, Params, Relevance, Run};
 use crate::error::Result;
 use crate::nn::LayerNorm;
 use candle_core::{Tensor, D};
@@ -57,7 +57,7 @@ impl Vectors {
             let range = first + from..first + (from + chunk).min(count);
             let weights = self.attention.narrow(1, range.start, range.len())?.permute((2, 1, 0))?.contiguous()?; // [T,I,H]
             rows.push(each(&weights.matmul(&self.parts)?, range.clone())?);
-            run.progress(range.end - first, count);
+            run.progress(range.end - first, count)?;
         }
         Ok(Tensor::cat(&rows, 0)?)
     }
@@ -128,7 +128,7 @@ impl Readout {
     ///
     /// # Errors
     /// Whatever `matrix` reports.
-    pub fn relevance(&self, run: &Run<'_>, matrix: impl Fn(usize, Pick) -> Result<Tensor>) -> Result<Vec<f32>> {
+    pub fn relevance(&self, run: &Run<'_>, matrix: impl Fn(usize, Pick) -> Result<Tensor>) -> Result<Relevance> {
         let pick = self.rows.pick(run)?;
         if !self.rollout {
             return values(&matrix(self.layer.index(run.layers()), pick)?);

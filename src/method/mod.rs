@@ -5,26 +5,55 @@
 
 mod aggregate;
 mod alti;
+mod attcat;
 mod attention;
 mod attention_gradcam;
+pub mod baseline;
+mod beyond_intuition;
+mod cam;
+mod cam_plus;
 pub mod combine;
 mod flow;
+mod fullgrad;
 mod gae;
 mod grad_attention;
 mod grad_rollout;
+mod gradient;
+mod gradient_x_input;
+mod iia2;
+mod input_map;
+pub mod integrated_gradients;
+mod interpolate;
+mod leave_one_out;
+mod legrad;
+mod lrp;
+mod masking;
 mod mixing;
+mod noise;
 mod norms;
+mod occlusion;
 mod params;
+pub mod propagation;
+pub mod rise;
 mod rollout;
 mod run;
+pub mod scorecam;
+pub mod smoothgrad;
+mod subject;
+mod tokentm;
 mod value_zeroing;
+pub mod vit_cx;
 
+pub use noise::Noise;
 pub use params::{Param, Params};
-pub use run::{logits, Batch, Pass, Run, Watch};
+pub use run::{logits, Batch, Pass, Reversed, Run, Seed, Watch};
+pub use subject::{probabilities, Score, Subject};
 
 use crate::error::{unknown, Error, Result};
-use crate::explanation::Explanation;
+use crate::explanation::{Explanation, PixelMap};
+use crate::nn::Rules;
 use combine::Rows;
+use serde_json::{Map, Value};
 
 /// Every method, in the order of `vitx methods`.
 pub const METHODS: &[Entry] = &[
@@ -36,12 +65,44 @@ pub const METHODS: &[Entry] = &[
     attention_gradcam::ENTRY,
     grad_attention::ENTRY,
     aggregate::ENTRY,
+    tokentm::ENTRY,
+    beyond_intuition::ENTRY,
+    iia2::ENTRY,
+    legrad::ENTRY,
+    attcat::ENTRY,
     norms::NORM,
     norms::NORM_RES,
     norms::NORM_RESLN,
     norms::GLOBENC,
     alti::ENTRY,
     value_zeroing::ENTRY,
+    gradient::ENTRY,
+    gradient_x_input::ENTRY,
+    smoothgrad::SMOOTHGRAD,
+    smoothgrad::SMOOTHGRAD_SQUARED,
+    smoothgrad::VARGRAD,
+    integrated_gradients::ENTRY,
+    fullgrad::FULLGRAD,
+    fullgrad::FULLGRAD_PLUS,
+    lrp::LRP,
+    lrp::PARTIAL_LRP,
+    lrp::FULL_LRP,
+    propagation::ATTN_LRP,
+    propagation::CP_LRP,
+    propagation::RESLRP,
+    cam::GRADCAM,
+    cam::GRADCAM_PLUSPLUS,
+    cam::HIRESCAM,
+    cam::XGRADCAM,
+    cam::LAYERCAM,
+    cam::EIGENCAM,
+    scorecam::ENTRY,
+    cam_plus::GRADCAM_PLUS,
+    cam_plus::XGRADCAM_PLUS,
+    vit_cx::ENTRY,
+    occlusion::ENTRY,
+    rise::ENTRY,
+    leave_one_out::ENTRY,
 ];
 
 /// The method of `vitx explain` without `--method`.
@@ -49,12 +110,11 @@ pub const DEFAULT: &str = "gae";
 
 /// A method with its parameters set.
 pub trait Method: Send + Sync {
-    /// Signed, unnormalised relevance `[T]` of one input's tokens, special tokens included; `[T,T]` row by row when
-    /// every output token is asked for.
+    /// Signed, unnormalised relevance of one input.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason where the method is not defined, and whatever the passes report.
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>>;
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance>;
 
     /// Refuses a model before its weights are read.
     ///
@@ -64,8 +124,20 @@ pub trait Method: Send + Sync {
         Ok(())
     }
 
-    /// The output tokens whose rows `explain` returns.
-    fn rows(&self) -> Rows;
+    /// The output tokens whose rows `explain` returns; none for methods that explain the model's output itself.
+    fn rows(&self) -> Option<Rows> {
+        None
+    }
+
+    /// Whether there is a map at pixel resolution beside the patch grid.
+    fn pixels(&self) -> bool {
+        false
+    }
+
+    /// Rules of the reverse passes it makes, for methods that are known by them.
+    fn rules(&self) -> Vec<Rules> {
+        Vec::new()
+    }
 
     /// How long one input of so many tokens and layers will take, where that is long enough to say.
     fn patience(&self, _tokens: usize, _layers: usize) -> Option<String> {
@@ -78,9 +150,35 @@ pub trait Method: Send + Sync {
     }
 }
 
+/// What a method found.
+#[derive(Debug, Clone, Default)]
+pub struct Relevance {
+    /// `[T]` of each token, special tokens included, padding not; `[T,T]` row by row when every output token was asked
+    /// for. Methods that attribute to pixels give prefix tokens, which have none, 0.
+    pub tokens: Vec<f32>,
+    /// The same at pixel resolution.
+    pub pixels: Option<PixelMap>,
+    /// What the method can say of its own quality, for the record.
+    pub checks: Map<String, Value>,
+}
+
+impl From<Vec<f32>> for Relevance {
+    fn from(tokens: Vec<f32>) -> Self {
+        Relevance { tokens, ..Default::default() }
+    }
+}
+
 /// What a method may need to know of a model before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
+    /// It reads texts, not images.
+    pub text: bool,
+    /// Its feed-forward is gated (SwiGLU).
+    pub gated: bool,
+    /// Its classifier reads the mean of the patches beside the class token.
+    pub patch_mean: bool,
+    /// Its tokenizer has a mask token.
+    pub mask_token: bool,
     /// L
     pub layers: usize,
     /// H
@@ -122,6 +220,16 @@ pub struct Configured {
     pub params: serde_json::Map<String, serde_json::Value>,
     /// The method itself.
     pub method: Box<dyn Method>,
+}
+
+impl Facts {
+    /// Refuses texts.
+    pub(super) fn images_only(&self, why: &str) -> Result<()> {
+        if self.text {
+            return Err(Error::Refused(format!("it is defined for images only: {why}")));
+        }
+        Ok(())
+    }
 }
 
 impl Entry {
@@ -204,11 +312,27 @@ pub fn parse_list(texts: &[impl AsRef<str>]) -> Result<Vec<Configured>> {
 }
 
 impl Configured {
+    /// Whether it returns a whole matrix.
+    pub fn matrix(&self) -> bool {
+        self.method.rows().is_some_and(|r| r.matrix)
+    }
+
+    /// The refusal of another output token than the model's output.
+    pub fn no_rows(&self) -> Error {
+        Error::Refused(format!(
+            "method `{}` explains the classifier's output, not a token's state; --row is for methods with a `row`",
+            self.spec
+        ))
+    }
+
     /// Explains one input.
     ///
     /// # Errors
     /// The method's own, and [`Error::Numeric`] for a result that is not finite.
     pub fn explain(&self, run: &Run<'_>) -> Result<Explanation> {
+        if self.method.rows().is_none() && run.row().is_some() {
+            return Err(self.no_rows());
+        }
         let relevance = self.method.explain(run)?;
         let mut params = self.params.clone();
         if let Some(row) = run.row() {
@@ -217,9 +341,11 @@ impl Configured {
         let explanation = Explanation {
             method: self.entry.name,
             params,
-            matrix: self.method.rows().matrix,
+            matrix: self.matrix(),
             output: run.output(),
-            relevance,
+            relevance: relevance.tokens,
+            pixels: relevance.pixels,
+            checks: relevance.checks,
             layout: run.layout().clone(),
             signed: self.method.signed(),
         };

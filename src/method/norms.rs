@@ -15,7 +15,7 @@
 
 use super::combine::{Pick, Rows};
 use super::mixing::{centred, deviation, Readout, Vectors};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::encoder::NormPlacement;
 use crate::error::{Error, Result};
 use candle_core::{Tensor, D};
@@ -130,11 +130,11 @@ impl Method for Norms {
         self.readout.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.readout.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.readout.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         if self.kind == Kind::GlobEnc && run.block(0).placement == NormPlacement::Pre {
             return Err(Error::Refused("globenc is defined for the BERT family only".into()));
         }

@@ -2,7 +2,10 @@
 
 use crate::error::{nearest, Error, Result};
 use crate::method::combine::{Heads, Layer, Row, Rows};
+use crate::method::subject::Score;
+use crate::nn::Rules;
 use serde_json::{Map, Value};
+use std::ops::RangeInclusive;
 
 /// A declared parameter.
 #[derive(Debug, Clone)]
@@ -27,7 +30,10 @@ pub struct Params {
 
 impl Params {
     /// Reads `key=value,key=value`.
-    pub(super) fn parse(method: &'static str, text: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a part that is not of this form, and for a key given twice.
+    pub fn parse(method: &'static str, text: &str) -> Result<Self> {
         let mut given: Vec<(String, String)> = Vec::new();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let Some((key, value)) = part.split_once('=') else {
@@ -118,6 +124,18 @@ impl Params {
         })
     }
 
+    /// `KEY=auto|N|last`; none for auto.
+    pub fn layer_or_auto(&mut self, key: &'static str, about: &'static str) -> Result<Option<Layer>> {
+        self.take(key, "auto", about, "auto, a layer's number, counted from 0, or last", |text| {
+            let layer = match text {
+                "auto" => None,
+                "last" => Some(Layer::Last),
+                n => Some(Layer::Number(n.parse().ok()?)),
+            };
+            Some((layer, number_or_text(text)))
+        })
+    }
+
     /// `row=class|distillation|N` and `matrix=true|false`
     pub fn rows(&mut self) -> Result<Rows> {
         let about = "the output token that is explained: class, distillation, or a token's number";
@@ -145,6 +163,46 @@ impl Params {
         self.take(key, &default.to_string(), about, "a number from 0 to 1 (below 1)", |text| {
             text.parse::<f64>().ok().filter(|r| (0.0..1.0).contains(r)).map(|r| (r, Value::from(r)))
         })
+    }
+
+    /// A whole number in `range`.
+    pub fn count(
+        &mut self,
+        key: &'static str,
+        default: usize,
+        about: &'static str,
+        range: RangeInclusive<usize>,
+    ) -> Result<usize> {
+        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        self.take(key, &default.to_string(), about, &wanted, |text| {
+            text.parse::<usize>().ok().filter(|n| range.contains(n)).map(|n| (n, Value::from(n)))
+        })
+    }
+
+    /// A number in `range`.
+    pub fn number(
+        &mut self,
+        key: &'static str,
+        default: f64,
+        about: &'static str,
+        range: RangeInclusive<f64>,
+    ) -> Result<f64> {
+        let wanted = format!("a number from {} to {}", range.start(), range.end());
+        self.take(key, &default.to_string(), about, &wanted, |text| {
+            text.parse::<f64>().ok().filter(|n| range.contains(n)).map(|n| (n, Value::from(n)))
+        })
+    }
+
+    /// `score=logit|probability`: whose change is measured; the first is the method's default.
+    pub fn score(&mut self, choices: [&'static str; 2]) -> Result<Score> {
+        let about = "the value whose change is measured: the explained logit, or the class's probability";
+        Ok(if self.choice("score", &choices, about)? == "logit" { Score::Logit } else { Score::Probability })
+    }
+
+    /// `libra=true|false`: the reverse pass.
+    pub fn libra(&mut self) -> Result<Rules> {
+        let about = "reverse pass of LibraGrad: attention, norm deviations and activation gates constant";
+        Ok(if self.flag("libra", false, about)? { Rules::LIBRA } else { Rules::GRADIENT })
     }
 
     /// One of several words; the first is the default.

@@ -8,7 +8,7 @@
 //! script's division of entry (i, j) by the sum of row j. Not class-specific.
 
 use super::combine::{add_identity, chain, discard, normalise, values, Heads, Layer, Normalise, Rows};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -52,11 +52,11 @@ impl Method for Rollout {
         self.rows.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let layers = self.start.index(run.layers())..run.layers();
         let relevance = chain(self.rows.pick(run)?, layers, |layer, pick| {
             let joined = self.heads.join(&run.attention(layer)?)?; // [T,T]

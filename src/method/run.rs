@@ -1,13 +1,17 @@
-//! What a method is given: one input of a batch, its trace, and on demand its gradients, computed once for all methods.
+//! What a method is given: one input of a batch, its trace, and on demand its reverse passes, each made once for all
+//! methods that need it.
 
 use crate::encoder::{Block, Encoder, Inputs, Keep};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
+use crate::method::noise::Noise;
+use crate::method::subject::Subject;
 use crate::nn::Rules;
 use crate::target::{seed, Output};
 use crate::trace::{Grads, Trace};
 use candle_core::{DType, Tensor};
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 
 /// Inputs that go through the model together: one forward pass for every method and target.
 pub struct Batch<'m> {
@@ -15,11 +19,12 @@ pub struct Batch<'m> {
     inputs: Inputs,
     layouts: Vec<Layout>,
     trace: OnceCell<Trace>,
+    noise: Noise,
     watch: Option<Watch<'m>>,
 }
 
-/// Is told how many of how many steps a slow method has done.
-pub type Watch<'m> = Box<dyn Fn(usize, usize) + 'm>;
+/// Is told how many of how many steps a slow method has done; answers whether to go on.
+pub type Watch<'m> = Box<dyn Fn(usize, usize) -> bool + 'm>;
 
 impl<'m> Batch<'m> {
     /// A batch of inputs and what their tokens are. Nothing is computed yet.
@@ -30,12 +35,18 @@ impl<'m> Batch<'m> {
         if inputs.batch()? != layouts.len() || layouts.is_empty() {
             return Err(Error::Usage(format!("a batch of {} inputs with {} layouts", inputs.batch()?, layouts.len())));
         }
-        Ok(Batch { encoder, inputs, layouts, trace: OnceCell::new(), watch: None })
+        Ok(Batch { encoder, inputs, layouts, trace: OnceCell::new(), noise: Noise::default(), watch: None })
     }
 
     /// Watches the progress of slow methods.
     pub fn watched(mut self, watch: Watch<'m>) -> Self {
         self.watch = Some(watch);
+        self
+    }
+
+    /// Random numbers of stochastic methods; by default those of seed 0.
+    pub fn with_noise(mut self, noise: Noise) -> Self {
+        self.noise = noise;
         self
     }
 
@@ -55,13 +66,13 @@ impl<'m> Batch<'m> {
         logits(&self.trace()?.logits)
     }
 
-    /// The runs that explain one output of each input. Their reverse pass is shared, and made only if a method asks.
+    /// The runs that explain one output of each input. Their reverse passes are shared, and made only if a method asks.
     pub fn pass(&self, outputs: Vec<Output>) -> Result<Pass<'_>> {
         if outputs.len() != self.layouts.len() {
             return Err(Error::Usage(format!("{} outputs for {} inputs", outputs.len(), self.layouts.len())));
         }
         let rows = vec![None; outputs.len()];
-        Ok(Pass { batch: self, outputs, rows, grads: OnceCell::new() })
+        Ok(Pass { batch: self, outputs, rows, gradient: OnceCell::new(), modified: RefCell::default() })
     }
 }
 
@@ -82,7 +93,28 @@ pub struct Pass<'b> {
     batch: &'b Batch<'b>,
     outputs: Vec<Output>,
     rows: Vec<Option<usize>>,
-    grads: OnceCell<Grads>,
+    gradient: OnceCell<Rc<Reversed>>,
+    /// The reverse pass under modified rules that was asked for last. Only one is kept: each holds as much as a trace.
+    modified: RefCell<Option<Rc<Reversed>>>,
+}
+
+/// A reverse pass of the batch.
+pub struct Reversed {
+    rules: Rules,
+    seed: Seed,
+    /// What it carried.
+    pub grads: Grads,
+    input: OnceCell<Tensor>,
+    constants: OnceCell<Vec<Tensor>>,
+}
+
+/// What a reverse pass starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seed {
+    /// 1 at the explained logit (a contrast: -1 at the other).
+    Logit,
+    /// The derivative of the explained class's softmax probability.
+    Probability,
 }
 
 impl Pass<'_> {
@@ -104,13 +136,30 @@ impl Pass<'_> {
         Run { pass: self, row }
     }
 
-    fn grads(&self) -> Result<&Grads> {
-        if self.grads.get().is_none() {
-            let encoder = self.batch.encoder;
-            let seed = seed(&self.outputs, encoder.classes(), encoder.dtype(), encoder.device())?;
-            let _ = self.grads.set(encoder.backward(self.batch.trace()?, &seed, &Rules::GRADIENT)?);
+    fn reversed(&self, rules: &Rules, start: Seed) -> Result<Rc<Reversed>> {
+        let plain = *rules == Rules::GRADIENT && start == Seed::Logit;
+        let known = if plain { self.gradient.get().cloned() } else { self.modified.borrow().clone() };
+        if let Some(known) = known.filter(|k| k.rules == *rules && k.seed == start) {
+            return Ok(known);
         }
-        self.grads.get().ok_or_else(|| Error::Numeric("the gradients were not kept".into()))
+        if !plain {
+            self.modified.borrow_mut().take(); // its memory is free before the next pass takes as much
+        }
+        let encoder = self.batch.encoder;
+        let trace = self.batch.trace()?;
+        let mut seeds = seed(&self.outputs, encoder.classes(), encoder.dtype(), encoder.device())?;
+        if start == Seed::Probability {
+            seeds = encoder.head.probability_seed(&trace.logits, &seeds)?;
+        }
+        let grads = encoder.backward(trace, &seeds, rules)?;
+        let made = Reversed { rules: *rules, seed: start, grads, input: OnceCell::new(), constants: OnceCell::new() };
+        let made = Rc::new(made);
+        if plain {
+            let _ = self.gradient.set(made.clone());
+        } else {
+            *self.modified.borrow_mut() = Some(made.clone());
+        }
+        Ok(made)
     }
 }
 
@@ -121,7 +170,7 @@ pub struct Run<'p> {
     row: usize,
 }
 
-impl Run<'_> {
+impl<'p> Run<'p> {
     /// The explained output.
     pub fn output(&self) -> Output {
         self.pass.outputs[self.row]
@@ -138,10 +187,58 @@ impl Run<'_> {
     }
 
     /// Tells whoever watches that `done` of `total` steps are done.
-    pub fn progress(&self, done: usize, total: usize) {
-        if let Some(watch) = &self.pass.batch.watch {
-            watch(done, total);
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the watcher wants to stop.
+    pub fn progress(&self, done: usize, total: usize) -> Result<()> {
+        match &self.pass.batch.watch {
+            Some(watch) if !watch(done, total) => Err(Error::Interrupted),
+            _ => Ok(()),
         }
+    }
+
+    /// Random numbers of this run.
+    pub fn noise(&self) -> &Noise {
+        &self.pass.batch.noise
+    }
+
+    /// The model.
+    pub fn encoder(&self) -> &'p Encoder {
+        self.pass.batch.encoder
+    }
+
+    /// Its number in the batch.
+    pub fn number(&self) -> usize {
+        self.row
+    }
+
+    /// This input alone, to be varied.
+    pub fn subject(&self) -> Result<Subject<'p>> {
+        let batch = self.pass.batch;
+        Subject::new(*self, &batch.inputs.example(self.row, if self.is_text() { self.tokens() } else { 0 })?)
+    }
+
+    /// Whether the input is a text.
+    pub fn is_text(&self) -> bool {
+        matches!(self.layout(), Layout::Text(_))
+    }
+
+    /// The seed that explains this output in each of `count` variants, `[count,C]`.
+    pub(super) fn seeds(&self, count: usize) -> Result<Tensor> {
+        let encoder = self.encoder();
+        seed(&vec![self.output(); count], encoder.classes(), encoder.dtype(), encoder.device())
+    }
+
+    /// The seeds of the whole batch, `[B,C]`.
+    pub(super) fn batch_seeds(&self) -> Result<Tensor> {
+        let encoder = self.encoder();
+        seed(&self.pass.outputs, encoder.classes(), encoder.dtype(), encoder.device())
+    }
+
+    /// The explained value in logits.
+    pub fn logit(&self) -> Result<f64> {
+        let row = self.pass.batch.trace()?.logits.get(self.row)?;
+        Ok(self.output().value(&super::combine::numbers(&row)?))
     }
 
     /// Number of real tokens, T.
@@ -161,7 +258,56 @@ impl Run<'_> {
 
     /// Derivative of the explained output by the attention probabilities of a layer, `[H,T,T]`, f32 at least.
     pub fn attention_gradient(&self, layer: usize) -> Result<Tensor> {
-        self.square(&self.pass.grads()?.layers[layer].attention)
+        self.attention_under(&Rules::GRADIENT, layer)
+    }
+
+    /// What a reverse pass under `rules` carries to the attention probabilities of a layer, `[H,T,T]`, f32 at least.
+    pub fn attention_under(&self, rules: &Rules, layer: usize) -> Result<Tensor> {
+        self.square(&self.reverse(rules)?.grads.layers[layer].attention)
+    }
+
+    /// The reverse pass of the whole batch under `rules`; its tensors hold every input and its padding.
+    pub fn reverse(&self, rules: &Rules) -> Result<Rc<Reversed>> {
+        self.pass.reversed(rules, Seed::Logit)
+    }
+
+    /// The same from another start.
+    pub fn reverse_from(&self, rules: &Rules, seed: Seed) -> Result<Rc<Reversed>> {
+        self.pass.reversed(rules, seed)
+    }
+
+    /// What a reverse pass carries to the input itself: `[3,H,W]` pixels, or `[T,D]` rows of the word table.
+    pub fn input_under(&self, rules: &Rules) -> Result<Tensor> {
+        let reversed = self.reverse(rules)?;
+        if reversed.input.get().is_none() {
+            let (batch, grads) = (self.pass.batch, &reversed.grads);
+            let _ = reversed.input.set(batch.encoder.input_backward(&batch.inputs, &grads.embedding, rules)?);
+        }
+        let all = reversed.input.get().ok_or_else(|| Error::Numeric("the input's gradient was not kept".into()))?;
+        if self.is_text() {
+            return self.state(all);
+        }
+        widened(&all.get(self.row)?)
+    }
+
+    /// Relevance of the constants of each layer, and last of the head, `[T]` each, from a reverse pass (see
+    /// [`Encoder::constants`]).
+    pub fn constants(&self, reversed: &Reversed) -> Result<Vec<Tensor>> {
+        if reversed.constants.get().is_none() {
+            let _ = reversed.constants.set(self.encoder().constants(&reversed.grads)?);
+        }
+        let all = reversed.constants.get().map_or(&[][..], Vec::as_slice);
+        all.iter().map(|t| self.state(t)).collect()
+    }
+
+    /// The state entering layer l, `[T,D]`, and what a reverse pass carries to it; l = L: the state leaving the last.
+    pub fn state_and(&self, grads: &Grads, l: usize) -> Result<(Tensor, Tensor)> {
+        let trace = self.pass.batch.trace()?;
+        let (state, grad) = match (trace.layers.get(l), grads.layers.get(l)) {
+            (Some(layer), Some(own)) => (&layer.input, &own.input),
+            _ => (&trace.last, &grads.head.last),
+        };
+        Ok((self.state(state)?, self.state(grad)?))
     }
 
     /// The block of a layer.
@@ -195,20 +341,25 @@ impl Run<'_> {
         self.state(&self.pass.batch.trace()?.layers[layer].output)
     }
 
-    /// This input's part of a `[B,T,D]` tensor, padding cut off.
-    fn state(&self, tensor: &Tensor) -> Result<Tensor> {
+    /// The recorded forward pass of the whole batch.
+    pub fn trace(&self) -> Result<&'p Trace> {
+        self.pass.batch.trace()
+    }
+
+    /// This input's part of a `[B,T,...]` tensor, padding cut off, f32 at least.
+    pub fn state(&self, tensor: &Tensor) -> Result<Tensor> {
         widened(&tensor.get(self.row)?.narrow(0, 0, self.tokens())?)
     }
 
-    /// This input's part of a `[B,H,T,T]` tensor, padding cut off.
-    fn square(&self, tensor: &Tensor) -> Result<Tensor> {
+    /// This input's part of a `[B,H,T,T]` tensor, padding cut off, f32 at least.
+    pub fn square(&self, tensor: &Tensor) -> Result<Tensor> {
         let n = self.tokens();
         widened(&tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?)
     }
 }
 
 /// Half precision as f32, contiguous.
-fn widened(tensor: &Tensor) -> Result<Tensor> {
+pub(super) fn widened(tensor: &Tensor) -> Result<Tensor> {
     let dtype = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     Ok(tensor.to_dtype(dtype)?.contiguous()?)
 }

@@ -13,7 +13,7 @@
 
 use super::combine::{normalise, Normalise, Pick, Rows};
 use super::mixing::{Readout, Vectors};
-use super::{Entry, Facts, Method, Params, Run};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::encoder::{Block, FeedForward};
 use crate::error::Result;
 use candle_core::{Tensor, D};
@@ -49,7 +49,7 @@ impl ValueZeroing {
         let rows = vectors.by_chunks(pick, 2 * hidden_width(block), run, |mixed, range| {
             let of = |t: &Tensor| t.narrow(0, range.start, range.len())?.unsqueeze(0); // [1,I,D]
             let without = of(&mid)?.broadcast_sub(mixed)?; // [T(j),I,D]
-            let (_, _, output) = block.finish(&without.to_dtype(dtype)?)?;
+            let output = block.finish(&without.to_dtype(dtype)?)?.output;
             let output = unit(&output.to_dtype(mid.dtype())?)?;
             let change = (output.broadcast_sub(&of(&whole)?)?.sqr()?.sum(D::Minus1)? * 0.5)?; // [T(j),I]
             Ok(change.t()?.contiguous()?)
@@ -80,11 +80,11 @@ impl Method for ValueZeroing {
         self.readout.check(model)
     }
 
-    fn rows(&self) -> Rows {
-        self.readout.rows
+    fn rows(&self) -> Option<Rows> {
+        Some(self.readout.rows)
     }
 
-    fn explain(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         self.readout.relevance(run, |layer, pick| self.matrix(run, layer, pick))
     }
 }

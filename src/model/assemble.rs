@@ -2,7 +2,9 @@
 
 use super::family::{EmbeddingSpec, Names, Spec};
 use super::weights::Weights;
-use crate::encoder::{Block, Embedding, Encoder, FeedForward, Head, Passes, PatchEmbedding, Pooling, WordEmbedding};
+use crate::encoder::{
+    Block, Embedding, Encoder, FeedForward, Head, Neutral, Passes, PatchEmbedding, Pooling, WordEmbedding,
+};
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
 use crate::nn::{LayerNorm, Linear};
@@ -23,6 +25,7 @@ pub fn assemble(spec: &Spec, classes: usize, weights: &Weights, dtype: DType, de
             .collect::<Result<_>>()?,
         final_norm: names.final_norm.map(|n| loader.norm(n)).transpose()?,
         head,
+        neutral: Neutral::default(),
         passes: Passes::default(),
     })
 }
@@ -144,6 +147,7 @@ impl Loader<'_> {
                 .map(|(name, f)| Ok::<_, Error>((self.linear(name, s.width, s.width, true)?, f)))
                 .transpose()?,
             classifiers: n.classifiers.iter().map(|c| self.linear(c, classes, input, true)).collect::<Result<_>>()?,
+            multi_label: false,
         })
     }
 }

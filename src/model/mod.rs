@@ -20,7 +20,7 @@ pub use checkpoint::{Access, Files};
 pub use config::Config;
 pub use family::{EmbeddingSpec, Family, Modality, Spec};
 
-use crate::encoder::{Embedding, Encoder, Inputs};
+use crate::encoder::{Embedding, Encoder, Inputs, Neutral};
 use crate::error::{nearest, Error, Result};
 use crate::explanation::{ImageLayout, Layout};
 use crate::input::image::{ImageProcessor, Prepared};
@@ -64,6 +64,16 @@ pub enum Processor {
     Image(ImageProcessor),
     /// Texts.
     Text(Box<TextProcessor>),
+}
+
+impl Processor {
+    /// What stands for "nothing there" in the inputs it makes.
+    fn neutral(&self) -> Neutral {
+        match self {
+            Processor::Image(image) => Neutral { black: image.black(), ..Neutral::default() },
+            Processor::Text(text) => Neutral { mask_id: text.mask_id(), pad_id: text.pad_id(), ..Neutral::default() },
+        }
+    }
 }
 
 /// A classifier ready to explain.
@@ -124,10 +134,12 @@ impl Checkpoint {
     pub fn load(self, dtype: DType, device: &Device) -> Result<Model> {
         let weights = self.files.weights();
         let encoder = weights.and_then(|w| assemble::assemble(&self.spec, self.labels.len(), &w, dtype, device));
-        let encoder = encoder.map_err(|e| match e {
+        let mut encoder = encoder.map_err(|e| match e {
             Error::Model(message) => Error::Model(format!("model `{}`: {message}", self.id)),
             other => other,
         })?;
+        encoder.neutral = self.processor.neutral();
+        encoder.head.multi_label = self.multi_label;
         Ok(Model { checkpoint: self, encoder })
     }
 
@@ -188,10 +200,7 @@ impl Model {
 
     /// Probabilities from logits: softmax, or a sigmoid each for multi-label models.
     pub fn probabilities(&self, logits: &[f32]) -> Vec<f32> {
-        if self.checkpoint.multi_label {
-            return logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect();
-        }
-        crate::target::probabilities(logits)
+        crate::target::probabilities(logits, self.checkpoint.multi_label)
     }
 }
 

@@ -57,12 +57,34 @@ impl Activation {
     }
 
     /// Reverse pass at the input `x`, same shape.
-    pub fn vjp(self, x: &Tensor, grad: &Tensor, rule: ActivationRule) -> Result<Tensor> {
-        let ActivationRule::Gradient = rule;
-        if self == Activation::Gelu {
-            return kernels::gelu_vjp(x, grad);
+    pub fn reverse(self, x: &Tensor, grad: &Tensor, rule: ActivationRule) -> Result<Tensor> {
+        match (rule, self) {
+            (ActivationRule::Identity, _) => Ok(grad.clone()),
+            (ActivationRule::Gradient, Activation::Gelu) => kernels::gelu_vjp(x, grad),
+            (ActivationRule::Gradient, _) => Ok((self.derivative(x)? * grad)?),
+            (ActivationRule::Gate, Activation::Gelu) => kernels::gelu_gate(x, grad),
+            (ActivationRule::Gate, _) => Ok((self.gate(x)? * grad)?),
         }
-        Ok((self.derivative(x)? * grad)?)
+    }
+
+    /// `f(x) / x` in closed form, continued to x = 0, same shape.
+    pub fn gate(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Activation::Gelu => (x * FRAC_1_SQRT_2)?.erf()?.affine(0.5, 0.5)?,
+            Activation::GeluTanh => {
+                let cube = (x.sqr()? * x)?;
+                ((x + (cube * 0.044715)?)? * (2.0 / PI).sqrt())?.tanh()?.affine(0.5, 0.5)?
+            }
+            Activation::QuickGelu => candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+            Activation::Silu => candle_nn::ops::sigmoid(x)?,
+            Activation::Relu => x.gt(0.0)?.to_dtype(x.dtype())?,
+            Activation::Tanh => {
+                let near = x.abs()?.lt(1e-4)?.to_dtype(x.dtype())?;
+                let far = near.affine(-1.0, 1.0)?;
+                let quotient = ((x.tanh()? * &far)? / ((x * &far)? + &near)?)?;
+                (quotient + (near * x.sqr()?.affine(-1.0 / 3.0, 1.0)?)?)?
+            }
+        })
     }
 
     /// `f'(x)`, same shape.
@@ -104,13 +126,26 @@ mod tests {
         let (x, g) = (check::random(&[3, 7], 5), check::random(&[3, 7], 6));
         use Activation::*;
         for f in [Gelu, GeluTanh, QuickGelu, Relu, Silu, Tanh] {
-            let vjp = f.vjp(&x, &g, ActivationRule::Gradient)?;
+            let vjp = f.reverse(&x, &g, ActivationRule::Gradient)?;
             check::finite_differences(&x, &g, |x| f.forward(x), &vjp);
             // candle's sigmoid is a custom op without a backward, so QuickGelu has only the first oracle.
             if f != QuickGelu {
                 check::autograd(&x, &g, |x| f.forward(x), &vjp);
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn gates_times_input_are_the_activation() -> Result<()> {
+        let x = (check::random(&[3, 7], 5) * 4.0)?;
+        use Activation::*;
+        for f in [Gelu, GeluTanh, QuickGelu, Relu, Silu, Tanh] {
+            check::close(&(&x * f.gate(&x)?)?, &f.forward(&x)?, 1e-6);
+            check::close(&f.reverse(&x, &x, ActivationRule::Gate)?, &f.forward(&x)?, 1e-6);
+        }
+        let zero = x.zeros_like()?;
+        check::close(&Tanh.gate(&zero)?, &zero.ones_like()?, 0.0);
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Multi-head scaled dot-product attention, without its projections.
 
 use crate::error::Result;
-use crate::nn::rules::{MatmulRule, SoftmaxRule};
+use crate::nn::relevance::quotient;
+use crate::nn::rules::{Carried, MatmulRule, Rules, SoftmaxRule};
 use candle_core::{DType, Tensor, D};
 
 /// `[B,T,D]` -> `[B,H,T,E]`
@@ -35,30 +36,57 @@ pub fn context(attention: &Tensor, value: &Tensor) -> Result<Tensor> {
     Ok(attention.matmul(value)?)
 }
 
-/// Reverse of [`context`]: derivatives by attention `[B,H,T,T]` and by value `[B,H,T,E]`.
-pub fn context_vjp(attention: &Tensor, value: &Tensor, grad: &Tensor, rule: MatmulRule) -> Result<(Tensor, Tensor)> {
-    let MatmulRule::Gradient = rule;
-    let grad = grad.contiguous()?;
-    Ok((grad.matmul(&value.t()?)?, attention.t()?.matmul(&grad)?))
+/// Reverse of [`context`] (whose result it may need): what reaches attention `[B,H,T,T]` and value `[B,H,T,E]`.
+///
+/// With a constant softmax the value gets everything, and attention the derivative it would have as a free variable.
+pub fn context_reverse(
+    (attention, value, context): (&Tensor, &Tensor, &Tensor),
+    arriving: &Tensor,
+    rules: &Rules,
+) -> Result<(Tensor, Tensor)> {
+    let arriving = arriving.contiguous()?;
+    let share = factor(rules);
+    if rules.carried == Carried::Relevance {
+        let s = quotient(&arriving, context)?;
+        let by_attention = ((attention * s.matmul(&value.t()?)?)? * share)?;
+        return Ok((by_attention, ((value * attention.t()?.matmul(&s)?)? * share)?));
+    }
+    let (by_attention, by_value) = (arriving.matmul(&value.t()?)?, attention.t()?.matmul(&arriving)?);
+    Ok(if share == 1.0 { (by_attention, by_value) } else { ((by_attention * share)?, (by_value * share)?) })
 }
 
-/// Reverse of [`probabilities`]: derivatives by query and by key, `[B,H,T,E]` each.
-pub fn probabilities_vjp(
-    query: &Tensor,
-    key: &Tensor,
-    attention: &Tensor,
-    grad: &Tensor,
-    (softmax, matmul): (SoftmaxRule, MatmulRule),
-) -> Result<(Tensor, Tensor)> {
-    let MatmulRule::Gradient = matmul;
-    let scale = 1.0 / (query.dim(D::Minus1)? as f64).sqrt();
-    let scores = (softmax_vjp(attention, grad, softmax)? * scale)?; // [B,H,T,T]
-    Ok((scores.matmul(key)?, scores.t()?.matmul(query)?))
+/// The part of a product's reverse that each factor gets.
+fn factor(rules: &Rules) -> f64 {
+    match rules.matmul {
+        MatmulRule::Gradient => 1.0,
+        MatmulRule::Halved => 0.5,
+    }
+}
+
+/// Reverse of [`probabilities`]: what reaches query and key, `[B,H,T,E]` each; none where probabilities are constants.
+pub fn probabilities_reverse(
+    (query, key, attention): (&Tensor, &Tensor, &Tensor),
+    arriving: &Tensor,
+    rules: &Rules,
+) -> Result<Option<(Tensor, Tensor)>> {
+    let share = factor(rules);
+    match rules.softmax {
+        SoftmaxRule::Constant => Ok(None),
+        SoftmaxRule::Gradient => {
+            let scale = share / (query.dim(D::Minus1)? as f64).sqrt();
+            let scores = (softmax_vjp(attention, arriving)? * scale)?; // [B,H,T,T]
+            Ok(Some((scores.matmul(key)?, scores.t()?.matmul(query)?)))
+        }
+        SoftmaxRule::Identity => {
+            let s = quotient(arriving, &query.matmul(&key.t()?)?)?; // scores before their scaling
+            let (by_query, by_key) = (s.matmul(key)?, s.t()?.matmul(query)?);
+            Ok(Some((((query * by_query)? * share)?, ((key * by_key)? * share)?)))
+        }
+    }
 }
 
 /// Reverse of a softmax with the probabilities `p`: `p (g - sum(p g))`.
-fn softmax_vjp(p: &Tensor, grad: &Tensor, rule: SoftmaxRule) -> Result<Tensor> {
-    let SoftmaxRule::Gradient = rule;
+fn softmax_vjp(p: &Tensor, grad: &Tensor) -> Result<Tensor> {
     let weighted = (p * grad)?;
     Ok((&weighted - p.broadcast_mul(&weighted.sum_keepdim(D::Minus1)?)?)?)
 }
@@ -93,9 +121,9 @@ mod tests {
         let (q, k, v) = (check::random(&shape, 1), check::random(&shape, 2), check::random(&shape, 3));
         let g = check::random(&shape, 4);
         let a = probabilities(&q, &k, None)?;
-        let (ga, gv) = context_vjp(&a, &v, &g, MatmulRule::Gradient)?;
-        let rules = (SoftmaxRule::Gradient, MatmulRule::Gradient);
-        let (gq, gk) = probabilities_vjp(&q, &k, &a, &ga, rules)?;
+        let (ga, gv) = context_reverse((&a, &v, &context(&a, &v)?), &g, &Rules::GRADIENT)?;
+        let queries = probabilities_reverse((&q, &k, &a), &ga, &Rules::GRADIENT)?;
+        let (gq, gk) = queries.expect("the gradient reaches queries and keys");
         check::finite_differences(&a, &g, |a| context(a, &v), &ga);
         check::finite_differences(&v, &g, |v| context(&a, v), &gv);
         check::finite_differences(&q, &g, |q| context(&probabilities(q, &k, None)?, &v), &gq);
@@ -107,6 +135,24 @@ mod tests {
         };
         check::autograd(&q, &g, |q| composed(q, &k), &gq);
         check::autograd(&k, &g, |k| composed(&q, k), &gk);
+        Ok(())
+    }
+
+    #[test]
+    fn halved_products_share_relevance() -> Result<()> {
+        let shape = [2, 2, 4, 3];
+        let (q, k, v) = (check::random(&shape, 1), check::random(&shape, 2), check::random(&shape, 3));
+        let a = probabilities(&q, &k, None)?;
+        let c = context(&a, &v)?;
+        let sum = |t: &Tensor| -> Result<f64> { Ok(t.sum_all()?.to_scalar::<f64>()?) };
+        for (rules, as_relevance) in [(Rules::ATTN_LRP, false), (Rules::TRANSFORMER_ATTRIBUTION, true)] {
+            let arriving = check::random(&shape, 4);
+            let of = |x: &Tensor, r: &Tensor| if as_relevance { sum(r) } else { sum(&(x * r)?) };
+            let (ra, rv) = context_reverse((&a, &v, &c), &arriving, &rules)?;
+            let want = of(&c, &arriving)? / 2.0;
+            assert!((of(&a, &ra)? - want).abs() < 1e-6 && (of(&v, &rv)? - want).abs() < 1e-6);
+        }
+        assert!(probabilities_reverse((&q, &k, &a), &a, &Rules::LIBRA)?.is_none());
         Ok(())
     }
 

@@ -8,7 +8,9 @@ pub mod attention;
 pub mod kernels;
 pub mod linear;
 pub mod norm;
+pub mod relevance;
 pub mod resample;
+pub mod residual;
 pub mod rules;
 
 #[cfg(test)]

@@ -27,13 +27,19 @@ impl LayerNorm {
     }
 
     /// Reverse pass at the input `x`: `[..., D]` -> `[..., D]`
-    pub fn vjp(&self, x: &Tensor, grad: &Tensor, rule: NormRule) -> Result<Tensor> {
-        let NormRule::Gradient = rule;
+    pub fn reverse(&self, x: &Tensor, grad: &Tensor, rule: NormRule) -> Result<Tensor> {
+        if rule == NormRule::Identity {
+            return Ok(grad.clone());
+        }
         let (centred, deviation) = self.statistics(x)?;
-        let normal = centred.broadcast_div(&deviation)?;
         let g = grad.broadcast_mul(&self.weight)?;
-        let along = normal.broadcast_mul(&(&g * &normal)?.mean_keepdim(D::Minus1)?)?;
-        let g = (g.broadcast_sub(&g.mean_keepdim(D::Minus1)?)? - along)?;
+        let straight = g.broadcast_sub(&g.mean_keepdim(D::Minus1)?)?;
+        let g = if rule == NormRule::Gradient {
+            let normal = centred.broadcast_div(&deviation)?;
+            (straight - normal.broadcast_mul(&(g * &normal)?.mean_keepdim(D::Minus1)?)?)?
+        } else {
+            straight
+        };
         Ok(g.broadcast_div(&deviation)?)
     }
 
@@ -57,9 +63,18 @@ mod tests {
     #[test]
     fn vjp_equals_finite_differences_and_autograd() -> Result<()> {
         let (n, x, g) = (norm(1e-5), check::random(&[2, 3, 6], 3), check::random(&[2, 3, 6], 4));
-        let vjp = n.vjp(&x, &g, NormRule::Gradient)?;
+        let vjp = n.reverse(&x, &g, NormRule::Gradient)?;
         check::finite_differences(&x, &g, |x| n.forward(x), &vjp);
         check::autograd(&x, &g, |x| n.forward(x), &vjp);
+        Ok(())
+    }
+
+    #[test]
+    fn a_constant_deviation_conserves_relevance_but_for_the_shift() -> Result<()> {
+        let (n, x, g) = (norm(1e-5), check::random(&[2, 3, 6], 3), check::random(&[2, 3, 6], 4));
+        let got = (&x * n.reverse(&x, &g, NormRule::Constant)?)?.sum(D::Minus1)?;
+        let want = (n.forward(&x)?.broadcast_sub(&n.bias)? * g)?.sum(D::Minus1)?;
+        check::close(&got, &want, 1e-12);
         Ok(())
     }
 

@@ -50,7 +50,8 @@ pub fn heatmap(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     png(DynamicImage::ImageRgba8(canvas))
 }
 
-/// Calls `put` with the colour of every picture pixel that lies inside the patch grid.
+/// Calls `put` with the colour of every picture pixel that lies inside the patch grid, or inside the pixel map where the
+/// method gave one.
 fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 3])) -> Result<()> {
     let (Layout::Image(layout), Some(picture)) = (&e.layout, scene.picture) else {
         return Err(Error::Usage("heatmaps are drawn for images; use ansi, npy or json for texts".into()));
@@ -60,13 +61,19 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     }
     // The grid covers whole patches only: of an input of 225 pixels with patches of 16 the first 224.
     let covered = |grid: usize, patch: usize, input: usize| (grid * patch) as f64 / input.max(1) as f64;
-    let height = scene.view.height * covered(layout.grid.0, layout.patch.0, scene.input.0);
-    let width = scene.view.width * covered(layout.grid.1, layout.patch.1, scene.input.1);
+    let (values, grid, part) = match &e.pixels {
+        Some(pixels) => (&pixels.values[..], pixels.size, (1.0, 1.0)),
+        None => {
+            let down = covered(layout.grid.0, layout.patch.0, scene.input.0);
+            (e.content(), layout.grid, (down, covered(layout.grid.1, layout.patch.1, scene.input.1)))
+        }
+    };
+    let (height, width) = (scene.view.height * part.0, scene.view.width * part.1);
     let (left, top) = (scene.view.x.round() as i64, scene.view.y.round() as i64);
     let (right, bottom) = ((scene.view.x + width).round() as i64, (scene.view.y + height).round() as i64);
     let (w, h) = ((right - left).max(1) as u32, (bottom - top).max(1) as u32);
 
-    let heat = enlarged(e.content(), layout.grid, (h, w), scene.style.upsample)?;
+    let heat = enlarged(values, grid, (h, w), scene.style.upsample)?;
     let range = scene.shared.unwrap_or_else(|| scene.style.scale.range(e));
     let colours = scene.style.colormap_for(e).table();
     for y in top.max(0)..bottom.min(i64::from(picture.height())) {

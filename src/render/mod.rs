@@ -65,6 +65,14 @@ pub const RENDERERS: &[Renderer] = &[
         render: npy::render,
     },
     Renderer {
+        name: "npy-pixels",
+        about: "raw relevance at pixel resolution, f32 [H,W], of methods that have it (npy writes it too)",
+        extension: "pixels.npy",
+        images: true,
+        texts: false,
+        render: npy::pixels,
+    },
+    Renderer {
         name: "ansi",
         about: "coloured tokens for the terminal; plain where colour is off",
         extension: "ansi",
@@ -134,8 +142,14 @@ impl Style {
 /// [`Error::Usage`] naming the nearest one.
 pub fn find(name: &str) -> Result<&'static Renderer> {
     let names = RENDERERS.iter().map(|r| r.name).chain(["json"]);
-    let error =
-        || crate::error::unknown("format", name, names.clone(), "formats are overlay, heatmap, npy, json, ansi");
+    let error = || {
+        crate::error::unknown(
+            "format",
+            name,
+            names.clone(),
+            "formats are overlay, heatmap, npy, npy-pixels, json, ansi",
+        )
+    };
     RENDERERS.iter().find(|r| r.name == name).ok_or_else(error)
 }
 

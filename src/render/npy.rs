@@ -13,11 +13,22 @@ pub fn render(_: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
         Layout::Image(image) => vec![image.grid.0 as u64, image.grid.1 as u64],
         Layout::Text(_) => vec![tokens],
     };
+    array(e.content(), &shape)
+}
+
+/// f32 `[H,W]` at the model's input resolution, for methods that attribute to pixels.
+pub fn pixels(_: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    let map = e.pixels.as_ref();
+    let map = map.ok_or_else(|| Error::Usage(format!("method `{}` has no map at pixel resolution", e.method)))?;
+    array(&map.values, &[map.size.0 as u64, map.size.1 as u64])
+}
+
+fn array(values: &[f32], shape: &[u64]) -> Result<Vec<u8>> {
     let failed = |e: std::io::Error| Error::Input(format!("npy: {e}"));
     let mut bytes = Vec::new();
-    let options = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes);
+    let options = npyz::WriteOptions::new().default_dtype().shape(shape).writer(&mut bytes);
     let mut writer = options.begin_nd().map_err(failed)?;
-    writer.extend(e.content().iter().copied()).map_err(failed)?;
+    writer.extend(values.iter().copied()).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(bytes)
 }

@@ -51,26 +51,29 @@ impl Scale {
 
     /// The range of one explanation. Signed relevance is scaled symmetrically, so that 0 is the colour map's middle.
     pub fn range(self, e: &Explanation) -> Range {
+        let shown = e.shown();
+        let least_and_most = || {
+            let fold = |(low, high): (f32, f32), v: &f32| (low.min(*v), high.max(*v));
+            shown.iter().fold((f32::INFINITY, f32::NEG_INFINITY), fold)
+        };
         let (low, high) = match self {
+            _ if shown.is_empty() => (0.0, 0.0),
             Scale::None => (0.0, 1.0),
-            Scale::Percentile(p) => percentiles(e, p),
-            Scale::Max => (0.0, e.range().1),
-            Scale::MinMax | Scale::Shared => e.range(),
+            Scale::Percentile(p) => percentiles(&shown, p),
+            Scale::Max if !e.signed => (0.0, least_and_most().1),
+            Scale::Max | Scale::MinMax | Scale::Shared => least_and_most(),
         };
         if !e.signed {
             return Range { low, high };
         }
-        let reach = match self {
-            Scale::Max | Scale::MinMax | Scale::Shared => e.range().0.abs().max(e.range().1.abs()),
-            _ => low.abs().max(high.abs()),
-        };
+        let reach = low.abs().max(high.abs());
         Range { low: -reach, high: reach }
     }
 }
 
-/// The values below which `100 - p` and `p` percent of the content tokens lie (linear interpolation, as numpy's).
-fn percentiles(e: &Explanation, p: f32) -> (f32, f32) {
-    let mut values: Vec<f32> = e.of_content().collect();
+/// The values below which `100 - p` and `p` percent of the shown values lie (linear interpolation, as numpy's).
+fn percentiles(shown: &[f32], p: f32) -> (f32, f32) {
+    let mut values = shown.to_vec();
     values.sort_by(f32::total_cmp);
     let at = |percent: f32| -> f32 {
         let place = percent / 100.0 * (values.len().saturating_sub(1)) as f32;
@@ -137,6 +140,8 @@ mod tests {
         Explanation {
             method: "test",
             params: Default::default(),
+            pixels: None,
+            checks: Default::default(),
             output: Output { class: 0, against: None },
             relevance: [&[99.0], relevance].concat(),
             layout: Layout::Image(layout),

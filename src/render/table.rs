@@ -125,6 +125,8 @@ mod tests {
         let explanation = Explanation {
             method: "test",
             params: Default::default(),
+            pixels: None,
+            checks: Default::default(),
             output: Output { class: 0, against: None },
             relevance: vec![0.0, 1.0],
             layout: Layout::Text(layout),

@@ -97,6 +97,8 @@ mod tests {
         Explanation {
             method: "test",
             params: Default::default(),
+            pixels: None,
+            checks: Default::default(),
             output: Output { class: 0, against: None },
             relevance: vec![5.0, 0.0, 1.0],
             layout: Layout::Text(TextLayout { tokens, texts: vec!["So good!".into()] }),

@@ -1,7 +1,7 @@
 //! What every method promises, over every entry of the registry and every family.
 
 use crate::support::*;
-use candle_core::{DType, IndexOp};
+use candle_core::DType;
 use vitx::encoder::Inputs;
 use vitx::explanation::Layout;
 use vitx::method::{self, Batch, METHODS};
@@ -22,19 +22,34 @@ fn rows(inputs: &Inputs, layouts: &[Layout], order: &[u32]) -> (Inputs, Vec<Layo
     let inputs = match inputs {
         Inputs::Pixels(p) => Inputs::Pixels(pick(p)),
         Inputs::Tokens { ids, types, mask } => Inputs::Tokens { ids: pick(ids), types: pick(types), mask: pick(mask) },
+        Inputs::Words { .. } => panic!("fixtures are pixels or token ids"),
     };
     (inputs, order.iter().map(|&i| layouts[i as usize].clone()).collect())
 }
 
 /// One row without its padding.
 fn alone(inputs: &Inputs, layouts: &[Layout], row: usize) -> (Inputs, Vec<Layout>) {
-    let n = layouts[row].len();
-    let cut = |t: &candle_core::Tensor| t.i((row..row + 1, 0..n)).unwrap().contiguous().unwrap();
-    let inputs = match inputs {
-        Inputs::Pixels(p) => Inputs::Pixels(p.narrow(0, row, 1).unwrap()),
-        Inputs::Tokens { ids, types, mask } => Inputs::Tokens { ids: cut(ids), types: cut(types), mask: cut(mask) },
-    };
+    let inputs = inputs.example(row, layouts[row].len()).unwrap();
     (inputs, vec![layouts[row].clone()])
+}
+
+/// The `--method` string that stands for a method here: few samples, and no clamp that could leave an empty map.
+fn quick(name: &str) -> String {
+    match name {
+        "rise" => "rise:n=24".into(),
+        "smoothgrad" | "smoothgrad-squared" | "vargrad" => format!("{name}:n=4"),
+        "integrated-gradients" => "integrated-gradients:steps=8".into(),
+        "gradcam" | "gradcam-plusplus" | "hirescam" | "xgradcam" | "layercam" | "scorecam" => {
+            format!("{name}:clamp=false")
+        }
+        _ => name.into(),
+    }
+}
+
+/// Methods defined for a model.
+fn defined(model: &Model) -> impl Iterator<Item = &'static method::Entry> {
+    let facts = facts(model);
+    METHODS.iter().filter(move |e| method::parse(&quick(e.name)).unwrap().method.check(&facts).is_ok())
 }
 
 #[test]
@@ -43,31 +58,31 @@ fn methods_keep_their_contract_on_every_family() {
         let case = Case::open(name);
         let model = case.model(DType::F32);
         let (inputs, layouts) = case.batch(&model);
-        for entry in METHODS.iter().filter(|e| e.name != "globenc" || case.is_text()) {
-            let what = format!("{name} {}", entry.name);
-            let base = explain(&model, &inputs, &layouts, entry.name, &[0, 0]);
+        for entry in defined(&model) {
+            let (what, spec) = (format!("{name} {}", entry.name), quick(entry.name));
+            let base = explain(&model, &inputs, &layouts, &spec, &[0, 0]);
             for (map, layout) in base.iter().zip(&layouts) {
                 assert_eq!(map.len(), layout.len(), "{what}: one value a token, none for padding");
                 assert!(map.iter().all(|v| v.is_finite()), "{what}: finite");
             }
-            assert_eq!(base, explain(&model, &inputs, &layouts, entry.name, &[0, 0]), "{what}: deterministic");
+            assert_eq!(base, explain(&model, &inputs, &layouts, &spec, &[0, 0]), "{what}: deterministic");
 
             let order = [1, 0, 0, 1, 1, 0, 1, 0];
             let (eight, eight_layouts) = rows(&inputs, &layouts, &order);
-            let many = explain(&model, &eight, &eight_layouts, entry.name, &[0; 8]);
+            let many = explain(&model, &eight, &eight_layouts, &spec, &[0; 8]);
             for (map, &row) in many.iter().zip(&order) {
                 assert_eq!(map, &base[row as usize], "{what}: the same numbers in a batch of 8");
             }
             for (row, padded) in base.iter().enumerate() {
                 let (one, layout) = alone(&inputs, &layouts, row);
-                let single = explain(&model, &one, &layout, entry.name, &[0]);
+                let single = explain(&model, &one, &layout, &spec, &[0]);
                 let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
                 // Padding changes the shapes of sums, so the last bits may differ; images have none.
                 let tolerance = if case.is_text() { 2e-5 } else { 0.0 };
                 assert_close(&format!("{what}: alone"), &wide(&single[0]), &wide(padded), tolerance * 0.1, tolerance);
             }
 
-            let other = explain(&model, &inputs, &layouts, entry.name, &[1, 1]);
+            let other = explain(&model, &inputs, &layouts, &spec, &[1, 1]);
             assert_eq!(base != other, entry.class_specific, "{what}: class_specific");
         }
     }
@@ -102,7 +117,7 @@ fn a_contrast_is_the_difference_of_two_seeds() {
 
 #[cfg(feature = "demo")]
 #[test]
-fn one_forward_and_one_reverse_pass_serve_every_method_on_the_demo_picture() {
+fn one_forward_and_one_reverse_pass_serve_every_method_that_needs_no_other() {
     use vitx::model::{Access, Checkpoint, Processor};
     let checkpoint = Checkpoint::open("demo-vit", &Access::default()).unwrap();
     let model = checkpoint.load(DType::F32, &candle_core::Device::Cpu).unwrap();
@@ -111,10 +126,22 @@ fn one_forward_and_one_reverse_pass_serve_every_method_on_the_demo_picture() {
     let (inputs, layouts) = model.image_inputs(&[processor.apply(&picture).unwrap()]).unwrap();
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
     let pass = batch.pass(vec![Output { class: 5, against: None }]).unwrap();
-    for configured in method::parse_list(&["all"]).unwrap().iter().filter(|c| c.entry.name != "globenc") {
+    let own_passes = ["perturbation", "class activation maps"];
+    let own = |e: &method::Entry| {
+        own_passes.contains(&e.group) && e.name != "gradcam"
+            || ["smoothgrad", "smoothgrad-squared", "vargrad", "integrated-gradients"].contains(&e.name)
+            || ["beyond-intuition", "iia2"].contains(&e.name)
+    };
+    let mut rules = Vec::new();
+    for entry in defined(&model).filter(|e| !own(e)) {
+        let configured = method::parse(entry.name).unwrap();
         configured.explain(&pass.run(0)).unwrap();
+        rules.extend(configured.method.rules().iter().map(|r| r.name));
     }
-    assert_eq!(model.encoder.passes.counts(), (1, 1));
+    rules.sort_unstable();
+    rules.dedup();
+    assert_eq!(rules, ["attn-lrp", "cp-lrp", "gradient", "reslrp", "transformer-attribution"]);
+    assert_eq!(model.encoder.passes.counts(), (1, rules.len()), "one reverse pass a rule set");
 }
 
 #[test]
@@ -139,7 +166,12 @@ fn any_output_token_can_be_explained() {
         let outputs = vec![Output { class: 0, against: None }; 2];
         let pass = batch.pass(outputs.clone()).unwrap();
         let other = batch.pass(outputs.clone()).unwrap().with_rows(vec![Some(3), None]).unwrap();
-        for entry in METHODS.iter().filter(|e| e.name != "globenc" || case.is_text()) {
+        for entry in defined(&model) {
+            if method::parse(entry.name).unwrap().method.rows().is_none() {
+                let refused = method::parse(entry.name).unwrap().explain(&other.run(0)).unwrap_err().to_string();
+                assert!(refused.contains("--row"), "{refused}");
+                continue;
+            }
             let relevance = |spec: &str, pass: &method::Pass<'_>| {
                 method::parse(spec).unwrap().explain(&pass.run(0)).unwrap().relevance
             };

@@ -21,9 +21,17 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 /// `grad * d/dx x Phi(x)`, same shape.
 pub fn gelu_vjp(x: &Tensor, grad: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() && x.dtype() == DType::F32 {
-        return Ok(x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &Reverse)?);
+        return Ok(x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &Reverse(|x| cdf(x) + x * density(x)))?);
     }
     Ok((Activation::Gelu.derivative(x)? * grad)?)
+}
+
+/// `grad * Phi(x)`: GELU's gate as a constant, same shape.
+pub fn gelu_gate(x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() && x.dtype() == DType::F32 {
+        return Ok(x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &Reverse(cdf))?);
+    }
+    Ok((Activation::Gelu.gate(x)? * grad)?)
 }
 
 /// Rational approximation of erf for f32, from Eigen (`generic_fast_erf`): within 2e-7 of erf everywhere.
@@ -71,9 +79,10 @@ impl CustomOp1 for Forward {
     }
 }
 
-struct Reverse;
+/// Multiplies by a function of the input; generic, so that each sweep has its function inlined.
+struct Reverse<F>(F);
 
-impl CustomOp2 for Reverse {
+impl<F: Fn(f32) -> f32 + Sync> CustomOp2 for Reverse<F> {
     fn name(&self) -> &'static str {
         "gelu-vjp"
     }
@@ -89,7 +98,7 @@ impl CustomOp2 for Reverse {
         let mut y = vec![0f32; x.len()];
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK)).for_each(|((y, x), grad)| {
             for ((y, &x), &grad) in y.iter_mut().zip(x).zip(grad) {
-                *y = grad * (cdf(x) + x * density(x));
+                *y = grad * (self.0)(x);
             }
         });
         Ok((CpuStorage::F32(y), l1.shape().clone()))
@@ -115,8 +124,9 @@ mod tests {
         let g64 = check::random(&[3, 5001], 2);
         let (x, g) = (x64.to_dtype(DType::F32)?, g64.to_dtype(DType::F32)?);
         check::close(&gelu(&x)?.to_dtype(DType::F64)?, &x64.gelu_erf()?, 2e-6);
-        let want = (Activation::Gelu.derivative(&x64)? * g64)?;
+        let want = (Activation::Gelu.derivative(&x64)? * &g64)?;
         check::close(&gelu_vjp(&x, &g)?.to_dtype(DType::F64)?, &want, 2e-6);
+        check::close(&gelu_gate(&x, &g)?.to_dtype(DType::F64)?, &gelu_gate(&x64, &g64)?, 2e-6);
         Ok(())
     }
 }

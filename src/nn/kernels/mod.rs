@@ -2,4 +2,4 @@
 
 mod gelu;
 
-pub use gelu::{gelu, gelu_vjp};
+pub use gelu::{gelu, gelu_gate, gelu_vjp};

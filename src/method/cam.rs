@@ -1,0 +1,309 @@
+//! Class activation maps on a layer's tokens: channels weighted by gradients there.
+//!
+//! With A `[N,D]` the tokens at one point of the network without prefix tokens, G the gradient there, `S_d = sum_j A_jd`:
+//!
+//! | method | relevance of token j |
+//! | --- | --- |
+//! | `gradcam` (Selvaraju et al., ICCV 2017) | `sum_d w_d A_jd`, `w_d = mean_j G_jd` |
+//! | `gradcam-plusplus` (Chattopadhay et al., WACV 2018) | the same, `w_d = sum_j alpha_jd max(G_jd, 0)`, `alpha = G^2/(2 G^2 + S_d G^3 + 1e-6)`, 0 where G = 0 |
+//! | `hirescam` (Draelos & Carin 2020) | `sum_d G_jd A_jd` |
+//! | `xgradcam` (Fu et al., BMVC 2020) | the same as `gradcam`, `w_d = sum_j G_jd A_jd / (S_d + 1e-7)` |
+//! | `layercam` (Jiang et al., TIP 2021) | `sum_d max(G_jd, 0) A_jd` |
+//! | `eigencam` (Muhammad & Yeasin, IJCNN 2020) | projection of A, columns centred, on its first right singular vector |
+//!
+//! and `max(., 0)` at the end (`clamp=false` keeps the sign). Prefix tokens get 0; of texts all tokens take part. The
+//! point: `layer` (default last) and `where`: `norm1`, the output of the first layer norm (default, models with the norm
+//! in front), `hidden`, the state entering the layer (default for texts), `output`, the state leaving it. The last
+//! output is refused, since its patch gradients are 0 in a model that reads the class token only.
+//!
+//! Grad-CAM++ uses the closed form of the reference package; its denominator may be negative. X-Grad-CAM divides by sums
+//! that pass through 0 behind a layer norm; both are ill-conditioned. Eigen-CAM's sign is fixed by making the entry of
+//! largest magnitude positive; it is not class-specific. `hirescam:libra=true` reads the state entering the last layer
+//! under LibraGrad's reverse pass and keeps the sign (Mehri et al., CVPR 2025).
+
+use super::combine::{numbers, values, Layer};
+use super::{Entry, Facts, Method, Params, Relevance, Run};
+use crate::error::{Error, Result};
+use crate::explanation::Layout;
+use crate::nn::Rules;
+use candle_core::{DType, Device, Tensor, D};
+
+macro_rules! entry {
+    ($name:literal, $kind:expr, $title:literal, $paper:literal, $class:literal) => {
+        Entry {
+            name: $name,
+            aliases: &[],
+            title: $title,
+            paper: $paper,
+            group: "class activation maps",
+            class_specific: $class,
+            build: |params| build($kind, params),
+        }
+    };
+}
+
+pub(super) const GRADCAM: Entry =
+    entry!("gradcam", Kind::GradCam, "channels weighted by their mean gradient", "Selvaraju et al., ICCV 2017", true);
+pub(super) const GRADCAM_PLUSPLUS: Entry = entry!(
+    "gradcam-plusplus",
+    Kind::PlusPlus,
+    "channels weighted by their positive gradients of higher order",
+    "Chattopadhay et al., WACV 2018",
+    true
+);
+pub(super) const HIRESCAM: Entry =
+    entry!("hirescam", Kind::HiRes, "gradient times activation, token by token", "Draelos & Carin 2020", true);
+pub(super) const XGRADCAM: Entry = entry!(
+    "xgradcam",
+    Kind::XGrad,
+    "channels weighted by gradient shares of their activation",
+    "Fu et al., BMVC 2020",
+    true
+);
+pub(super) const LAYERCAM: Entry = entry!(
+    "layercam",
+    Kind::Layer,
+    "positive gradient times activation, token by token",
+    "Jiang et al., TIP 2021",
+    true
+);
+pub(super) const EIGENCAM: Entry = entry!(
+    "eigencam",
+    Kind::Eigen,
+    "first principal component of a layer's tokens",
+    "Muhammad & Yeasin, IJCNN 2020",
+    false
+);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    GradCam,
+    PlusPlus,
+    HiRes,
+    XGrad,
+    Layer,
+    Eigen,
+}
+
+/// A point of the network whose tokens are read: the parameters `layer` and `where`.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    layer: Layer,
+    place: &'static str,
+}
+
+impl Point {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// For values that do not fit.
+    pub fn read(params: &mut Params) -> Result<Self> {
+        let layer = params.layer("layer", "last", "the layer whose tokens are read: its number from 0, or last")?;
+        let about = "auto (norm1, texts: hidden), norm1: behind the first layer norm, hidden: entering the layer, output: leaving it";
+        Ok(Point { layer, place: params.choice("where", &["auto", "norm1", "hidden", "output"], about)? })
+    }
+
+    /// The state entering the last layer.
+    const LAST_INPUT: Point = Point { layer: Layer::Last, place: "hidden" };
+
+    /// Whether tokens behind the first layer norm are read.
+    fn behind_norm(self, text: bool) -> bool {
+        self.place == "norm1" || (self.place == "auto" && !text)
+    }
+
+    /// Refuses points that do not exist or say nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason.
+    pub fn check(self, model: &Facts) -> Result<()> {
+        self.layer.check("layer", model)?;
+        if self.place == "norm1" && model.post_norm {
+            let why = "where=norm1: this model's layer norms stand behind its sub-layers; use where=hidden";
+            return Err(Error::Refused(why.into()));
+        }
+        if self.place == "output" && self.layer.index(model.layers) + 1 == model.layers && !model.patch_mean {
+            let why = "the last layer's output has no gradient at the patches: the classifier reads the class token alone, and nothing behind that layer mixes tokens; use where=norm1 or an earlier layer";
+            return Err(Error::Refused(why.into()));
+        }
+        Ok(())
+    }
+
+    /// Tokens and what a reverse pass carries to them, `[T,D]` each.
+    ///
+    /// # Errors
+    /// Whatever the passes report.
+    pub fn tokens(self, run: &Run<'_>, rules: &Rules) -> Result<(Tensor, Tensor)> {
+        let reversed = run.reverse(rules)?;
+        let layer = self.layer.index(run.layers());
+        if self.behind_norm(run.is_text()) {
+            let gradient = run.state(&reversed.grads.layers[layer].read)?;
+            return Ok((self.activation(run)?, gradient));
+        }
+        run.state_and(&reversed.grads, layer + usize::from(self.place == "output"))
+    }
+
+    /// The tokens alone, `[T,D]`: no reverse pass.
+    ///
+    /// # Errors
+    /// Whatever the forward pass reports.
+    pub fn activation(self, run: &Run<'_>) -> Result<Tensor> {
+        let layer = self.layer.index(run.layers());
+        let record = &run.trace()?.layers[layer];
+        match self.place {
+            "output" => run.output_state(layer),
+            _ if self.behind_norm(run.is_text()) => run.state(&run.block(layer).read(&record.input)?),
+            _ => run.input(layer),
+        }
+    }
+}
+
+/// Tokens in front of those that take part: an image's prefix; all tokens of a text take part.
+pub fn prefix(layout: &Layout) -> usize {
+    match layout {
+        Layout::Image(image) => image.prefix.len(),
+        Layout::Text(_) => 0,
+    }
+}
+
+struct Cam {
+    kind: Kind,
+    point: Point,
+    clamp: bool,
+    rules: Rules,
+}
+
+fn build(kind: Kind, params: &mut Params) -> Result<Box<dyn Method>> {
+    let rules = if kind == Kind::HiRes { params.libra()? } else { Rules::GRADIENT };
+    let libra = rules == Rules::LIBRA;
+    let mut point = Point::read(params)?;
+    if libra && point.place == "auto" {
+        point = Point { layer: point.layer, ..Point::LAST_INPUT };
+    }
+    let about = "cut negative values off (auto: yes, with libra no)";
+    let clamp = match params.choice("clamp", &["auto", "true", "false"], about)? {
+        "auto" => !libra,
+        choice => choice == "true",
+    };
+    Ok(Box::new(Cam { kind, point, clamp, rules }))
+}
+
+impl Cam {
+    /// Relevance `[N]` before the clamp, from tokens and gradients `[N,D]`.
+    fn relevance(&self, a: &Tensor, g: &Tensor) -> Result<Tensor> {
+        let dtype = a.dtype();
+        let weighted = |w: Tensor| -> Result<Tensor> { Ok(a.broadcast_mul(&w)?.sum(D::Minus1)?) }; // w [1,D]
+        match self.kind {
+            Kind::GradCam => weighted(g.mean_keepdim(0)?),
+            Kind::HiRes => Ok((g * a)?.sum(D::Minus1)?),
+            Kind::Layer => Ok((g.relu()? * a)?.sum(D::Minus1)?),
+            Kind::XGrad => weighted((g * a)?.sum_keepdim(0)?.div(&(a.sum_keepdim(0)? + 1e-7)?)?),
+            Kind::PlusPlus => {
+                let square = g.sqr()?;
+                let cube = (&square * g)?.broadcast_mul(&a.sum_keepdim(0)?)?;
+                let alpha = (&square / (((&square * 2.0)? + cube)? + 1e-6)?)?;
+                let alpha = (alpha * g.ne(0.0)?.to_dtype(dtype)?)?;
+                weighted((alpha * g.relu()?)?.sum_keepdim(0)?)
+            }
+            Kind::Eigen => first_component(a),
+        }
+    }
+}
+
+/// Tokens `[N,D]`, columns centred, projected on their first right singular vector, `[N]`.
+///
+/// The projection is the first eigenvector u of `K = X X^T`, times its singular value. K is squared again and again, its
+/// size kept at 1, until it is u u^T: the largest eigenvalue outgrows the others twice as fast each time.
+fn first_component(a: &Tensor) -> Result<Tensor> {
+    let x = a.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    let x = x.broadcast_sub(&x.mean_keepdim(0)?)?;
+    let trace = |k: &Tensor| -> Result<f64> {
+        let n = k.dim(0)?;
+        Ok(k.flatten_all()?.to_vec1::<f64>()?.iter().step_by(n + 1).sum())
+    };
+    let gram = x.matmul(&x.t()?.contiguous()?)?; // [N,N]
+    let mut k = gram.clone();
+    for _ in 0..64 {
+        let size = trace(&k)?;
+        if size <= 0.0 {
+            return Ok(a.zeros_like()?.sum(D::Minus1)?); // all tokens are equal
+        }
+        let next = (&k / size)?;
+        k = next.matmul(&next)?;
+        if (trace(&k)? - 1.0).abs() < 1e-14 {
+            break; // rank 1: the trace of u u^T
+        }
+    }
+    let diagonal: Vec<f64> = k.flatten_all()?.to_vec1::<f64>()?.into_iter().step_by(k.dim(0)? + 1).collect();
+    let column = (0..diagonal.len()).max_by(|&i, &j| diagonal[i].total_cmp(&diagonal[j])).unwrap_or(0);
+    let u = k.get(column)?; // proportional to u, its entry of largest magnitude positive
+    let u = (&u / u.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())?;
+    let value = u.unsqueeze(0)?.matmul(&gram)?.squeeze(0)?.mul(&u)?.sum_all()?.to_scalar::<f64>()?;
+    Ok((u * value.max(0.0).sqrt())?.to_dtype(a.dtype())?.to_device(a.device())?)
+}
+
+impl Method for Cam {
+    fn check(&self, model: &Facts) -> Result<()> {
+        let hidden = self.point.place == "hidden" || self.point.place == "output";
+        if self.kind == Kind::HiRes && hidden && !model.post_norm && self.rules == Rules::GRADIENT {
+            let why = "gradient times activation is 0 for what enters a layer norm alone: a norm does not change when its input grows; use where=norm1, or libra=true";
+            return Err(Error::Refused(why.into()));
+        }
+        self.point.check(model)
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let (a, g) = match self.kind {
+            Kind::Eigen => (self.point.activation(run)?, None),
+            _ => {
+                let (a, g) = self.point.tokens(run, &self.rules)?;
+                (a, Some(g))
+            }
+        };
+        // Under libra every token has its share, prefix tokens too.
+        let skip = if self.rules == Rules::LIBRA { 0 } else { prefix(run.layout()) };
+        let own = |t: &Tensor| t.narrow(0, skip, t.dim(0)? - skip);
+        let a = own(&a)?;
+        let g = g.map_or_else(|| Ok(a.clone()), |g| own(&g))?;
+        let relevance = numbers(&self.relevance(&a, &g)?)?;
+        let shown = relevance.into_iter().map(|r| if self.clamp { r.max(0.0) } else { r });
+        let all: Vec<f64> = std::iter::repeat_n(0.0, skip).chain(shown).collect();
+        values(&Tensor::new(all, &Device::Cpu)?)
+    }
+
+    fn signed(&self) -> bool {
+        !self.clamp
+    }
+
+    fn rules(&self) -> Vec<Rules> {
+        if self.kind == Kind::Eigen {
+            Vec::new()
+        } else {
+            vec![self.rules]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    #[test]
+    fn the_first_component_explains_most_variance() -> Result<()> {
+        let a = check::random(&[7, 4], 3);
+        let u = first_component(&a)?;
+        let x = a.broadcast_sub(&a.mean_keepdim(0)?)?;
+        // X X^T u = s^2 u with s = |u|, and no random direction has a longer image.
+        let gram = x.matmul(&x.t()?.contiguous()?)?;
+        let length = u.sqr()?.sum_all()?.to_scalar::<f64>()?;
+        check::close(&gram.matmul(&u.unsqueeze(1)?)?.squeeze(1)?, &(&u * length)?, 1e-9);
+        for seed in 0..20 {
+            let v = check::random(&[7, 1], 100 + seed);
+            let v = (&v / v.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())?;
+            assert!(v.t()?.matmul(&gram.matmul(&v)?)?.sum_all()?.to_scalar::<f64>()? <= length + 1e-12);
+        }
+        let largest = u.to_vec1::<f64>()?.into_iter().max_by(|a, b| a.abs().total_cmp(&b.abs()));
+        assert!(largest.is_some_and(|l| l > 0.0));
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! Transformer Attribution: relevance propagated to every attention map, weighted by its gradient, rolled out.
+//!
+//! Chefer, Gur & Wolf, CVPR 2021. The rules are [`Rules::TRANSFORMER_ATTRIBUTION`]; relevance starts as 1 at the explained
+//! logit. `lrp`: `C_l = mean_h (dy/dA_h * R_{A_h})^+`, row of `(C_{L-1} + I) ... (C_s + I)`; parameters `start_layer` (0;
+//! the authors' scripts use 1), `row_normalise` (rows of C + I divided by their sum; auto: texts only, as the authors' two
+//! code bases do), `row`, `matrix`. `partial-lrp`: row of `mean_h (R_{A_h})^+` of the last layer; `rules=baseline`: the
+//! simpler layers of the authors' LRP baseline, which do not conserve relevance. `full-lrp`: relevance of the pixels, by
+//! the z^B rule through the patch convolution, `[H,W]`, patches the sum; signed. Images only.
+//!
+//! Class-specific. The record's checks hold the relevance at the start and at the first layer's input, and the gap; under
+//! the authors' rules it is 0 up to rounding. For texts the class column is kept (the authors overwrite it).
+//!
+//! The technique of layer-wise relevance propagation is covered by a patent whose holders let it be used free of charge
+//! for research; commercial users should check.
+//!
+//! Errors: refused for gated feed-forwards (SwiGLU), whose product has no rule here; [`Error::Numeric`] naming the layer
+//! in which relevance blows up.
+
+use super::combine::{add_identity, chain, normalise, numbers, values, Layer, Normalise, Rows};
+use super::input_map::{of_pixels, PixelOptions, Pool};
+use super::{Entry, Facts, Method, Relevance, Run};
+use crate::error::{Error, Result};
+use crate::nn::Rules;
+use serde_json::{Map, Value};
+
+pub(super) const LRP: Entry = Entry {
+    name: "lrp",
+    aliases: &["transformer-attribution", "chefer-lrp"],
+    title: "relevance x gradient of every attention map, rolled out",
+    paper: "Chefer, Gur & Wolf, CVPR 2021",
+    group: "relevance propagation",
+    class_specific: true,
+    build: |params| {
+        let start = params.layer("start_layer", "0", "the first layer that takes part, or last")?;
+        let about = "divide rows of C + I by their sum (auto: texts only)";
+        let row_normalise = match params.choice("row_normalise", &["auto", "true", "false"], about)? {
+            "auto" => None,
+            choice => Some(choice == "true"),
+        };
+        Ok(Box::new(Lrp { start, row_normalise, rows: params.rows()? }))
+    },
+};
+
+pub(super) const PARTIAL_LRP: Entry = Entry {
+    name: "partial-lrp",
+    aliases: &[],
+    title: "relevance of the last attention map",
+    paper: "Voita et al., ACL 2019; Chefer, Gur & Wolf, CVPR 2021",
+    group: "relevance propagation",
+    class_specific: true,
+    build: |params| {
+        let about = "authors: those of `lrp`; baseline: the simpler ones of the authors' LRP baseline";
+        let rules = match params.choice("rules", &["authors", "baseline"], about)? {
+            "authors" => Rules::TRANSFORMER_ATTRIBUTION,
+            _ => Rules::LRP_BASELINE,
+        };
+        Ok(Box::new(PartialLrp { rules, rows: params.rows()? }))
+    },
+};
+
+pub(super) const FULL_LRP: Entry = Entry {
+    name: "full-lrp",
+    aliases: &[],
+    title: "relevance propagated to the pixels",
+    paper: "Chefer, Gur & Wolf, CVPR 2021",
+    group: "relevance propagation",
+    class_specific: true,
+    build: |params| Ok(Box::new(FullLrp { options: PixelOptions::read(params)? })),
+};
+
+fn check(model: &Facts) -> Result<()> {
+    if model.gated {
+        return Err(Error::Refused(
+            "its rules are not defined for a gated feed-forward (SwiGLU); use attn-lrp or reslrp".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The record's account: relevance at the start, at the first layer's input, and what got lost between.
+fn checks(run: &Run<'_>, rules: &Rules) -> Result<Map<String, Value>> {
+    let reversed = run.reverse(rules)?;
+    let (_, carried) = run.state_and(&reversed.grads, 0)?;
+    let start: f64 = numbers(&reversed.grads.head.logits.get(run.number())?)?.iter().sum();
+    let arrived: f64 = numbers(&carried)?.iter().sum();
+    let account = [("relevance_start", start), ("relevance_embedding", arrived), ("conservation_gap", start - arrived)];
+    let mut checks: Map<String, Value> = account.into_iter().map(|(k, v)| (k.to_string(), v.into())).collect();
+    checks.insert("conserves".into(), (*rules == Rules::TRANSFORMER_ATTRIBUTION).into());
+    Ok(checks)
+}
+
+struct Lrp {
+    start: Layer,
+    row_normalise: Option<bool>,
+    rows: Rows,
+}
+
+impl Method for Lrp {
+    fn check(&self, model: &Facts) -> Result<()> {
+        check(model)?;
+        self.start.check("start_layer", model)?;
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let layers = self.start.index(run.layers())..run.layers();
+        let normalised = self.row_normalise.unwrap_or(run.is_text());
+        let rows = chain(self.rows.pick(run)?, layers, |layer, pick| {
+            let gradient = run.attention_gradient(layer)?; // [H,T,T]
+            let relevance = run.attention_under(&Rules::TRANSFORMER_ATTRIBUTION, layer)?;
+            let c = add_identity(&(gradient * relevance)?.relu()?.mean(0)?)?;
+            pick.read(&if normalised { normalise(&c, Normalise::Rows)? } else { c })
+        })?;
+        Ok(Relevance { checks: checks(run, &Rules::TRANSFORMER_ATTRIBUTION)?, ..values(&rows)? })
+    }
+
+    fn rules(&self) -> Vec<Rules> {
+        vec![Rules::TRANSFORMER_ATTRIBUTION, Rules::GRADIENT]
+    }
+}
+
+struct PartialLrp {
+    rules: Rules,
+    rows: Rows,
+}
+
+impl Method for PartialLrp {
+    fn check(&self, model: &Facts) -> Result<()> {
+        check(model)?;
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let relevance = run.attention_under(&self.rules, run.layers() - 1)?; // [H,T,T]
+        let rows = self.rows.pick(run)?.read(&relevance.relu()?.mean(0)?)?;
+        Ok(Relevance { checks: checks(run, &self.rules)?, ..values(&rows)? })
+    }
+
+    fn rules(&self) -> Vec<Rules> {
+        vec![self.rules]
+    }
+}
+
+struct FullLrp {
+    options: PixelOptions,
+}
+
+impl Method for FullLrp {
+    fn check(&self, model: &Facts) -> Result<()> {
+        check(model)?;
+        model.images_only("it ends in the rule of the patch convolution; texts have `lrp` and `attn-lrp`")
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let pixels = run.input_under(&Rules::TRANSFORMER_ATTRIBUTION)?.sum(0)?; // [H,W]
+        let mut relevance = of_pixels(run, &pixels, Pool::Sum, self.options)?;
+        relevance.checks = checks(run, &Rules::TRANSFORMER_ATTRIBUTION)?;
+        Ok(relevance)
+    }
+
+    fn signed(&self) -> bool {
+        true
+    }
+
+    fn pixels(&self) -> bool {
+        self.options.pixels
+    }
+
+    fn rules(&self) -> Vec<Rules> {
+        vec![Rules::TRANSFORMER_ATTRIBUTION]
+    }
+}

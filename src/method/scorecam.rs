@@ -1,0 +1,87 @@
+//! Score-CAM: each channel of a layer's tokens becomes a mask, and weighs as much as the input shown through it scores.
+//!
+//! Wang et al., CVPR Workshops 2020. With A_d the channel's map: `M_d` = A_d enlarged to the image (corner samples
+//! coincide, as in the reference package) and brought to [0,1]; `s_d = y(x * M_d)`; `w = softmax_d(s)`; relevance
+//! `max(0, sum_d w_d A_d)`, prefix tokens 0, `[T]`; `clamp=false` keeps the sign. The paper subtracts the score of a
+//! baseline, which the softmax cancels. `layer`, `where` as in `gradcam`. D forward passes. Images only; class-specific.
+
+use super::cam::{prefix, Point};
+use super::combine::numbers;
+use super::masking::{enlarged, masked_scores, unit_range, Corners};
+use super::{Entry, Facts, Method, Params, Relevance, Run, Score};
+use crate::error::Result;
+use crate::explanation::Layout;
+use candle_core::Tensor;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "scorecam",
+    aliases: &[],
+    title: "channels weighted by the score of the input seen through them",
+    paper: "Wang et al., CVPR Workshops 2020",
+    group: "class activation maps",
+    class_specific: true,
+    build,
+};
+
+/// The method, with its channel weights open to those who want them.
+pub struct ScoreCam {
+    point: Point,
+    clamp: bool,
+}
+
+fn build(params: &mut Params) -> Result<Box<dyn Method>> {
+    Ok(Box::new(ScoreCam::read(params)?))
+}
+
+impl ScoreCam {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// For values that do not fit.
+    pub fn read(params: &mut Params) -> Result<Self> {
+        Ok(ScoreCam { point: Point::read(params)?, clamp: params.flag("clamp", true, "cut negative values off")? })
+    }
+
+    /// Channel maps `[D,rows,columns]`, and of each channel the logit of the image seen through it.
+    ///
+    /// # Errors
+    /// Whatever the passes report.
+    pub fn channels(&self, run: &Run<'_>) -> Result<(Tensor, Vec<f64>)> {
+        let subject = run.subject()?;
+        let maps = channel_maps(run, self.point)?;
+        let masks = unit_range(&enlarged(&maps, subject.size()?, Corners::Aligned)?, 1e-8)?;
+        let scores = masked_scores(&subject, Score::Logit, &masks)?;
+        Ok((maps, scores))
+    }
+}
+
+/// A layer's tokens as maps, `[D,rows,columns]`, prefix tokens dropped.
+pub(super) fn channel_maps(run: &Run<'_>, point: Point) -> Result<Tensor> {
+    let Layout::Image(layout) = run.layout() else {
+        return Err(crate::error::Error::Refused("a text has no maps".into()));
+    };
+    let (tokens, skip) = (point.activation(run)?, prefix(run.layout()));
+    let patches = tokens.narrow(0, skip, tokens.dim(0)? - skip)?;
+    let d = patches.dim(1)?;
+    Ok(patches.t()?.contiguous()?.reshape((d, layout.grid.0, layout.grid.1))?)
+}
+
+impl Method for ScoreCam {
+    fn check(&self, model: &Facts) -> Result<()> {
+        model.images_only("a text cannot be seen through a channel's map")?;
+        self.point.check(model)
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let (maps, scores) = self.channels(run)?;
+        let weights = super::probabilities(&scores, false);
+        let patches = numbers(&super::masking::weighted_sum(&weights, &maps)?)?;
+        let shown = patches.into_iter().map(|p| if self.clamp { p.max(0.0) } else { p } as f32);
+        let tokens: Vec<f32> = std::iter::repeat_n(0.0, prefix(run.layout())).chain(shown).collect();
+        Ok(tokens.into())
+    }
+
+    fn signed(&self) -> bool {
+        !self.clamp
+    }
+}
