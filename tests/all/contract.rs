@@ -78,7 +78,12 @@ fn methods_keep_their_contract_on_every_family() {
                 let single = explain(&model, &one, &layout, &spec, &[0]);
                 let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
                 // Padding changes the shapes of sums, so the last bits may differ; images have none.
-                let tolerance = if case.is_text() { 2e-5 } else { 0.0 };
+                let tolerance = match case.is_text() {
+                    false => 0.0,
+                    // It divides by sums that nearly vanish; Grad-CAM++ by differences.
+                    true if ["xgradcam", "gradcam-plusplus"].contains(&entry.name) => 2e-3,
+                    true => 2e-5,
+                };
                 assert_close(&format!("{what}: alone"), &wide(&single[0]), &wide(padded), tolerance * 0.1, tolerance);
             }
 

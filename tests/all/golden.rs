@@ -86,7 +86,7 @@ fn preprocessing_equals_the_reference() {
 }
 
 /// Methods whose arrays are rows of attention-like matrices; those of the others are in `golden_methods.rs`.
-const ATTENTION_METHODS: &[&str] = &[
+pub const ATTENTION_METHODS: &[&str] = &[
     "attention",
     "rollout",
     "flow",
