@@ -33,6 +33,7 @@ pub mod encoder;
 pub mod error;
 pub mod explanation;
 pub mod input;
+pub mod maximize;
 pub mod method;
 pub mod model;
 pub mod nn;

@@ -9,6 +9,8 @@ mod checkpoints;
 #[cfg(feature = "cli")]
 #[path = "all/cli.rs"]
 mod cli;
+#[path = "all/conservation.rs"]
+mod conservation;
 #[path = "all/contract.rs"]
 mod contract;
 #[path = "all/golden.rs"]
@@ -20,6 +22,8 @@ mod house;
 #[cfg(all(feature = "cli", feature = "hub"))]
 #[path = "all/hub.rs"]
 mod hub;
+#[path = "all/maximize.rs"]
+mod maximize;
 #[path = "all/oracle.rs"]
 mod oracle;
 #[path = "all/pictures.rs"]

@@ -98,7 +98,8 @@ pub struct ReportArgs {
     pub verbose: bool,
 }
 
-fn size(text: &str) -> Result<(usize, usize), String> {
+/// `HxW` or `N`.
+pub fn size(text: &str) -> Result<(usize, usize), String> {
     let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| (1..=8192).contains(n));
     let pair = match text.split_once(['x', 'X']) {
         Some((h, w)) => side(h).zip(side(w)),

@@ -8,6 +8,7 @@ mod explain;
 mod heads;
 mod inspect;
 mod job;
+mod maximize;
 mod methods;
 mod models;
 mod outputs;
@@ -47,6 +48,7 @@ enum Command {
     Predict(predict::Args),
     Compare(compare::Args),
     Heads(heads::Args),
+    Maximize(maximize::Args),
     Methods(methods::Args),
     Models(models::Args),
     Inspect(inspect::Args),
@@ -61,6 +63,7 @@ pub fn run() -> Result<ExitCode> {
         Command::Predict(args) => predict::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Heads(args) => heads::run(args),
+        Command::Maximize(args) => maximize::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Models(args) => models::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -2,7 +2,7 @@
 
 use super::args::FitArg;
 use super::sources::{Kind, Source};
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 use std::path::{Path, PathBuf};
 use vitx::encoder::Inputs;
 use vitx::explanation::Layout;
@@ -90,7 +90,7 @@ impl<'a> Preparer<'a> {
         if pixels.iter().any(|p| !p.is_finite()) {
             return Err(Error::Input("holds NaN or infinite pixel values".into()));
         }
-        let picture = denormalised(processor, &pixels, height, width);
+        let picture = processor.picture(&pixels, height, width);
         let view = View { x: 0.0, y: 0.0, width: width as f64, height: height as f64 };
         Ok(Ready::Picture(Box::new((picture, Prepared { pixels, size: (height, width), view }))))
     }
@@ -124,16 +124,6 @@ fn read_array(path: &Path) -> Result<(Vec<u64>, Vec<f32>)> {
         }
     };
     Ok((shape, values))
-}
-
-/// The 8-bit picture that these normalised pixel values came from.
-fn denormalised(processor: &ImageProcessor, pixels: &[f32], height: usize, width: usize) -> RgbImage {
-    let (mean, std) = processor.normalise.unwrap_or(([0.0; 3], [1.0; 3]));
-    RgbImage::from_fn(width as u32, height as u32, |x, y| {
-        let at = |c: usize| pixels[(c * height + y as usize) * width + x as usize];
-        let level = |c: usize| ((at(c) * std[c] + mean[c]) / processor.rescale).round().clamp(0.0, 255.0) as u8;
-        Rgb([level(0), level(1), level(2)])
-    })
 }
 
 /// Prepared inputs as one batch.

@@ -42,7 +42,7 @@ impl Reporter {
         let (bar, steps) = (ProgressBar::hidden(), ProgressBar::hidden());
         let visible = !args.quiet && std::io::stderr().is_terminal();
         if visible && inputs == 1 {
-            let style = ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {eta} left");
+            let style = ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {eta} left {msg}");
             steps.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             steps.set_draw_target(ProgressDrawTarget::stderr());
         }
@@ -65,6 +65,20 @@ impl Reporter {
             steps.set_position(done as u64);
             !interrupted()
         })
+    }
+
+    /// Step `done` of `total` of a single job, with a message that is only made where it is shown.
+    ///
+    /// # Errors
+    /// Whatever making the message reports.
+    pub fn step(&self, done: usize, total: usize, message: impl FnOnce() -> Result<String>) -> Result<()> {
+        self.steps.set_length(total as u64);
+        self.steps.set_position(done as u64);
+        // Telling costs a forward pass: a tenth of the steps is often enough.
+        if !self.steps.is_hidden() && done % 10 == 0 {
+            self.steps.set_message(message()?);
+        }
+        Ok(())
     }
 
     /// A JSON object, if `--json` is set.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::input::resize::{resize, Filter};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use serde_json::Value;
 use std::io::Cursor;
 
@@ -183,6 +183,27 @@ impl ImageProcessor {
     pub fn black(&self) -> [f32; 3] {
         let (mean, std) = self.normalise.unwrap_or(([0.0; 3], [1.0; 3]));
         std::array::from_fn(|c| -mean[c] / std[c])
+    }
+
+    /// A white pixel after normalisation, per channel.
+    pub fn white(&self) -> [f32; 3] {
+        let (mean, std) = self.normalise.unwrap_or(([0.0; 3], [1.0; 3]));
+        std::array::from_fn(|c| (255.0 * self.rescale - mean[c]) / std[c])
+    }
+
+    /// The 8-bit picture that these normalised values `[3,H,W]` came from, out-of-range values cut off.
+    pub fn picture(&self, pixels: &[f32], height: usize, width: usize) -> RgbImage {
+        let (mean, std) = self.normalise.unwrap_or(([0.0; 3], [1.0; 3]));
+        RgbImage::from_fn(width as u32, height as u32, |x, y| {
+            let at = |c: usize| pixels[(c * height + y as usize) * width + x as usize];
+            let level = |c: usize| ((at(c) * std[c] + mean[c]) / self.rescale).round().clamp(0.0, 255.0) as u8;
+            Rgb([level(0), level(1), level(2)])
+        })
+    }
+
+    /// Normalised values `[3,H,W]` of a picture that already has the input's size.
+    pub fn pixels(&self, picture: &RgbImage) -> Vec<f32> {
+        self.normalised(picture, (0, 0), (picture.height() as usize, picture.width() as usize))
     }
 
     /// The same preprocessing for another input size and, if asked, another fit.

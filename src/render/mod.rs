@@ -153,6 +153,23 @@ pub fn find(name: &str) -> Result<&'static Renderer> {
     RENDERERS.iter().find(|r| r.name == name).ok_or_else(error)
 }
 
+/// The bytes of a PNG with a text chunk (iTXt, so that any text may stand in it).
+///
+/// # Errors
+/// [`Error::Input`] when the encoder refuses.
+pub fn png_with_text(image: &RgbImage, keyword: &str, text: &str) -> Result<Vec<u8>> {
+    let failed = |e: png::EncodingError| Error::Input(format!("cannot be encoded as PNG: {e}"));
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.add_itxt_chunk(keyword.to_string(), text.to_string()).map_err(failed)?;
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(image.as_raw()).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}
+
 /// The bytes of a PNG.
 ///
 /// # Errors

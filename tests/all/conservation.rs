@@ -1,0 +1,259 @@
+//! Relevance is conserved, shown on random models of every family: whatever the weights, sizes and inputs.
+
+use crate::support::*;
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
+use rand::{rngs::StdRng, Rng, SeedableRng};
+use vitx::encoder::{
+    Block, Embedding, Encoder, FeedForward, Head, Inputs, Neutral, NormPlacement, Passes, PatchEmbedding, Pooling,
+    WordEmbedding,
+};
+use vitx::explanation::{ImageLayout, Layout, Prefix, TextLayout, TextToken};
+use vitx::method::{propagation, Batch, Pass};
+use vitx::nn::resample::Bicubic;
+use vitx::nn::{Activation, LayerNorm, Linear, Rules};
+use vitx::target::Output;
+
+/// What sets the families apart.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    family: &'static str,
+    activation: Activation,
+    layers: usize,
+    heads: usize,
+    each: usize,
+    feed_forward: usize,
+    gated: bool,
+    seed: u64,
+}
+
+const CLASSES: usize = 4;
+const FAMILIES: &[&str] = &["vit", "deit", "dinov2", "dinov2_with_registers", "bert", "roberta", "distilbert"];
+
+fn shape() -> impl Strategy<Value = Shape> {
+    use Activation::*;
+    let activation = prop::sample::select(vec![Gelu, GeluTanh, QuickGelu, Relu, Silu]);
+    let sizes = (1usize..4, 1usize..4, 2usize..5, 4usize..20);
+    (prop::sample::select(FAMILIES), activation, sizes, any::<bool>(), any::<u64>()).prop_map(
+        |(family, activation, (layers, heads, each, feed_forward), gated, seed)| Shape {
+            family,
+            activation,
+            layers,
+            heads,
+            each,
+            feed_forward,
+            gated: gated && family.starts_with("dinov2"),
+            seed,
+        },
+    )
+}
+
+struct Weights(StdRng);
+
+impl Weights {
+    fn tensor(&mut self, shape: &[usize], size: f64) -> Tensor {
+        let numbers: Vec<f64> = (0..shape.iter().product()).map(|_| self.0.random_range(-size..size)).collect();
+        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+    }
+
+    fn linear(&mut self, out: usize, input: usize) -> Linear {
+        let size = 2.0 / (input as f64).sqrt();
+        Linear { weight: self.tensor(&[out, input], size), bias: Some(self.tensor(&[out], 0.3)) }
+    }
+
+    fn norm(&mut self, d: usize) -> LayerNorm {
+        LayerNorm { weight: (self.tensor(&[d], 0.5) + 1.0).unwrap(), bias: self.tensor(&[d], 0.3), eps: 1e-6 }
+    }
+}
+
+fn encoder(s: Shape) -> Encoder {
+    let mut w = Weights(StdRng::seed_from_u64(s.seed));
+    let (d, f) = (s.heads * s.each, s.feed_forward);
+    let text = ["bert", "roberta", "distilbert"].contains(&s.family);
+    let dino = s.family.starts_with("dinov2");
+    let blocks = (0..s.layers).map(|_| Block {
+        heads: s.heads,
+        placement: if text { NormPlacement::Post } else { NormPlacement::Pre },
+        query: w.linear(d, d),
+        key: w.linear(d, d),
+        value: w.linear(d, d),
+        projection: w.linear(d, d),
+        norm1: w.norm(d),
+        norm2: w.norm(d),
+        feed_forward: if s.gated {
+            FeedForward::Gated { weights_in: w.linear(2 * f, d), weights_out: w.linear(d, f) }
+        } else {
+            FeedForward::Plain { fc1: w.linear(f, d), activation: s.activation, fc2: w.linear(d, f) }
+        },
+        scale1: dino.then(|| w.tensor(&[d], 1.0)),
+        scale2: dino.then(|| w.tensor(&[d], 1.0)),
+    });
+    let blocks = blocks.collect();
+    let embedding = if text {
+        Embedding::Words(WordEmbedding {
+            words: w.tensor(&[9, d], 1.0),
+            positions: w.tensor(&[12, d], 0.5),
+            types: (s.family == "bert").then(|| w.tensor(&[2, d], 0.5)),
+            norm: w.norm(d),
+            padding_id: (s.family == "roberta").then_some(1),
+        })
+    } else {
+        let mut positioned = vec![(Prefix::Class, w.tensor(&[d], 0.5))];
+        if s.family == "deit" {
+            positioned.push((Prefix::Distillation, w.tensor(&[d], 0.5)));
+        }
+        let n = positioned.len() + 6;
+        Embedding::Patches(PatchEmbedding {
+            projection: w.linear(d, 12),
+            patch: (2, 2),
+            positioned,
+            registers: (s.family == "dinov2_with_registers").then(|| w.tensor(&[2, d], 0.5)),
+            positions: w.tensor(&[n, d], 0.5),
+            grid: (2, 3),
+            kernel: Bicubic::Plain,
+        })
+    };
+    let (pooling, width) = match s.family {
+        "deit" => (Pooling::FirstAndSecond, d),
+        _ if dino => (Pooling::ClassAndPatchMean, 2 * d),
+        _ => (Pooling::First, d),
+    };
+    let dense = match s.family {
+        "bert" | "roberta" => Some((w.linear(d, d), Activation::Tanh)),
+        "distilbert" => Some((w.linear(d, d), Activation::Relu)),
+        _ => None,
+    };
+    let classifiers = (0..1 + usize::from(s.family == "deit")).map(|_| w.linear(CLASSES, width)).collect();
+    let prefix = if s.family == "dinov2_with_registers" { 3 } else { 1 + usize::from(s.family == "deit") };
+    let final_norm = (!text).then(|| w.norm(d));
+    Encoder {
+        embedding,
+        blocks,
+        final_norm,
+        head: Head { pooling, prefix, dense, classifiers, multi_label: false },
+        neutral: Neutral::default(),
+        passes: Passes::default(),
+    }
+}
+
+/// Two examples; of texts the second is shorter.
+fn inputs(encoder: &Encoder, seed: u64) -> (Inputs, Vec<Layout>) {
+    let mut w = Weights(StdRng::seed_from_u64(seed ^ 1));
+    if let Embedding::Patches(patches) = &encoder.embedding {
+        let layout: ImageLayout = patches.layout(4, 6);
+        return (Inputs::Pixels(w.tensor(&[2, 3, 4, 6], 1.5)), vec![Layout::Image(layout); 2]);
+    }
+    let ids = Tensor::new(&[[2u32, 5, 3, 8, 4], [2, 7, 4, 1, 1]], &Device::Cpu).unwrap();
+    let mask = Tensor::new(&[[1u8, 1, 1, 1, 1], [1, 1, 1, 0, 0]], &Device::Cpu).unwrap();
+    let token = TextToken { piece: "x".into(), start: 0, end: 1, text: 0, word: Some(0), special: false };
+    let layout = |n| Layout::Text(TextLayout { tokens: vec![token.clone(); n], texts: vec!["x".into()] });
+    (Inputs::Tokens { types: ids.zeros_like().unwrap(), ids, mask }, vec![layout(5), layout(3)])
+}
+
+fn outputs(seed: u64) -> Vec<Output> {
+    let class = (seed % CLASSES as u64) as u32;
+    vec![Output { class, against: None }, Output { class, against: Some((class + 1) % CLASSES as u32) }]
+}
+
+fn total(t: &Tensor) -> f64 {
+    flat(t).iter().sum()
+}
+
+/// The largest gap between the logit and what states entering a layer and constants from there on sum to.
+fn completeness_gap(pass: &Pass<'_>, rules: &Rules, layers: usize) -> f64 {
+    let mut worst: f64 = 0.0;
+    for row in 0..2 {
+        let run = pass.run(row);
+        let reversed = run.reverse(rules).unwrap();
+        let constants: Vec<f64> = run.constants(&reversed).unwrap().iter().map(total).collect();
+        let logit = run.logit().unwrap();
+        for l in 0..=layers {
+            let (state, gradient) = run.state_and(&reversed.grads, l).unwrap();
+            let sum = total(&(state * gradient).unwrap()) + constants[l..].iter().sum::<f64>();
+            worst = worst.max((sum - logit).abs() / logit.abs().max(1.0));
+        }
+        let [input, embedding, later, logit] = propagation::terms(&run, rules).unwrap();
+        worst = worst.max((input + embedding + later - logit).abs() / logit.abs().max(1.0));
+    }
+    worst
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn states_and_constants_of_any_layer_make_the_logit(shape in shape(), gamma in 0.0f64..5.0) {
+        let encoder = encoder(shape);
+        let (inputs, layouts) = inputs(&encoder, shape.seed);
+        let batch = Batch::new(&encoder, inputs, layouts).unwrap();
+        let pass = batch.pass(outputs(shape.seed)).unwrap();
+        for rules in [Rules::LIBRA, Rules::reslrp_cp(gamma)] {
+            prop_assert!(rules.conserves());
+            let gap = completeness_gap(&pass, &rules, shape.layers);
+            prop_assert!(gap < 1e-9, "{}: {gap:e}", rules.name);
+        }
+    }
+
+    #[test]
+    fn transformer_attribution_keeps_its_relevance(shape in shape()) {
+        // Wide enough that no output lacks a positive product: such an output has nothing to hand its relevance to.
+        let shape = Shape { gated: false, each: 16, feed_forward: 48, ..shape };
+        let encoder = encoder(shape);
+        let (inputs, layouts) = inputs(&encoder, shape.seed);
+        let batch = Batch::new(&encoder, inputs, layouts).unwrap();
+        let pass = batch.pass(vec![Output { class: 1, against: None }; 2]).unwrap();
+        for row in 0..2 {
+            let run = pass.run(row);
+            let reversed = run.reverse(&Rules::TRANSFORMER_ATTRIBUTION).unwrap();
+            for l in 0..=shape.layers {
+                let sum = total(&run.state_and(&reversed.grads, l).unwrap().1);
+                prop_assert!((sum - 1.0).abs() < 1e-3, "layer {l}: {sum}");
+            }
+        }
+    }
+
+    #[test]
+    fn sign_aligned_shares_are_bounded(shape in shape(), gamma in 0.1f64..10.0) {
+        let encoder = encoder(shape);
+        let (inputs, layouts) = inputs(&encoder, shape.seed);
+        let batch = Batch::new(&encoder, inputs, layouts).unwrap();
+        let pass = batch.pass(outputs(shape.seed)).unwrap();
+        let reversed = pass.run(0).reverse(&Rules::reslrp(gamma)).unwrap();
+        for (record, grads) in batch.trace().unwrap().layers.iter().zip(&reversed.grads.layers) {
+            let (fa, fb) = vitx::nn::residual::factors(&record.input, &record.mixed, gamma).unwrap();
+            let size = |x: &Tensor, f: &Tensor| flat(&((x * &grads.mid).unwrap() * f).unwrap());
+            let whole = flat(&(&record.mid * &grads.mid).unwrap());
+            let parts = size(&record.input, &fa).into_iter().zip(size(&record.mixed, &fb));
+            for ((a, b), y) in parts.zip(whole) {
+                prop_assert!(a.abs() + b.abs() <= (1.0 + 2.0 / gamma) * y.abs() + 1e-9);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_blow_up_names_its_layer() {
+    let shape = Shape {
+        family: "vit",
+        activation: Activation::Gelu,
+        layers: 3,
+        heads: 2,
+        each: 4,
+        feed_forward: 8,
+        gated: false,
+        seed: 7,
+    };
+    let mut encoder = encoder(shape);
+    // Layer 0 adds what layer 1 takes away again: in between, relevance is of the size of what cancels.
+    for (layer, size) in [(0, 1e6), (1, -1e6)] {
+        let FeedForward::Plain { fc2, .. } = &mut encoder.blocks[layer].feed_forward else { panic!() };
+        fc2.bias = Some((Tensor::arange(0f64, 8.0, &Device::Cpu).unwrap() * size).unwrap());
+    }
+    let (inputs, layouts) = inputs(&encoder, 1);
+    let batch = Batch::new(&encoder, inputs, layouts).unwrap();
+    let pass = batch.pass(vec![Output { class: 0, against: None }; 2]).unwrap();
+    let error = pass.run(0).reverse(&Rules::ATTN_LRP).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("attn-lrp") && error.contains("blows up in layer 1"), "{error}");
+    assert!(pass.run(0).reverse(&Rules::GRADIENT).is_ok(), "a gradient is no relevance");
+    assert_eq!(batch.trace().unwrap().logits.dtype(), DType::F64);
+}
