@@ -34,6 +34,8 @@ pub struct PixelMap {
     pub values: Vec<f32>,
     /// H and W.
     pub size: (usize, usize),
+    /// Pictures show this map and not the patch grid.
+    pub drawn: bool,
 }
 
 /// The tokens of one input.
@@ -162,9 +164,14 @@ impl Explanation {
         self.relevance.iter().enumerate().filter(wanted).map(|(_, r)| *r)
     }
 
-    /// The values a picture shows: those of the pixels where there are any, else of the content tokens.
+    /// The pixel map, where pictures show it.
+    pub fn drawn_pixels(&self) -> Option<&PixelMap> {
+        self.pixels.as_ref().filter(|p| p.drawn)
+    }
+
+    /// The values a picture shows: those of the pixels where they are drawn, else of the content tokens.
     pub fn shown(&self) -> Vec<f32> {
-        self.pixels.as_ref().map_or_else(|| self.of_content().collect(), |p| p.values.clone())
+        self.drawn_pixels().map_or_else(|| self.of_content().collect(), |p| p.values.clone())
     }
 
     /// Least and greatest relevance over the content tokens, or `(0, 0)` without any.

@@ -46,7 +46,7 @@ pub struct Args {
     /// Steps of gradient ascent
     #[arg(long, default_value_t = DEFAULT.steps, value_name = "N")]
     steps: usize,
-    /// Step size: with --unit-steps the mean change of a pixel in normalised values
+    /// Step size; with unit steps about the mean change of a pixel, in normalised values
     #[arg(long, default_value_t = DEFAULT.lr)]
     lr: f64,
     /// Weight of the L2 penalty
@@ -61,7 +61,7 @@ pub struct Args {
     /// Ascend in pixels, or in a spectrum in which low frequencies move as easily as high ones
     #[arg(long, default_value = "fourier", value_enum)]
     parametrisation: Parametrisation,
-    /// Give every step the same length
+    /// Divide the objective's gradient by its size, so that --lr, --decay and --tv mean the same for every model
     #[arg(long, default_value_t = DEFAULT.unit_steps, action = clap::ArgAction::Set, value_name = "BOOL")]
     unit_steps: bool,
     /// Keep pixels between black and white
@@ -215,7 +215,7 @@ impl Work<'_> {
             }
             report.step(step, self.settings.steps, || {
                 let (j, s) = ascent.objective()?;
-                Ok(format!("J {j:.3}, S {s:.3}"))
+                Ok(if self.settings.unit_steps { format!("S {s:.3}") } else { format!("J {j:.3}, S {s:.3}") })
             })?;
             if interrupted() {
                 break;
@@ -273,6 +273,7 @@ impl Work<'_> {
     /// Objective and score of the ascent's image; of a class also the probability, of the picture as it is written.
     fn state(&self, ascent: &Ascent<'_>) -> Result<Value> {
         let (objective, score) = ascent.objective()?;
+        let objective = (!self.settings.unit_steps).then_some(objective); // with unit steps it is not what is ascended
         let Objective::Class(output) = self.objective else {
             return Ok(json!({"objective": objective, "score": score}));
         };

@@ -21,8 +21,9 @@ pub struct StyleArgs {
     /// How the patch grid becomes pixels
     #[arg(long, default_value = "bilinear", value_enum)]
     upsample: UpsampleArg,
-    /// minmax, max, percentile:P, none, or shared (one scale over the whole run or sheet)
-    #[arg(long, default_value = "minmax", value_name = "HOW")]
+    /// auto (minmax; maps of single pixels: percentile:99.5), minmax, max, percentile:P, none, or shared (one scale over
+    /// the whole run or sheet)
+    #[arg(long, default_value = "auto", value_name = "HOW")]
     normalize: String,
 }
 

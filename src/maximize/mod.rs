@@ -40,7 +40,7 @@ pub enum Objective {
 pub struct Settings {
     /// Number of steps.
     pub steps: usize,
-    /// Step size; with `unit_steps` the root mean square change of a pixel a step.
+    /// Step size; with `unit_steps` about the root mean square change of a pixel a step.
     pub lr: f64,
     /// Weight of `sum I^2`.
     pub decay: f64,
@@ -50,7 +50,8 @@ pub struct Settings {
     pub jitter: usize,
     /// Ascend in a spectrum whose low frequencies move as easily as high ones.
     pub fourier: bool,
-    /// Divide the gradient by its root mean square.
+    /// Divide the gradient of S by its root mean square: step size and weights of the penalties then mean the same for
+    /// every model and unit, and J is no longer what is ascended.
     pub unit_steps: bool,
     /// Keep every pixel between black and white.
     pub clip: bool,
@@ -73,8 +74,8 @@ impl Settings {
     pub const DEFAULT: Settings = Settings {
         steps: 256,
         lr: 0.05,
-        decay: 1e-4,
-        tv: 1e-3,
+        decay: 0.02,
+        tv: 0.02,
         jitter: 8,
         fourier: true,
         unit_steps: true,
@@ -173,6 +174,11 @@ impl<'a> Ascent<'a> {
         let gradient = self.gradient(&moved)?;
         let (_, h, w) = self.image.dims3()?;
         let mut gradient = prior::rolled(&gradient, ((h - shift.0) % h, (w - shift.1) % w))?;
+        if self.settings.unit_steps {
+            let entries = numbers(&gradient)?;
+            let size = (entries.iter().map(|g| g * g).sum::<f64>() / entries.len() as f64).sqrt();
+            gradient = (gradient * (1.0 / size.max(f64::MIN_POSITIVE)))?;
+        }
         if self.settings.decay != 0.0 {
             gradient = (gradient - (&self.image * (2.0 * self.settings.decay))?)?;
         }
@@ -181,11 +187,6 @@ impl<'a> Ascent<'a> {
         }
         if let Some(fourier) = &self.fourier {
             gradient = fourier.precondition(&gradient)?;
-        }
-        if self.settings.unit_steps {
-            let entries = numbers(&gradient)?;
-            let size = (entries.iter().map(|g| g * g).sum::<f64>() / entries.len() as f64).sqrt();
-            gradient = (gradient * (1.0 / size.max(f64::MIN_POSITIVE)))?;
         }
         self.image = (&self.image + (gradient * self.settings.lr)?)?;
         if self.settings.clip {

@@ -27,7 +27,7 @@ struct Gradient {
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let norm = params.choice("norm", &["l2", "l1"], "texts: norm of a token's gradient vector")?;
-    Ok(Box::new(Gradient { norm: Reduce::named(norm), options: PixelOptions::read(params)? }))
+    Ok(Box::new(Gradient { norm: Reduce::named(norm), options: PixelOptions::read(params, false)? }))
 }
 
 impl Method for Gradient {
@@ -40,7 +40,7 @@ impl Method for Gradient {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels
+        true
     }
 
     fn rules(&self) -> Vec<Rules> {

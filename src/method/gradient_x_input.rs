@@ -41,7 +41,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
         _ => Place::Input,
     };
     let reduce = Reduce::named(params.choice("reduce", &["sum", "l2"], "texts: sum or length over a word's vector")?);
-    Ok(Box::new(GradientXInput { rules, place, reduce, options: PixelOptions::read(params)? }))
+    Ok(Box::new(GradientXInput { rules, place, reduce, options: PixelOptions::read(params, false)? }))
 }
 
 impl Method for GradientXInput {
@@ -71,7 +71,7 @@ impl Method for GradientXInput {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels && self.place == Place::Input
+        self.place == Place::Input
     }
 
     fn rules(&self) -> Vec<Rules> {

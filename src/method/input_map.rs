@@ -18,22 +18,23 @@ pub enum Pool {
 /// The parameters `resolution` and `suppress_grid` of methods that attribute to pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct PixelOptions {
-    /// Keep the map at pixel resolution beside the patch grid.
-    pub pixels: bool,
+    /// Draw the map at pixel resolution, not on the patch grid. Both are computed.
+    pub drawn: bool,
     /// Take the patch-frequency checkerboard out of the pixel map.
     pub suppress_grid: bool,
 }
 
 impl PixelOptions {
-    /// Reads the two parameters.
+    /// Reads the two parameters; `drawn` is the method's own choice of resolution.
     ///
     /// # Errors
     /// For values that do not fit.
-    pub fn read(params: &mut Params) -> Result<Self> {
-        let about = "images: draw the map at pixel resolution or pooled to patches";
-        let pixels = params.choice("resolution", &["pixel", "patch"], about)? == "pixel";
+    pub fn read(params: &mut Params, drawn: bool) -> Result<Self> {
+        let choices = if drawn { ["pixel", "patch"] } else { ["patch", "pixel"] };
+        let about = "images: what pictures show, the patches or single pixels (npy holds both)";
+        let drawn = params.choice("resolution", &choices, about)? == "pixel";
         let about = "images: take what repeats from patch to patch (the grid) out of the pixel map";
-        Ok(PixelOptions { pixels, suppress_grid: params.flag("suppress_grid", false, about)? })
+        Ok(PixelOptions { drawn, suppress_grid: params.flag("suppress_grid", false, about)? })
     }
 }
 
@@ -56,7 +57,7 @@ pub fn of_pixels(run: &Run<'_>, map: &Tensor, pool: Pool, options: PixelOptions)
     }
     let values = values.into_iter().map(|v| v as f32).collect();
     let tokens: Vec<f32> = tokens.into_iter().map(|v| v as f32).collect();
-    Ok(Relevance { pixels: options.pixels.then_some(PixelMap { values, size }), ..tokens.into() })
+    Ok(Relevance { pixels: Some(PixelMap { values, size, drawn: options.drawn }), ..tokens.into() })
 }
 
 /// Patches `[rows*columns]` of a map `[H*W]`; pixels behind the last whole patch are not read.

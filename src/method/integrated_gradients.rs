@@ -62,7 +62,7 @@ impl IntegratedGradients {
         };
         let reduce =
             Reduce::named(params.choice("reduce", &["sum", "l2"], "texts: sum or length over a word's vector")?);
-        Ok(IntegratedGradients { baseline, nodes, reduce, options: PixelOptions::read(params)? })
+        Ok(IntegratedGradients { baseline, nodes, reduce, options: PixelOptions::read(params, false)? })
     }
 
     /// The attribution, shaped like the input, and the difference in logits it should sum to.
@@ -183,7 +183,7 @@ impl Method for IntegratedGradients {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels
+        true
     }
 
     fn rules(&self) -> Vec<Rules> {

@@ -65,7 +65,7 @@ pub(super) const FULL_LRP: Entry = Entry {
     paper: "Chefer, Gur & Wolf, CVPR 2021",
     group: "relevance propagation",
     class_specific: true,
-    build: |params| Ok(Box::new(FullLrp { options: PixelOptions::read(params)? })),
+    build: |params| Ok(Box::new(FullLrp { options: PixelOptions::read(params, false)? })),
 };
 
 fn check(model: &Facts) -> Result<()> {
@@ -171,7 +171,7 @@ impl Method for FullLrp {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels
+        true
     }
 
     fn rules(&self) -> Vec<Rules> {

@@ -98,7 +98,7 @@ impl Propagation {
             "input" => Place::Input,
             _ => Place::Embedding,
         };
-        Ok(Box::new(Propagation { rules, images_only, place, options: PixelOptions::read(params)? }))
+        Ok(Box::new(Propagation { rules, images_only, place, options: PixelOptions::read(params, false)? }))
     }
 }
 
@@ -136,7 +136,7 @@ impl Method for Propagation {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels && self.place == Place::Input
+        self.place == Place::Input
     }
 
     fn rules(&self) -> Vec<Rules> {

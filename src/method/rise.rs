@@ -50,7 +50,7 @@ impl Rise {
             cells: params.count("cells", 7, "cells along a side of a mask's grid", 1..=512)?,
             keep: params.number("keep_probability", 0.5, "probability that a cell is shown", 0.01..=1.0)?,
             score: params.score(["probability", "logit"])?,
-            options: PixelOptions::read(params)?,
+            options: PixelOptions::read(params, true)?,
         })
     }
 
@@ -92,7 +92,7 @@ impl Method for Rise {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels
+        true
     }
 
     fn patience(&self, tokens: usize, layers: usize) -> Option<String> {

@@ -72,7 +72,7 @@ impl SmoothGrad {
         let n = params.count("n", 32, "noisy copies", 1..=100_000)?;
         let about = "standard deviation of the noise as a share of the value range";
         let spread = params.number("spread", 0.15, about, 0.0..=10.0)?;
-        Ok(SmoothGrad { kind, n, spread, options: PixelOptions::read(params)? })
+        Ok(SmoothGrad { kind, n, spread, options: PixelOptions::read(params, false)? })
     }
 
     /// The joined gradient, shaped like the input: `[3,H,W]` or `[T,D]`.
@@ -119,7 +119,7 @@ impl Method for SmoothGrad {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels
+        true
     }
 
     fn rules(&self) -> Vec<Rules> {

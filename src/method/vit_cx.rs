@@ -71,7 +71,7 @@ impl VitCx {
             point: Point::read(params)?,
             delta: params.number("delta", 0.1, "masks closer than this cosine distance are merged", 0.0..=2.0)?,
             noise_std: params.number("noise_std", 0.1, "standard deviation of the noise behind masks", 0.0..=10.0)?,
-            options: PixelOptions::read(params)?,
+            options: PixelOptions::read(params, true)?,
         })
     }
 
@@ -173,7 +173,7 @@ impl Method for VitCx {
     }
 
     fn pixels(&self) -> bool {
-        self.options.pixels
+        true
     }
 
     fn patience(&self, tokens: usize, layers: usize) -> Option<String> {

@@ -61,7 +61,7 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     }
     // The grid covers whole patches only: of an input of 225 pixels with patches of 16 the first 224.
     let covered = |grid: usize, patch: usize, input: usize| (grid * patch) as f64 / input.max(1) as f64;
-    let (values, grid, part) = match &e.pixels {
+    let (values, grid, part) = match e.drawn_pixels() {
         Some(pixels) => (&pixels.values[..], pixels.size, (1.0, 1.0)),
         None => {
             let down = covered(layout.grid.0, layout.patch.0, scene.input.0);

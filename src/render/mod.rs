@@ -122,7 +122,7 @@ impl Default for Style {
             colormap: None,
             alpha: 0.55,
             upsample: Upsample::Bilinear,
-            scale: Scale::MinMax,
+            scale: Scale::Auto,
             legend: false,
             colour: false,
         }

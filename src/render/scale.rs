@@ -3,9 +3,15 @@
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
 
+/// The percentile of [`Scale::Auto`] for pixel maps.
+const OUTLIERS: f32 = 99.5;
+
 /// `--normalize`
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
+    /// [`Scale::MinMax`] for maps on the token grid, the 99.5th percentile for maps of single pixels, of which a few
+    /// always stand far out.
+    Auto,
     /// Least value to 0, greatest to 1.
     MinMax,
     /// 0 to 0, greatest to 1; negative values are cut off unless the method is signed.
@@ -28,12 +34,13 @@ pub struct Range {
 }
 
 impl Scale {
-    /// Reads `minmax`, `max`, `percentile:P`, `none` or `shared`.
+    /// Reads `auto`, `minmax`, `max`, `percentile:P`, `none` or `shared`.
     ///
     /// # Errors
     /// [`Error::Usage`] for anything else.
     pub fn parse(text: &str) -> Result<Self> {
         Ok(match text {
+            "auto" => Scale::Auto,
             "minmax" => Scale::MinMax,
             "max" => Scale::Max,
             "none" => Scale::None,
@@ -42,7 +49,7 @@ impl Scale {
                 Some(p) if p > 50.0 && p <= 100.0 => Scale::Percentile(p),
                 _ => {
                     return Err(Error::Usage(format!(
-                        "--normalize {text}: expected minmax, max, percentile:P with P from 50 to 100, none or shared"
+                        "--normalize {text}: expected auto, minmax, max, percentile:P with P from 50 to 100, none or shared"
                     )))
                 }
             },
@@ -56,12 +63,17 @@ impl Scale {
             let fold = |(low, high): (f32, f32), v: &f32| (low.min(*v), high.max(*v));
             shown.iter().fold((f32::INFINITY, f32::NEG_INFINITY), fold)
         };
-        let (low, high) = match self {
+        let scale = match self {
+            Scale::Auto if e.drawn_pixels().is_some() => Scale::Percentile(OUTLIERS),
+            Scale::Auto => Scale::MinMax,
+            other => other,
+        };
+        let (low, high) = match scale {
             _ if shown.is_empty() => (0.0, 0.0),
             Scale::None => (0.0, 1.0),
             Scale::Percentile(p) => percentiles(&shown, p),
             Scale::Max if !e.signed => (0.0, least_and_most().1),
-            Scale::Max | Scale::MinMax | Scale::Shared => least_and_most(),
+            Scale::Max | Scale::MinMax | Scale::Shared | Scale::Auto => least_and_most(),
         };
         if !e.signed {
             return Range { low, high };
