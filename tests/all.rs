@@ -20,9 +20,13 @@ mod house;
 #[cfg(all(feature = "cli", feature = "hub"))]
 #[path = "all/hub.rs"]
 mod hub;
+#[path = "all/naive/mod.rs"]
+mod naive;
 #[path = "all/oracle.rs"]
 mod oracle;
 #[path = "all/pictures.rs"]
 mod pictures;
 #[path = "all/twins.rs"]
 mod twins;
+#[path = "all/twins_methods.rs"]
+mod twins_methods;
