@@ -5,7 +5,6 @@ use super::twin::{relu, Twin};
 use super::Vector;
 use crate::twins::{length, plus, Matrix};
 
-/// One-layer CAMs, from tokens and gradients there.
 impl Twin<'_> {
     /// Behind the first layer norm of a layer.
     pub fn behind_norm(&self, l: usize) -> (Matrix, Matrix) {

@@ -21,8 +21,8 @@ enum Start {
         fixed: Matrix,
     },
     Text {
-        /// The word table, and the tables of positions (from the first that is used) and types.
         words: Matrix,
+        /// From the first position that is used.
         positions: Matrix,
         types: Matrix,
         norm: Norm,
@@ -35,7 +35,6 @@ pub struct Naive {
     start: Start,
     /// Pixels `[3][H*W]` or word vectors `[T][D]`.
     pub x: Matrix,
-    pub ids: Vec<usize>,
     types: Vec<usize>,
 }
 
@@ -66,7 +65,7 @@ impl Naive {
                 let positioned = e.positioned.iter().map(|(_, t)| t.to_vec1().unwrap()).collect();
                 let (patch, grid) = (layout.patch, layout.grid);
                 let start = Start::Image { projection, patch, grid, width, prefix, positioned, fixed };
-                Naive { model, start, x, ids: Vec::new(), types: Vec::new() }
+                Naive { model, start, x, types: Vec::new() }
             }
             (Inputs::Tokens { ids, types, .. }, Embedding::Words(e), _) => {
                 let words = matrix(&e.words);
@@ -77,7 +76,7 @@ impl Naive {
                 let types = e.types.as_ref().map_or(nothing, matrix);
                 let x = ids.iter().map(|&id| words[id].clone()).collect();
                 let start = Start::Text { words, positions, types, norm: Norm::of(&e.norm) };
-                Naive { model, start, x, ids, types: types_of }
+                Naive { model, start, x, types: types_of }
             }
             _ => panic!("inputs of another kind"),
         }
@@ -111,8 +110,9 @@ impl Naive {
         self.embed(x, &self.all())
     }
 
+    /// Every token of a text.
     fn all(&self) -> Vec<usize> {
-        (0..self.ids.len()).collect()
+        (0..self.types.len()).collect()
     }
 
     pub fn forward(&self, x: &Matrix) -> Trace {

@@ -56,7 +56,6 @@ pub fn clusters(masks: &[Vector], delta: f64) -> Vec<Vec<usize>> {
     }
 }
 
-/// Perturbation.
 impl Twin<'_> {
     pub fn seen_through(&self, mask: &[f64]) -> Matrix {
         self.naive.x.iter().map(|c| c.iter().zip(mask).map(|(x, m)| x * m).collect()).collect()

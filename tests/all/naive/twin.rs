@@ -55,7 +55,7 @@ pub fn probabilities(logits: &[f64]) -> Vector {
     logits.iter().map(|l| l.exp() / total).collect()
 }
 
-/// Legendre nodes and weights on [0,1], roots by bisection between the extremes of a fine grid.
+/// Legendre nodes and weights on [0,1], roots by bisection between points of a fine grid.
 pub fn gauss_legendre(m: usize) -> Vec<(f64, f64)> {
     let legendre = |m: usize, x: f64| {
         (1..m).fold((1.0, x), |(before, p), k| (p, ((2 * k + 1) as f64 * x * p - k as f64 * before) / (k + 1) as f64))
@@ -95,13 +95,12 @@ impl Twin<'_> {
         (image.prefix.len(), image.grid, image.patch)
     }
 
+    /// Height and width in pixels.
     pub fn size(&self) -> (usize, usize) {
-        let (_, (_, columns), (_, pw)) = self.image();
-        let width = self.run.subject().unwrap().size().unwrap().1;
-        assert!(width >= columns * pw);
-        (self.naive.x[0].len() / width, width)
+        self.run.subject().unwrap().size().unwrap()
     }
 
+    /// The explained one of a row of logits or probabilities.
     pub fn value(&self, values: &[f64]) -> f64 {
         let other = self.output.against.map_or(0.0, |c| values[c as usize]);
         values[self.output.class as usize] - other
