@@ -24,9 +24,13 @@ mod house;
 mod hub;
 #[path = "all/maximize.rs"]
 mod maximize;
+#[path = "all/naive/mod.rs"]
+mod naive;
 #[path = "all/oracle.rs"]
 mod oracle;
 #[path = "all/pictures.rs"]
 mod pictures;
 #[path = "all/twins.rs"]
 mod twins;
+#[path = "all/twins_methods.rs"]
+mod twins_methods;

@@ -155,7 +155,9 @@ fn class(text: &str, labels: &vitx::target::Labels) -> Result<Objective> {
     match Target::parse(text, labels)? {
         Target::Class(class) => Ok(Objective::Class(Output { class, against: None })),
         Target::Contrast { class, against } => Ok(Objective::Class(Output { class, against: Some(against) })),
-        Target::Predicted | Target::Top(_) => bail!("--target {text}: name a class; there is no picture yet to predict"),
+        Target::Predicted | Target::Top(_) => {
+            bail!("--target {text}: name a class; there is no picture yet to predict")
+        }
     }
 }
 
@@ -180,7 +182,8 @@ fn initial(init: &str, processor: &ImageProcessor, (h, w): (usize, usize), noise
         "noise" => Ok((noise.normal("maximize-start", &[3, h, w])? * 0.1)?),
         "gray" => Ok(Tensor::zeros((3, h, w), candle_core::DType::F32, &candle_core::Device::Cpu)?),
         path => {
-            let bytes = std::fs::read(path).with_context(|| format!("--init {path}: neither noise, gray nor a file"))?;
+            let bytes =
+                std::fs::read(path).with_context(|| format!("--init {path}: neither noise, gray nor a file"))?;
             let picture = decode(&bytes).with_context(|| format!("--init {path}"))?;
             let prepared = processor.clone().adapted(Some((h, w)), None).apply(&picture)?;
             Ok(Tensor::from_vec(prepared.pixels, (3, h, w), &candle_core::Device::Cpu)?)

@@ -4,12 +4,12 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::{json, Value};
 use std::process::ExitCode;
-use vitx::method::{find, Entry, METHODS};
+use vitx::method::{parse, Configured, METHODS};
 
 /// List the methods, or describe one
 #[derive(Parser, Debug)]
 pub struct Args {
-    /// A method to describe
+    /// A method to describe, with parameters if you like (the rule table follows them): NAME[:key=value,...]
     name: Option<String>,
     /// One JSON object a line
     #[arg(long)]
@@ -21,33 +21,36 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let one = args.name.as_deref().map(find).transpose()?;
-    let entries = one.map_or(METHODS.iter().collect::<Vec<_>>(), |e| vec![e]);
-    if args.json {
-        entries.iter().for_each(|e| println!("{}", record(e)));
-    } else if args.markdown {
-        print!("{}", vitx::method::markdown());
-    } else if let Some(entry) = one {
-        describe(entry);
-    } else {
-        list(&entries);
+    let one = args.name.as_deref().map(parse).transpose()?;
+    match (one, args.json) {
+        (Some(one), true) => println!("{}", record(&one)),
+        (Some(one), false) => describe(&one),
+        (None, true) => {
+            for entry in METHODS {
+                println!("{}", record(&parse(entry.name)?));
+            }
+        }
+        (None, false) if args.markdown => print!("{}", vitx::method::markdown()),
+        (None, false) => list(),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn record(e: &Entry) -> Value {
+fn record(one: &Configured) -> Value {
+    let e = one.entry;
+    let rules: Vec<_> = one.method.rules().iter().map(|r| json!({"name": r.name, "table": r.table()})).collect();
     let params: Vec<_> =
         e.parameters().iter().map(|p| json!({"key": p.key, "default": p.default, "about": p.about})).collect();
     json!({
         "name": e.name, "aliases": e.aliases, "title": e.title, "paper": e.paper, "group": e.group,
-        "class_specific": e.class_specific, "params": params,
+        "class_specific": e.class_specific, "params": params, "rules": rules,
     })
 }
 
-fn list(entries: &[&Entry]) {
-    let width = entries.iter().map(|e| e.name.len()).max().unwrap_or(0);
+fn list() {
+    let width = METHODS.iter().map(|e| e.name.len()).max().unwrap_or(0);
     let mut group = "";
-    for e in entries {
+    for e in METHODS {
         if e.group != group {
             group = e.group;
             println!("{group}:");
@@ -58,7 +61,8 @@ fn list(entries: &[&Entry]) {
     println!("\n`vitx methods NAME` lists a method's parameters.");
 }
 
-fn describe(e: &Entry) {
+fn describe(one: &Configured) {
+    let e = one.entry;
     println!("{}: {}", e.name, e.title);
     println!("  paper: {}", e.paper);
     println!("  {}", if e.class_specific { "class-specific" } else { "the same for every class" });
@@ -69,4 +73,17 @@ fn describe(e: &Entry) {
     for p in e.parameters() {
         println!("    {}={}  {}", p.key, p.default, p.about);
     }
+    for rules in one.method.rules() {
+        println!("  rules of its reverse pass (`{}`):", rules.name);
+        let table = rules.table();
+        let width = table.iter().map(|r| r.operation.len()).max().unwrap_or(0);
+        table.iter().for_each(|r| println!("    {:width$}  {}", r.operation, r.rule));
+    }
+    if e.group == "relevance propagation" {
+        println!("  {PATENT}");
+    }
 }
+
+const PATENT: &str =
+    "patent: layer-wise relevance propagation is covered by a patent whose holders let it be used free of
+  charge for research; commercial users should check";

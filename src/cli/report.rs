@@ -75,7 +75,7 @@ impl Reporter {
         self.steps.set_length(total as u64);
         self.steps.set_position(done as u64);
         // Telling costs a forward pass: a tenth of the steps is often enough.
-        if !self.steps.is_hidden() && done % 10 == 0 {
+        if !self.steps.is_hidden() && done.is_multiple_of(10) {
             self.steps.set_message(message()?);
         }
         Ok(())

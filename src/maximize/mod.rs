@@ -59,16 +59,8 @@ pub struct Settings {
 
 impl Settings {
     /// Gradient ascent with L2 decay and nothing else.
-    pub const PLAIN: Settings = Settings {
-        steps: 3,
-        lr: 0.5,
-        decay: 0.01,
-        tv: 0.0,
-        jitter: 0,
-        fourier: false,
-        unit_steps: false,
-        clip: false,
-    };
+    pub const PLAIN: Settings =
+        Settings { steps: 3, lr: 0.5, decay: 0.01, tv: 0.0, jitter: 0, fourier: false, unit_steps: false, clip: false };
 
     /// What gives a picture with structure on most models.
     pub const DEFAULT: Settings = Settings {
@@ -268,11 +260,8 @@ fn check(encoder: &Encoder, objective: Objective, tokens: usize) -> Result<()> {
         Objective::Unit { layer, channel, token } => (layer, channel, token),
     };
     let width = encoder.blocks.first().map_or(0, |b| b.projection.weight.dims()[0]);
-    let limits = [
-        ("layer", Some(layer), encoder.blocks.len() + 1),
-        ("channel", channel, width),
-        ("token", token, tokens),
-    ];
+    let limits =
+        [("layer", Some(layer), encoder.blocks.len() + 1), ("channel", channel, width), ("token", token, tokens)];
     for (key, value, limit) in limits {
         if let Some(value) = value.filter(|v| *v >= limit) {
             return Err(Error::Usage(format!("{key}={value}: this model has 0 to {}", limit - 1)));

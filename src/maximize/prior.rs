@@ -7,7 +7,7 @@ use candle_core::Tensor;
 pub fn rolled(image: &Tensor, (down, right): (usize, usize)) -> Result<Tensor> {
     let roll = |t: &Tensor, by: usize, dim: usize| -> Result<Tensor> {
         let n = t.dim(dim)?;
-        if by % n == 0 {
+        if by.is_multiple_of(n) {
             return Ok(t.clone());
         }
         Ok(Tensor::cat(&[t.narrow(dim, n - by, by)?, t.narrow(dim, 0, n - by)?], dim)?)

@@ -13,7 +13,7 @@
 //! The technique of layer-wise relevance propagation is covered by a patent whose holders let it be used free of charge
 //! for research; commercial users should check.
 //!
-//! Errors: refused for gated feed-forwards (SwiGLU), whose product has no rule here; [`Error::Numeric`] naming the layer
+//! Errors: refused for contrasts of two classes, and for gated feed-forwards (SwiGLU), whose product has no rule here; [`Error::Numeric`] naming the layer
 //! in which relevance blows up.
 
 use super::combine::{add_identity, chain, normalise, numbers, values, Layer, Normalise, Rows};
@@ -77,6 +77,17 @@ fn check(model: &Facts) -> Result<()> {
     Ok(())
 }
 
+/// Refuses contrasts: their start sums to 0, and the rule of the skip connections hands on shares of the sum.
+fn one_class(run: &Run<'_>) -> Result<()> {
+    match run.output().against {
+        None => Ok(()),
+        Some(_) => Err(Error::Refused(
+            "its relevance starts from one class; explain each class by itself, or use attn-lrp or gae for a contrast"
+                .into(),
+        )),
+    }
+}
+
 /// The record's account: relevance at the start, at the first layer's input, and what got lost between.
 fn checks(run: &Run<'_>, rules: &Rules) -> Result<Map<String, Value>> {
     let reversed = run.reverse(rules)?;
@@ -107,6 +118,7 @@ impl Method for Lrp {
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        one_class(run)?;
         let layers = self.start.index(run.layers())..run.layers();
         let normalised = self.row_normalise.unwrap_or(run.is_text());
         let rows = chain(self.rows.pick(run)?, layers, |layer, pick| {
@@ -139,6 +151,7 @@ impl Method for PartialLrp {
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        one_class(run)?;
         let relevance = run.attention_under(&self.rules, run.layers() - 1)?; // [H,T,T]
         let rows = self.rows.pick(run)?.read(&relevance.relu()?.mean(0)?)?;
         Ok(Relevance { checks: checks(run, &self.rules)?, ..values(&rows)? })
@@ -160,6 +173,7 @@ impl Method for FullLrp {
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        one_class(run)?;
         let pixels = run.input_under(&Rules::TRANSFORMER_ATTRIBUTION)?.sum(0)?; // [H,W]
         let mut relevance = of_pixels(run, &pixels, Pool::Sum, self.options)?;
         relevance.checks = checks(run, &Rules::TRANSFORMER_ATTRIBUTION)?;

@@ -121,8 +121,8 @@ fn clusters(masks: &Tensor, delta: f64) -> Result<Vec<usize>> {
     let unit = flat.broadcast_div(&(lengths + empty)?)?; // an empty mask stays 0: cosine 0
     let cosine = unit.matmul(&unit.t()?)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
     let mut condensed: Vec<f64> = Vec::with_capacity(d * (d.saturating_sub(1)) / 2);
-    for i in 0..d {
-        condensed.extend((i + 1..d).map(|j| 1.0 - cosine[i][j]));
+    for (i, row) in cosine.iter().enumerate() {
+        condensed.extend(row[i + 1..].iter().map(|c| 1.0 - c));
     }
     if condensed.iter().any(|c| !c.is_finite()) {
         return Err(Error::Numeric("vit-cx: a feature map is not finite".into()));
