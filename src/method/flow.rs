@@ -210,7 +210,7 @@ mod tests {
         // Two layers of two tokens; the greedy path takes a pipe that the best flow must not use.
         let capacities = vec![1.0, 0.0, 1.0, 0.0, 0.5, 0.5, 0.0, 1.0];
         let network = Network { tokens: 2, layers: 2, capacities };
-        let flows = network.flows(0, |_| ()).unwrap();
+        let flows = network.flows(0, |_| Ok(())).unwrap();
         assert_eq!(flows, [1.0, 0.0]);
     }
 
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn the_narrowest_cut_is_the_flow() {
         let network = Network { tokens: 2, layers: 2, capacities: vec![0.1, 0.9, 0.2, 0.8, 0.7, 0.3, 0.5, 0.5] };
-        let flows = network.flows(0, |_| ()).unwrap();
+        let flows = network.flows(0, |_| Ok(())).unwrap();
         // Into (0,0): 0.1 + 0.2. Into (0,1): min over paths 0.7->0.9 and 0.3->0.8.
         assert!((flows[0] - 0.3).abs() < 1e-12 && (flows[1] - 1.0).abs() < 1e-12, "{flows:?}");
     }
