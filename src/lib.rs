@@ -31,6 +31,7 @@
 
 pub mod encoder;
 pub mod error;
+pub mod evaluate;
 pub mod explanation;
 pub mod input;
 pub mod maximize;

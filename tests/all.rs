@@ -24,6 +24,8 @@ mod house;
 mod hub;
 #[path = "all/maximize.rs"]
 mod maximize;
+#[path = "all/metrics.rs"]
+mod metrics;
 #[path = "all/naive/mod.rs"]
 mod naive;
 #[path = "all/oracle.rs"]

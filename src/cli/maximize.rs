@@ -46,12 +46,12 @@ pub struct Args {
     /// Steps of gradient ascent
     #[arg(long, default_value_t = DEFAULT.steps, value_name = "N")]
     steps: usize,
-    /// Step size; with unit steps about the mean change of a pixel, in normalised values
-    #[arg(long, default_value_t = DEFAULT.lr)]
-    lr: f64,
-    /// Weight of the L2 penalty
-    #[arg(long, default_value_t = DEFAULT.decay)]
-    decay: f64,
+    /// Step size; with unit steps about the mean change of a pixel, in normalised values [default: 0.05, plain: 0.5]
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Weight of the L2 penalty [default: 0.02, plain: 0.01]
+    #[arg(long)]
+    decay: Option<f64>,
     /// Weight of the total variation
     #[arg(long, default_value_t = DEFAULT.tv)]
     tv: f64,
@@ -96,23 +96,20 @@ enum Parametrisation {
 
 impl Args {
     fn settings(&self) -> Result<Settings> {
-        let settings = Settings {
-            steps: self.steps,
-            lr: self.lr,
-            decay: self.decay,
-            tv: self.tv,
-            jitter: self.jitter,
-            fourier: self.parametrisation == Parametrisation::Fourier,
-            unit_steps: self.unit_steps,
-            clip: self.clip,
-        };
-        for (name, value) in [("lr", self.lr), ("decay", self.decay), ("tv", self.tv)] {
+        let base = if self.plain { Settings::PLAIN } else { DEFAULT };
+        let (lr, decay) = (self.lr.unwrap_or(base.lr), self.decay.unwrap_or(base.decay));
+        for (name, value) in [("lr", lr), ("decay", decay), ("tv", self.tv)] {
             if !value.is_finite() || value < 0.0 {
                 bail!("--{name} {value}: expected a number from 0");
             }
         }
-        let plain = Settings { steps: self.steps, lr: self.lr, decay: self.decay, ..Settings::PLAIN };
-        Ok(if self.plain { plain } else { settings })
+        let base = Settings { steps: self.steps, lr, decay, ..base };
+        if self.plain {
+            return Ok(base);
+        }
+        let fourier = self.parametrisation == Parametrisation::Fourier;
+        let (tv, jitter, unit_steps, clip) = (self.tv, self.jitter, self.unit_steps, self.clip);
+        Ok(Settings { tv, jitter, fourier, unit_steps, clip, ..base })
     }
 }
 

@@ -4,12 +4,15 @@ mod args;
 mod commands;
 mod compare;
 mod devices;
+mod evaluate;
 mod explain;
 mod heads;
 mod inspect;
 mod job;
+mod labelled;
 mod maximize;
 mod methods;
+mod metrics;
 mod models;
 mod outputs;
 mod plan;
@@ -19,9 +22,11 @@ mod record;
 mod report;
 mod resume;
 mod row;
+mod sanity;
 mod sheets;
 mod sources;
 mod style;
+mod tune;
 
 use anyhow::Result;
 use clap::Parser;
@@ -48,8 +53,11 @@ enum Command {
     Predict(predict::Args),
     Compare(compare::Args),
     Heads(heads::Args),
+    Evaluate(evaluate::Args),
+    Tune(tune::Args),
     Maximize(maximize::Args),
     Methods(methods::Args),
+    Metrics(metrics::Args),
     Models(models::Args),
     Inspect(inspect::Args),
     Completions(commands::CompletionsArgs),
@@ -63,8 +71,11 @@ pub fn run() -> Result<ExitCode> {
         Command::Predict(args) => predict::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Heads(args) => heads::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Maximize(args) => maximize::run(args),
         Command::Methods(args) => methods::run(args),
+        Command::Metrics(args) => metrics::run(args),
         Command::Models(args) => models::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Completions(args) => commands::completions(args),

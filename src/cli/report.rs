@@ -67,6 +67,11 @@ impl Reporter {
         })
     }
 
+    /// Ends slow methods when the user wants to stop, without showing their steps.
+    pub fn stoppable<'m>(&self) -> Watch<'m> {
+        Box::new(|_, _| !interrupted())
+    }
+
     /// Step `done` of `total` of a single job, with a message that is only made where it is shown.
     ///
     /// # Errors

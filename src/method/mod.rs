@@ -24,10 +24,10 @@ mod iia2;
 mod input_map;
 pub mod integrated_gradients;
 mod interpolate;
-mod leave_one_out;
+pub mod leave_one_out;
 mod legrad;
 mod lrp;
-mod masking;
+pub mod masking;
 mod mixing;
 mod noise;
 mod norms;
@@ -276,13 +276,9 @@ pub fn parse(text: &str) -> Result<Configured> {
     Ok(Configured { entry, spec, params: params.finish()?, method })
 }
 
-/// Reads the values of `--method`: comma-separated names, where `key=value` parts belong to the name before them.
-///
-/// `all` stands for every method.
-///
-/// # Errors
-/// As [`parse`]; also for the same method with the same parameters twice.
-pub fn parse_list(texts: &[impl AsRef<str>]) -> Result<Vec<Configured>> {
+/// Cuts the values of a list option into `NAME[:key=value,...]` parts: commas separate names, and `key=value` parts belong
+/// to the name before them.
+pub fn split_specs(texts: &[impl AsRef<str>]) -> Vec<String> {
     let mut specs: Vec<String> = Vec::new();
     for text in texts {
         let mut open = false; // whether the last name has a colon, so that further key=value parts are its own
@@ -292,7 +288,6 @@ pub fn parse_list(texts: &[impl AsRef<str>]) -> Result<Vec<Configured>> {
                     last.push(',');
                     last.push_str(part);
                 }
-                _ if part.eq_ignore_ascii_case("all") => specs.extend(METHODS.iter().map(|e| e.name.to_string())),
                 _ => {
                     open = part.contains(':');
                     specs.push(part.to_string());
@@ -300,13 +295,28 @@ pub fn parse_list(texts: &[impl AsRef<str>]) -> Result<Vec<Configured>> {
             }
         }
     }
+    specs
+}
+
+/// Reads the values of `--method`. `all` stands for every method.
+///
+/// # Errors
+/// As [`parse`]; also for the same method with the same parameters twice.
+pub fn parse_list(texts: &[impl AsRef<str>]) -> Result<Vec<Configured>> {
     let mut list: Vec<Configured> = Vec::new();
-    for spec in &specs {
-        let configured = parse(spec)?;
-        if list.iter().any(|c| c.spec == configured.spec) {
-            return Err(Error::Usage(format!("method `{}` is given twice with the same parameters", configured.spec)));
+    for spec in split_specs(texts) {
+        let specs = match spec.eq_ignore_ascii_case("all") {
+            true => METHODS.iter().map(|e| e.name.to_string()).collect(),
+            false => vec![spec],
+        };
+        for spec in specs {
+            let configured = parse(&spec)?;
+            if list.iter().any(|c| c.spec == configured.spec) {
+                let spec = configured.spec;
+                return Err(Error::Usage(format!("method `{spec}` is given twice with the same parameters")));
+            }
+            list.push(configured);
         }
-        list.push(configured);
     }
     Ok(list)
 }

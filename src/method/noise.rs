@@ -7,6 +7,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Where a method's random numbers come from.
 #[derive(Debug, Default)]
@@ -32,6 +33,31 @@ impl Noise {
     /// [`Error::Usage`] when given numbers have another shape.
     pub fn normal(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.draw(name, shape, StandardNormal)
+    }
+
+    /// Standard normal numbers for samples `range` of `name`, `[N,...]` with `shape` behind N, f32. Each sample has a stream
+    /// of its own, so that samples can be drawn a few at a time.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when given numbers have another shape.
+    pub fn normal_samples(&self, name: &str, range: Range<usize>, shape: &[usize]) -> Result<Tensor> {
+        if let Some(given) = self.given.get(name) {
+            if given.dims().get(1..) != Some(shape) || given.dims()[0] < range.end {
+                let (dims, end) = (given.dims(), range.end);
+                return Err(Error::Usage(format!("noise `{name}` has shape {dims:?}, needed are {end} of {shape:?}")));
+            }
+            return Ok(given.narrow(0, range.start, range.len())?.to_dtype(DType::F32)?);
+        }
+        let sample = |i: usize| self.draw(&format!("{name}-{i}"), shape, StandardNormal);
+        Ok(Tensor::stack(&range.map(sample).collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Uniform numbers in [0, 1) for `name`, f32.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when given numbers have another shape.
+    pub fn uniform(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.draw(name, shape, StandardUniform)
     }
 
     /// Zeros and ones, 1 with probability `p`, for `name`, f32.

@@ -21,7 +21,8 @@ pub struct Param {
 /// Parameters while a method is being built.
 #[derive(Debug, Default)]
 pub struct Params {
-    method: &'static str,
+    /// What is being built, as errors name it: ``method `gae` ``.
+    subject: String,
     given: Vec<(String, String)>,
     in_force: Map<String, Value>,
     /// What has been asked for so far.
@@ -34,23 +35,32 @@ impl Params {
     /// # Errors
     /// [`Error::Usage`] for a part that is not of this form, and for a key given twice.
     pub fn parse(method: &'static str, text: &str) -> Result<Self> {
+        Params::parse_for("method", method, text)
+    }
+
+    /// The same for something else that has parameters, such as a metric.
+    ///
+    /// # Errors
+    /// As [`Params::parse`].
+    pub fn parse_for(kind: &str, name: &str, text: &str) -> Result<Self> {
+        let subject = format!("{kind} `{name}`");
         let mut given: Vec<(String, String)> = Vec::new();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let Some((key, value)) = part.split_once('=') else {
-                return Err(Error::Usage(format!("method `{method}`: `{part}` is not of the form key=value")));
+                return Err(Error::Usage(format!("{subject}: `{part}` is not of the form key=value")));
             };
             if given.iter().any(|(k, _)| k == key) {
-                return Err(Error::Usage(format!("method `{method}`: `{key}` is given twice")));
+                return Err(Error::Usage(format!("{subject}: `{key}` is given twice")));
             }
             // `start` is short for `start_layer` wherever that is a key.
             let key = if key == "start" { "start_layer" } else { key };
             given.push((key.to_string(), value.to_string()));
         }
-        Ok(Params { method, given, ..Default::default() })
+        Ok(Params { subject, given, ..Default::default() })
     }
 
     /// The given parameters as text, in their order: `NAME:key=value`.
-    pub(super) fn spec(&self, name: &str) -> String {
+    pub(crate) fn spec(&self, name: &str) -> String {
         let given: Vec<_> = self.given.iter().map(|(k, v)| format!("{k}={v}")).collect();
         if given.is_empty() {
             name.to_string()
@@ -63,7 +73,7 @@ impl Params {
     ///
     /// # Errors
     /// [`Error::Usage`] for a key nobody asked for, listing the valid ones.
-    pub(super) fn finish(self) -> Result<Map<String, Value>> {
+    pub(crate) fn finish(self) -> Result<Map<String, Value>> {
         let known = || self.declared.iter().map(|p| p.key);
         let Some((key, _)) = self.given.iter().find(|(k, _)| !known().any(|d| d == k)) else {
             return Ok(self.in_force);
@@ -72,7 +82,7 @@ impl Params {
         let list: Vec<_> = known().collect();
         let keys =
             if list.is_empty() { "it has no parameters".into() } else { format!("its keys are {}", list.join(", ")) };
-        Err(Error::Usage(format!("method `{}` has no key `{key}`{near} ({keys})", self.method)))
+        Err(Error::Usage(format!("{} has no key `{key}`{near} ({keys})", self.subject)))
     }
 
     /// Reads one parameter with `read`; `wanted` completes "expected ...".
@@ -91,7 +101,7 @@ impl Params {
                 self.in_force.insert(key.to_string(), json);
                 Ok(value)
             }
-            None => Err(Error::Usage(format!("method `{}`: {key}={text}, expected {wanted}", self.method))),
+            None => Err(Error::Usage(format!("{}: {key}={text}, expected {wanted}", self.subject))),
         }
     }
 
@@ -176,6 +186,20 @@ impl Params {
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
         self.take(key, &default.to_string(), about, &wanted, |text| {
             text.parse::<usize>().ok().filter(|n| range.contains(n)).map(|n| (n, Value::from(n)))
+        })
+    }
+
+    /// A whole number in `range`, or auto: none.
+    pub fn count_or_auto(
+        &mut self,
+        key: &'static str,
+        about: &'static str,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<usize>> {
+        let wanted = format!("auto, or a whole number from {} to {}", range.start(), range.end());
+        self.take(key, "auto", about, &wanted, |text| match text {
+            "auto" => Some((None, Value::from("auto"))),
+            n => n.parse::<usize>().ok().filter(|n| range.contains(n)).map(|n| (Some(n), Value::from(n))),
         })
     }
 

@@ -11,10 +11,14 @@
 
 use super::combine::numbers;
 use super::input_map::{of_pixels, PixelOptions, Pool};
-use super::masking::{enlarged, masked_scores, weighted_sum, Corners};
-use super::{Entry, Facts, Method, Params, Relevance, Run, Score};
+use super::masking::{enlarged, weighted_sum, Corners};
+use super::{Entry, Facts, Method, Params, Relevance, Run, Score, Subject};
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
+
+/// Masks that are summed at once.
+const CHUNK: usize = 32;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "rise",
@@ -54,29 +58,51 @@ impl Rise {
         })
     }
 
-    /// The masks `[N,H,W]`, and the score of the image seen through each.
+    /// The masks of an input of this size, drawn but not yet enlarged.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] when given random numbers have another shape.
+    pub fn masks(&self, run: &Run<'_>, size: (usize, usize)) -> Result<Masks> {
+        let cell = (size.0.div_ceil(self.cells), size.1.div_ceil(self.cells));
+        let grids = run.noise().bernoulli("rise-grid", self.keep, &[self.n, self.cells, self.cells])?;
+        let offsets = numbers(&run.noise().offsets("rise-shift", self.n, cell)?)?;
+        let offsets = offsets.chunks(2).map(|o| (o[0] as usize, o[1] as usize)).collect();
+        Ok(Masks { grids, offsets, large: ((self.cells + 1) * cell.0, (self.cells + 1) * cell.1), size })
+    }
+
+    /// The score of the image seen through each mask.
     ///
     /// # Errors
     /// Whatever the passes report.
-    pub fn scored(&self, run: &Run<'_>) -> Result<(Tensor, Vec<f64>)> {
-        let subject = run.subject()?;
-        let pixels = subject.values()?;
-        let masks = self.masks(run, subject.size()?)?.to_device(pixels.device())?.to_dtype(pixels.dtype())?;
-        let scores = masked_scores(&subject, self.score, &masks)?;
-        Ok((masks, scores))
+    pub fn scores(&self, subject: &Subject<'_>, masks: &Masks) -> Result<Vec<f64>> {
+        let pixels = subject.values()?.unsqueeze(0)?; // [1,3,H,W]
+        subject.scores(self.score, self.n, |range| {
+            let masks = masks.range(range)?.to_device(pixels.device())?.to_dtype(pixels.dtype())?;
+            subject.with(&pixels.broadcast_mul(&masks.unsqueeze(1)?)?)
+        })
     }
+}
 
-    /// `[N,H,W]` masks in [0,1].
-    fn masks(&self, run: &Run<'_>, (height, width): (usize, usize)) -> Result<Tensor> {
-        let cell = (height.div_ceil(self.cells), width.div_ceil(self.cells));
-        let grids = run.noise().bernoulli("rise-grid", self.keep, &[self.n, self.cells, self.cells])?;
-        let large = enlarged(&grids, ((self.cells + 1) * cell.0, (self.cells + 1) * cell.1), Corners::Free)?;
-        let offsets = numbers(&run.noise().offsets("rise-shift", self.n, cell)?)?;
-        let crop = |i: usize| -> Result<Tensor> {
-            let (top, left) = (offsets[2 * i] as usize, offsets[2 * i + 1] as usize);
-            Ok(large.get(i)?.narrow(0, top, height)?.narrow(1, left, width)?.contiguous()?)
+/// Random masks; made a few at a time, since thousands of them at full size do not fit into memory.
+pub struct Masks {
+    grids: Tensor,
+    offsets: Vec<(usize, usize)>,
+    large: (usize, usize),
+    size: (usize, usize),
+}
+
+impl Masks {
+    /// Some of the masks, `[N,H,W]` in [0,1].
+    ///
+    /// # Errors
+    /// Tensor operations.
+    pub fn range(&self, range: Range<usize>) -> Result<Tensor> {
+        let grids = self.grids.narrow(0, range.start, range.len())?;
+        let large = enlarged(&grids, self.large, Corners::Free)?;
+        let crop = |(i, &(top, left)): (usize, &(usize, usize))| -> Result<Tensor> {
+            Ok(large.get(i)?.narrow(0, top, self.size.0)?.narrow(1, left, self.size.1)?.contiguous()?)
         };
-        Ok(Tensor::stack(&(0..self.n).map(crop).collect::<Result<Vec<_>>>()?, 0)?)
+        Ok(Tensor::stack(&self.offsets[range].iter().enumerate().map(crop).collect::<Result<Vec<_>>>()?, 0)?)
     }
 }
 
@@ -86,8 +112,15 @@ impl Method for Rise {
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
-        let (masks, scores) = self.scored(run)?;
-        let map = (weighted_sum(&scores, &masks)? * (1.0 / (self.n as f64 * self.keep)))?;
+        let subject = run.subject()?;
+        let masks = self.masks(run, subject.size()?)?;
+        let scores = self.scores(&subject, &masks)?;
+        let mut map = Tensor::zeros(subject.size()?, DType::F64, &Device::Cpu)?;
+        for from in (0..self.n).step_by(CHUNK) {
+            let range = from..(from + CHUNK).min(self.n);
+            map = (map + weighted_sum(&scores[range.clone()], &masks.range(range)?.to_dtype(DType::F64)?)?)?;
+        }
+        let map = (map * (1.0 / (self.n as f64 * self.keep)))?;
         of_pixels(run, &map, Pool::Mean, self.options)
     }
 

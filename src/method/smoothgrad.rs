@@ -85,11 +85,10 @@ impl SmoothGrad {
         let flat = x.flatten_all()?;
         let range = (flat.max(0)? - flat.min(0)?)?;
         let sigma = (range * self.spread)?;
-        let noise = run.noise().normal("smoothgrad", &[&[self.n], x.dims()].concat())?;
-        let noise = noise.to_device(x.device())?.to_dtype(x.dtype())?;
         let (mut mean, mut squares) = (x.zeros_like()?, x.zeros_like()?);
         let noisy = |range: std::ops::Range<usize>| -> Result<Tensor> {
-            let noise = noise.narrow(0, range.start, range.len())?;
+            let noise = run.noise().normal_samples("smoothgrad", range, x.dims())?;
+            let noise = noise.to_device(x.device())?.to_dtype(x.dtype())?;
             Ok(noise.broadcast_mul(&sigma)?.broadcast_add(&x)?)
         };
         // Welford's update: the variance comes from deviations, not from the difference of two large means.

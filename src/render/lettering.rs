@@ -30,8 +30,13 @@ pub fn text_width(font: &FontRef<'_>, size: f32, text: &str) -> f32 {
     text.chars().map(|c| scaled.h_advance(scaled.glyph_id(c))).sum::<f32>().max(1.0)
 }
 
-/// Draws one line with its upper left corner at the given place.
-pub fn draw_text(canvas: &mut RgbImage, font: &FontRef<'_>, size: f32, (x, y): (f32, f32), text: &str) {
+/// Draws one line in dark ink with its upper left corner at the given place.
+pub fn draw_text(canvas: &mut RgbImage, font: &FontRef<'_>, size: f32, place: (f32, f32), text: &str) {
+    draw_ink(canvas, font, size, place, text, INK);
+}
+
+/// The same in another colour.
+pub fn draw_ink(canvas: &mut RgbImage, font: &FontRef<'_>, size: f32, (x, y): (f32, f32), text: &str, ink: [u8; 3]) {
     let scaled = font.as_scaled(PxScale::from(size));
     let mut pen = x;
     for c in text.chars() {
@@ -45,7 +50,7 @@ pub fn draw_text(canvas: &mut RgbImage, font: &FontRef<'_>, size: f32, (x, y): (
             let inside = px >= 0 && py >= 0 && px < i64::from(canvas.width()) && py < i64::from(canvas.height());
             if inside {
                 let under = canvas.get_pixel(px as u32, py as u32).0;
-                let mix = |c: usize| (f32::from(under[c]) * (1.0 - coverage) + f32::from(INK[c]) * coverage) as u8;
+                let mix = |c: usize| (f32::from(under[c]) * (1.0 - coverage) + f32::from(ink[c]) * coverage) as u8;
                 canvas.put_pixel(px as u32, py as u32, Rgb([mix(0), mix(1), mix(2)]));
             }
         });

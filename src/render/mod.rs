@@ -1,6 +1,7 @@
 //! From an explanation to bytes: one registry of output formats; only [`save`] touches the disk.
 
 pub mod colormap;
+pub mod grid;
 mod heat;
 mod legend;
 mod lettering;

@@ -35,6 +35,25 @@ pub struct Sheet {
     pub with_picture: bool,
 }
 
+/// A picture at another width and height, and where the model's input then lies in it.
+fn shrunk(picture: &RgbImage, v: View, (width, height): (u32, u32)) -> Result<(RgbImage, View)> {
+    let small = resize(picture, height as usize, width as usize, Filter::Bilinear)?;
+    let (fx, fy) = (f64::from(width) / f64::from(picture.width()), f64::from(height) / f64::from(picture.height()));
+    Ok((small, View { x: v.x * fx, y: v.y * fy, width: v.width * fx, height: v.height * fy }))
+}
+
+/// PNG of an explanation over a small copy of its picture, `width` pixels wide.
+///
+/// # Errors
+/// [`Error::Usage`] without a picture.
+pub fn thumbnail(scene: &Scene<'_>, e: &Explanation, width: u32) -> Result<Vec<u8>> {
+    let picture = scene.picture.ok_or_else(|| Error::Usage("a thumbnail needs a picture".into()))?;
+    let height = (f64::from(width) * f64::from(picture.height()) / f64::from(picture.width())).round().max(1.0);
+    let (small, view) = shrunk(picture, scene.view, (width, height as u32))?;
+    let scene = Scene { picture: Some(&small), view, ..scene.clone() };
+    png(DynamicImage::ImageRgb8(heat::blended(&scene, e)?))
+}
+
 /// Sizes in pixels that everything is laid out by.
 struct Measures {
     cell: (u32, u32),
@@ -55,12 +74,7 @@ impl Sheet {
             scene.picture.ok_or_else(|| Error::Usage("a contact sheet needs a picture; texts get a table".into()))?;
         let font = font()?;
         let m = self.measures(picture, width, &font);
-        let small = resize(picture, m.cell.1 as usize, m.cell.0 as usize, Filter::Bilinear)?;
-        let factor =
-            (f64::from(m.cell.0) / f64::from(picture.width()), f64::from(m.cell.1) / f64::from(picture.height()));
-        let v = scene.view;
-        let view =
-            View { x: v.x * factor.0, y: v.y * factor.1, width: v.width * factor.0, height: v.height * factor.1 };
+        let (small, view) = shrunk(picture, scene.view, m.cell)?;
 
         let pictures = u32::from(self.with_picture);
         let columns = self.columns.len() as u32 + pictures;

@@ -72,25 +72,7 @@ pub fn html(title: &str, groups: &[Group], style: &Style) -> Result<String> {
         let _ = writeln!(out, "<h2>{}</h2>\n<table>", escaped(&group.heading));
         for (label, e) in &group.lines {
             let _ = write!(out, "<tr><th>{}</th><td>", escaped(label));
-            let (range, colours, text) = (range_of(group, style, e), style.colormap_for(e).table(), text_of(e)?);
-            for number in 0..text.texts.len() {
-                if number > 0 {
-                    out.push_str("<br>");
-                }
-                for span in spans(e, text, number) {
-                    let Some(relevance) = span.relevance else {
-                        out.push_str(&escaped(&span.text));
-                        continue;
-                    };
-                    let [r, g, b] = colours[(range.place(relevance) * 255.0).round() as usize];
-                    let ink = if is_light([r, g, b]) { "#111" } else { "#fff" };
-                    let _ = write!(
-                        out,
-                        "<span title=\"{relevance:+.6}\" style=\"background:rgb({r},{g},{b});color:{ink}\">{}</span>",
-                        escaped(&span.text)
-                    );
-                }
-            }
+            out.push_str(&line(e, range_of(group, style, e), style)?);
             out.push_str("</td></tr>\n");
         }
         out.push_str("</table>\n");
@@ -99,10 +81,39 @@ pub fn html(title: &str, groups: &[Group], style: &Style) -> Result<String> {
     Ok(out)
 }
 
+/// A text with every piece on its colour, its relevance as a tooltip, as part of a page.
+///
+/// # Errors
+/// [`Error::Usage`] for images.
+pub fn line(e: &Explanation, range: Range, style: &Style) -> Result<String> {
+    let (colours, text) = (style.colormap_for(e).table(), text_of(e)?);
+    let mut out = String::new();
+    for number in 0..text.texts.len() {
+        if number > 0 {
+            out.push_str("<br>");
+        }
+        for span in spans(e, text, number) {
+            let Some(relevance) = span.relevance else {
+                out.push_str(&escaped(&span.text));
+                continue;
+            };
+            let [r, g, b] = colours[(range.place(relevance) * 255.0).round() as usize];
+            let ink = if is_light([r, g, b]) { "#111" } else { "#fff" };
+            let _ = write!(
+                out,
+                "<span title=\"{relevance:+.6}\" style=\"background:rgb({r},{g},{b});color:{ink}\">{}</span>",
+                escaped(&span.text)
+            );
+        }
+    }
+    Ok(out)
+}
+
 const STYLE: &str = "<style>body{font:16px/1.7 sans-serif;margin:2em;max-width:70em}h1{font-size:1.2em}h2{font-size:1em;margin-top:1.6em}\
 th{text-align:left;vertical-align:top;padding-right:1.2em;white-space:nowrap;font-weight:600}td span{padding:2px 0}</style>\n";
 
-fn escaped(text: &str) -> String {
+/// Text as it may stand in a page.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

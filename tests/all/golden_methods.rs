@@ -177,8 +177,7 @@ fn noise(case: &Case, row: usize, n: usize) -> Noise {
 /// Arrays that `golden.rs` does not compare.
 fn is_ours(key: &str, array: &Value) -> bool {
     let name = array["method"].as_str().unwrap();
-    key.starts_with("method.libra")
-        || !crate::golden::ATTENTION_METHODS.contains(&name) && method::find(name).is_ok()
+    key.starts_with("method.libra") || !crate::golden::ATTENTION_METHODS.contains(&name) && method::find(name).is_ok()
 }
 
 #[test]
@@ -260,9 +259,7 @@ fn intermediate(case: &Case, model: &Model, run: &Run<'_>, key: &str, array: &Va
             let text = format!("baseline={},quadrature={rule},steps={steps}", parts[1]);
             (flat(&IntegratedGradients::read(&mut params(&text)).unwrap().attribution(run).unwrap().0), own(0))
         }
-        ("libra", "states") => {
-            (flat(&Tensor::stack(&(0..=layers).map(share).collect::<Vec<_>>(), 0).unwrap()), own(1))
-        }
+        ("libra", "states") => (flat(&Tensor::stack(&(0..=layers).map(share).collect::<Vec<_>>(), 0).unwrap()), own(1)),
         ("libra", "constants") => (flat(&Tensor::stack(&run.constants(&libra()).unwrap(), 0).unwrap()), own(1)),
         ("libra", "completeness") => {
             let constants: Vec<f64> = run.constants(&libra()).unwrap().iter().map(|k| flat(k).iter().sum()).collect();
@@ -290,10 +287,14 @@ fn intermediate(case: &Case, model: &Model, run: &Run<'_>, key: &str, array: &Va
         }
         ("rise", what) => {
             let text = format!("n={},cells={}", number("n"), number("cells"));
-            let (masks, scores) = Rise::read(&mut params(&text)).unwrap().scored(run).unwrap();
+            let (rise, subject) = (Rise::read(&mut params(&text)).unwrap(), run.subject().unwrap());
+            let masks = rise.masks(run, subject.size().unwrap()).unwrap();
             match what {
-                "masks" => (flat(&masks), flat(&case.expected[key])),
-                _ => (scores, expected(case, key, row, None, n)),
+                "masks" => {
+                    let want = &case.expected[key];
+                    (flat(&masks.range(0..want.dims()[0]).unwrap()), flat(want))
+                }
+                _ => (rise.scores(&subject, &masks).unwrap(), expected(case, key, row, None, n)),
             }
         }
         ("vit-cx", what) => {

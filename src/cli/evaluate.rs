@@ -1,0 +1,464 @@
+//! `vitx evaluate`: is the picture faithful? Methods and controls over a labelled set, as a table.
+
+use super::args::ReportArgs;
+use super::job;
+use super::labelled::{batch, data_name, preparer, Checked, DataArgs, Input, Labelled};
+use super::outputs::refuse_existing;
+use super::prepare::Ready;
+use super::report::{interrupted, Reporter};
+use super::sanity;
+use super::{INTERRUPTED, SOME_FAILED};
+use anyhow::{Context, Result};
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Value};
+use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use vitx::evaluate::report::{html, Curves, Input as ReportInput, Map, Report, Row, Sanity, Shown};
+use vitx::evaluate::table::Scores;
+use vitx::evaluate::{self, Candidate, Case, Configured, Direction, Score};
+use vitx::render::{save, scale::Scale, sheet, table, Scene, Style};
+
+/// Judge methods by faithfulness and localisation over labelled data, beside random and centre controls
+#[derive(Parser, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// NAME[:key=value,...], several separated by commas, or `all`; raw attention and two controls are always added
+    #[arg(long, default_value = "gae,grad-rollout,rollout,lrp,legrad,attn-lrp,gradcam", value_name = "METHOD")]
+    method: Vec<String>,
+    /// Metrics, several separated by commas, or `all` (see `vitx metrics`); default: a choice that suits the data
+    #[arg(long, value_name = "METRIC")]
+    metric: Vec<String>,
+    /// Also compare maps with those of the model with random weights, and of another class, on the first N inputs
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "16")]
+    sanity: Option<usize>,
+    /// With --sanity: a checkpoint of the same shape trained on permuted labels, compared as well
+    #[arg(long, value_name = "MODEL", requires = "sanity")]
+    permuted_labels: Option<String>,
+    /// Continue an interrupted run with the same arguments
+    #[arg(long)]
+    resume: bool,
+    /// Every score, a line each: input, class, method, metric, value
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// A page with figures, curves and single inputs
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Inputs that the page shows one by one
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    report_inputs: usize,
+    /// Replace existing files
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    reporting: ReportArgs,
+}
+
+/// What one input gave, as the journal keeps it.
+#[derive(Serialize, Deserialize, Debug, Default)]
+struct Judged {
+    input: usize,
+    /// Why the input, or a method on it, could not be judged.
+    failures: Vec<String>,
+    questions: Vec<Scored>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct Scored {
+    label: String,
+    class: u32,
+    predicted: u32,
+    /// `[candidate][metric]`
+    scores: Vec<Vec<Option<Score>>>,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let checked = Checked::open(&args.data, args.reporting)?;
+    let metrics = evaluate::parse_list(&args.metric, &checked.facts)?;
+    let candidates = candidates(&args.method, &checked)?;
+    if !args.overwrite {
+        refuse_existing(args.csv.iter().chain(&args.report), "")?;
+    }
+    let labelled = checked.load(&args.data)?;
+    let mut journal = Journal::open(&args, &labelled, &candidates, &metrics)?;
+    let mut report = Reporter::new(args.reporting, labelled.inputs.len());
+    for (name, why) in &labelled.failures {
+        report.failed(name, why)?;
+    }
+    let work = Work { args: &args, labelled: &labelled, candidates: &candidates, metrics: &metrics };
+    for number in 0..labelled.inputs.len() {
+        if journal.has(number) {
+            report.advance(1);
+            continue;
+        }
+        let judged = match work.judge(number, &report) {
+            Err(vitx::Error::Interrupted) => break,
+            Err(e) => Judged { input: number, failures: vec![e.to_string()], questions: Vec::new() },
+            Ok(judged) => judged,
+        };
+        for failure in &judged.failures {
+            report.failed(&labelled.inputs[number].name, failure)?;
+        }
+        journal.add(judged)?;
+        report.advance(1);
+        if interrupted() {
+            break;
+        }
+    }
+    if interrupted() {
+        report.finish(labelled.inputs.len());
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let sanity = match args.sanity {
+        Some(n) => Some(sanity::check(&work.sanity(n), args.permuted_labels.as_deref(), &args.data, &report)?),
+        None => None,
+    };
+    let failed = journal.done.iter().any(|j| !j.failures.is_empty()) || !labelled.failures.is_empty();
+    work.tell(&journal.done, sanity.as_ref(), &report)?;
+    journal.remove();
+    report.finish(labelled.inputs.len());
+    Ok(if failed { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// The methods, raw attention beside them, and the controls.
+fn candidates(methods: &[String], checked: &Checked) -> Result<Vec<Candidate>> {
+    let mut list = job::methods(methods, checked.checkpoint())?;
+    if !list.iter().any(|m| m.spec == "attention") {
+        list.push(vitx::method::parse("attention")?);
+    }
+    if let Some(m) = list.iter().find(|m| m.matrix()) {
+        anyhow::bail!("method `{}`: a whole matrix cannot be judged", m.spec);
+    }
+    let methods = list.into_iter().map(Candidate::Method);
+    Ok(methods.chain([Candidate::Gaussian, Candidate::Random]).collect())
+}
+
+struct Work<'a> {
+    args: &'a Args,
+    labelled: &'a Labelled,
+    candidates: &'a [Candidate],
+    metrics: &'a [Configured],
+}
+
+impl<'a> Work<'a> {
+    fn sanity(&self, inputs: usize) -> sanity::Subject<'a> {
+        sanity::Subject {
+            labelled: self.labelled,
+            candidates: self.candidates,
+            metrics: self.metrics,
+            inputs: inputs.min(self.labelled.inputs.len()),
+        }
+    }
+
+    /// All candidates and metrics on one input: one forward pass, shared reverse passes.
+    fn judge(&self, number: usize, report: &Reporter) -> vitx::Result<Judged> {
+        let input = &self.labelled.inputs[number];
+        let model = &self.labelled.model;
+        let ready = preparer(model, &self.args.data).prepare(&input.source())?;
+        let batch = batch(model, &ready, self.args.data.seed, report)?;
+        let logits = batch.logits()?.remove(0);
+        let mut judged = Judged { input: number, ..Judged::default() };
+        for question in &input.questions {
+            let output = question.output(self.args.data.target, &logits);
+            let pass = batch.pass(vec![output])?;
+            let run = pass.run(0);
+            let truth = question.truth(&ready, run.layout())?;
+            let mut scores = Vec::new();
+            for candidate in self.candidates {
+                let mut own = vec![None; self.metrics.len()];
+                match candidate.explain(&run) {
+                    Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
+                    Err(e) => judged.failures.push(format!("{}: {e}", candidate.name())),
+                    Ok(explanation) => {
+                        let case = Case { run: &run, explanation: &explanation, truth: &truth, candidate };
+                        for (score, metric) in own.iter_mut().zip(self.metrics) {
+                            *score = metric.metric.score(&case)?;
+                        }
+                    }
+                }
+                scores.push(own);
+            }
+            let (label, predicted) = (question.label.clone(), vitx::target::ranked(&logits)[0]);
+            judged.questions.push(Scored { label, class: output.class, predicted, scores });
+        }
+        Ok(judged)
+    }
+
+    fn random(&self) -> usize {
+        self.candidates.iter().position(|c| matches!(c, Candidate::Random)).unwrap_or(0)
+    }
+
+    fn scores(&self, judged: &[Judged]) -> Scores {
+        let mut scores = Scores::default();
+        for (input, scored) in judged.iter().flat_map(|j| j.questions.iter().map(move |q| (j.input, q))) {
+            for (candidate, own) in scored.scores.iter().enumerate() {
+                for (metric, score) in own.iter().enumerate() {
+                    if let Some(score) = score {
+                        scores.add(candidate, metric, input, score.clone());
+                    }
+                }
+            }
+        }
+        scores
+    }
+
+    /// Candidates, best first by the first metric with figures; controls last.
+    fn rows(&self, scores: &Scores) -> Vec<Row> {
+        let (random, seed) = (self.random(), self.args.data.seed);
+        let figure = |c: usize, m: usize| scores.figure(c, m, &self.metrics[m], random, seed);
+        let row = |(c, candidate): (usize, &Candidate)| Row {
+            name: candidate.name().to_string(),
+            figures: (0..self.metrics.len()).map(|m| figure(c, m)).collect(),
+        };
+        let mut rows: Vec<Row> = self.candidates.iter().enumerate().map(row).collect();
+        let controls = rows.split_off(self.candidates.iter().filter(|c| !c.is_control()).count());
+        let first = (0..self.metrics.len()).find(|&m| rows.iter().any(|r| r.figures[m].is_some()));
+        if let Some(m) = first {
+            let sign = if self.metrics[m].entry.direction == Direction::Higher { -1.0 } else { 1.0 };
+            let key = |r: &Row| r.figures[m].as_ref().map_or(f64::INFINITY, |f| sign * f.value);
+            rows.sort_by(|a, b| key(a).total_cmp(&key(b)));
+        }
+        rows.into_iter().chain(controls).collect()
+    }
+
+    fn tell(&self, judged: &[Judged], sanity: Option<&sanity::Found>, report: &Reporter) -> Result<()> {
+        let scores = self.scores(judged);
+        let rows = self.rows(&scores);
+        let setup = self.setup(judged);
+        if report.json() {
+            self.tell_json(&rows, sanity, report)?;
+        } else {
+            setup.iter().try_for_each(|(name, value)| report.line(&format!("{name}: {value}")))?;
+            report.line(&text_table(&rows, self.metrics))?;
+            self.metrics.iter().try_for_each(|m| report.line(&explained(m)))?;
+            report
+                .line("(in brackets: 95 % bootstrap interval over inputs; `!`: not better than the random control)")?;
+            if let Some(found) = sanity {
+                report.line(&found.text())?;
+            }
+        }
+        if let Some(path) = &self.args.csv {
+            save::save(path, &self.csv(judged)?, self.args.overwrite)?;
+        }
+        if let Some(path) = &self.args.report {
+            let page = self.page(judged, rows, setup, sanity.map(|s| s.correlations.clone()), report)?;
+            save::save(path, page.as_bytes(), self.args.overwrite)?;
+            report.note(&format!("report: {}", path.display()));
+        }
+        Ok(())
+    }
+
+    fn setup(&self, judged: &[Judged]) -> Vec<(String, String)> {
+        let questions = judged.iter().flat_map(|j| &j.questions);
+        let (right, all) = questions.fold((0, 0), |(r, n), q| (r + usize::from(q.predicted == q.class), n + 1));
+        let used = judged.iter().filter(|j| !j.questions.is_empty()).count();
+        let kind = if self.labelled.facts.text { "texts" } else { "images" };
+        let line = |name: &str, value: String| (name.to_string(), value);
+        vec![
+            line("model", self.labelled.model.checkpoint.id.clone()),
+            line("data", format!("{}: {used} {kind}, {all} explained classes", data_name(&self.args.data.data))),
+            line(
+                "explained",
+                format!("the {:?} class ({right} of {all} are the prediction)", self.args.data.target).to_lowercase(),
+            ),
+            line("seed", self.args.data.seed.to_string()),
+        ]
+    }
+
+    fn tell_json(&self, rows: &[Row], sanity: Option<&sanity::Found>, report: &Reporter) -> Result<()> {
+        for row in rows {
+            for (metric, figure) in self.metrics.iter().zip(&row.figures) {
+                let record = json!({
+                    "status": "ok", "method": row.name, "metric": metric.spec,
+                    "direction": metric.entry.direction, "convention": metric.metric.convention(), "figure": figure,
+                });
+                report.json_line(&record)?;
+            }
+        }
+        sanity.map_or(Ok(()), |found| found.records().iter().try_for_each(|r| report.json_line(r)))
+    }
+
+    fn csv(&self, judged: &[Judged]) -> Result<Vec<u8>> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(["input", "label", "class", "predicted", "method", "metric", "value"])?;
+        for (judged, q) in judged.iter().flat_map(|j| j.questions.iter().map(move |q| (j, q))) {
+            let name = &self.labelled.inputs[judged.input].name;
+            for (candidate, own) in self.candidates.iter().zip(&q.scores) {
+                for (metric, score) in self.metrics.iter().zip(own) {
+                    let Some(score) = score else { continue };
+                    let (class, predicted, value) =
+                        (q.class.to_string(), q.predicted.to_string(), score.value.to_string());
+                    let record = [name, &q.label, &class, &predicted, candidate.name(), &metric.spec, &value];
+                    writer.write_record(record)?;
+                }
+            }
+        }
+        Ok(writer.into_inner()?)
+    }
+
+    fn page(
+        &self,
+        judged: &[Judged],
+        rows: Vec<Row>,
+        setup: Vec<(String, String)>,
+        sanity: Option<Sanity>,
+        report: &Reporter,
+    ) -> Result<String> {
+        let shown = judged.iter().filter(|j| !j.questions.is_empty()).take(self.args.report_inputs);
+        let mut inputs = Vec::new();
+        for judged in shown {
+            inputs.extend(self.shown(judged, report)?);
+        }
+        let failed = judged
+            .iter()
+            .flat_map(|j| j.failures.iter().map(|f| (self.labelled.inputs[j.input].name.clone(), f.clone())));
+        let page = Report {
+            title: format!("{} on {}", self.labelled.model.checkpoint.id, data_name(&self.args.data.data)),
+            setup,
+            metrics: self.metrics,
+            rows,
+            curves: self.curves(judged),
+            sanity,
+            inputs,
+            failures: self.labelled.failures.iter().cloned().chain(failed).collect(),
+        };
+        Ok(html(&page)?)
+    }
+
+    /// Mean curves of metrics that have them; curves of other lengths than the first are left out.
+    fn curves(&self, judged: &[Judged]) -> Vec<Curves> {
+        let scores = self.scores(judged);
+        let mean = |c: usize, m: usize| -> Option<Vec<f64>> {
+            let own = scores.of(c, m);
+            let n = own.first()?.1.curve.len();
+            let same: Vec<&Vec<f64>> = own.iter().map(|(_, s)| &s.curve).filter(|c| c.len() == n && n > 1).collect();
+            (!same.is_empty())
+                .then(|| (0..n).map(|k| same.iter().map(|c| c[k]).sum::<f64>() / same.len() as f64).collect())
+        };
+        let of = |(m, metric): (usize, &Configured)| {
+            let line = |(c, candidate): (usize, &Candidate)| Some((candidate.name().to_string(), mean(c, m)?));
+            let lines: Vec<_> = self.candidates.iter().enumerate().filter_map(line).collect();
+            (!lines.is_empty()).then(|| Curves { metric: metric.spec.clone(), lines })
+        };
+        self.metrics.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// One input's maps, made again: a resumed run shows the same page.
+    fn shown(&self, judged: &Judged, report: &Reporter) -> Result<Vec<ReportInput>> {
+        let (input, model): (&Input, _) = (&self.labelled.inputs[judged.input], &self.labelled.model);
+        let ready = preparer(model, &self.args.data).prepare(&input.source())?;
+        let batch = batch(model, &ready, self.args.data.seed, report)?;
+        let logits = batch.logits()?.remove(0);
+        let style = Style::default();
+        let mut shown = Vec::new();
+        for (question, scored) in input.questions.iter().zip(&judged.questions) {
+            let pass = batch.pass(vec![question.output(self.args.data.target, &logits)])?;
+            let mut maps = Vec::new();
+            for (candidate, scores) in self.candidates.iter().zip(&scored.scores) {
+                let Ok(e) = candidate.explain(&pass.run(0)) else { continue }; // reported when it was judged
+                let picture = match &ready {
+                    Ready::Picture(p) => {
+                        let (view, input) = (p.1.view, p.1.size);
+                        let scene = Scene {
+                            picture: Some(&p.0),
+                            view,
+                            input,
+                            caption: String::new(),
+                            shared: None,
+                            style: &style,
+                        };
+                        Shown::Png(sheet::thumbnail(&scene, &e, 168)?)
+                    }
+                    Ready::Text(_) => Shown::Html(table::line(&e, Scale::Auto.range(&e), &style)?),
+                };
+                let scores = scores.iter().map(|s| s.as_ref().map(|s| s.value)).collect();
+                maps.push(Map { name: candidate.name().to_string(), shown: picture, scores });
+            }
+            let labels = &model.checkpoint.labels;
+            let (label, predicted) = (&question.label, labels.name(scored.predicted));
+            shown.push(ReportInput { heading: format!("{}: {label} (predicted: {predicted})", input.name), maps });
+        }
+        Ok(shown)
+    }
+}
+
+/// `name (higher is better): how`
+pub fn explained(metric: &Configured) -> String {
+    let better = if metric.entry.direction == Direction::Higher { "higher" } else { "lower" };
+    format!("{} ({better} is better): {}", metric.spec, metric.metric.convention())
+}
+
+/// The aligned table: a row a candidate, a column a metric.
+pub fn text_table(rows: &[Row], metrics: &[Configured]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    let head = metrics.iter().map(|m| format!("{} {}", m.spec, m.entry.direction.arrow()));
+    table.set_header(std::iter::once("method".to_string()).chain(head));
+    for row in rows {
+        let cells = row.figures.iter().map(|f| match f {
+            None => "-".to_string(),
+            Some(f) => {
+                let mark = if f.beats_random == Some(false) { " !" } else { "" };
+                format!("{:.3} [{:.3}, {:.3}]{mark}", f.value, f.low, f.high)
+            }
+        });
+        table.add_row(std::iter::once(row.name.clone()).chain(cells));
+    }
+    table.trim_fmt()
+}
+
+/// What has been judged, a line an input in a file of this run's own, so that an interrupted run can go on.
+struct Journal {
+    path: PathBuf,
+    file: File,
+    done: Vec<Judged>,
+}
+
+impl Journal {
+    fn open(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Configured]) -> Result<Self> {
+        let key: Value = json!({
+            "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
+            "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
+            "inputs": labelled.inputs.iter().map(|i| &i.name).collect::<Vec<_>>(),
+            "size": format!("{:?} {:?}", args.data.size, args.data.fit),
+            "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
+            "metrics": metrics.iter().map(|m| &m.spec).collect::<Vec<_>>(), "version": env!("CARGO_PKG_VERSION"),
+        });
+        let mut hasher = DefaultHasher::new();
+        key.to_string().hash(&mut hasher);
+        let path = PathBuf::from(format!(".vitx-evaluate-{:016x}.jsonl", hasher.finish()));
+        let old = if args.resume { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
+        // A line that a crash cut off does not parse and is judged again.
+        let done: Vec<Judged> = old.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).truncate(true);
+        let mut file = options.open(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        for judged in &done {
+            writeln!(file, "{}", serde_json::to_string(judged)?)?;
+        }
+        Ok(Journal { path, file, done })
+    }
+
+    fn has(&self, input: usize) -> bool {
+        self.done.iter().any(|j| j.input == input)
+    }
+
+    fn add(&mut self, judged: Judged) -> Result<()> {
+        let line = serde_json::to_string(&judged)?;
+        writeln!(self.file, "{line}").with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.done.push(judged);
+        self.done.sort_by_key(|j| j.input);
+        Ok(())
+    }
+
+    /// The run is complete: nothing is left to resume.
+    fn remove(self) {
+        let path: &Path = &self.path;
+        let _ = std::fs::remove_file(path); // a journal that stays does no harm
+    }
+}

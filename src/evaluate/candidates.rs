@@ -1,0 +1,85 @@
+//! What is compared: methods, and the controls that stand in every table.
+
+use crate::error::Result;
+use crate::explanation::{Explanation, Layout};
+use crate::method::{combine::numbers, Configured, Run};
+
+/// A way to explain, or to seem to.
+pub enum Candidate {
+    /// A method.
+    Method(Configured),
+    /// Uniform random relevance, other numbers for every input and class: what any faithful method must beat.
+    Random,
+    /// A Gaussian around the middle of the picture or text, deviation a quarter of its sides: what pictures' composition
+    /// alone is worth.
+    Gaussian,
+}
+
+impl Candidate {
+    /// In tables.
+    pub fn name(&self) -> &str {
+        match self {
+            Candidate::Method(method) => &method.spec,
+            Candidate::Random => "(random)",
+            Candidate::Gaussian => "(centre gaussian)",
+        }
+    }
+
+    /// Whether it is a control.
+    pub fn is_control(&self) -> bool {
+        !matches!(self, Candidate::Method(_))
+    }
+
+    /// Whether its map changes with the class.
+    pub fn class_specific(&self) -> bool {
+        matches!(self, Candidate::Method(m) if m.entry.class_specific)
+    }
+
+    /// Explains one input.
+    ///
+    /// # Errors
+    /// The method's own.
+    pub fn explain(&self, run: &Run<'_>) -> Result<Explanation> {
+        match self {
+            Candidate::Method(method) => method.explain(run),
+            Candidate::Random => {
+                // The input's own logit tells its stream of random numbers from another's.
+                let stream = format!("control-{:x}-{}", run.logit()?.to_bits(), run.output().class);
+                let relevance = numbers(&run.noise().uniform(&stream, &[run.tokens()])?)?;
+                control("random", relevance, run)
+            }
+            Candidate::Gaussian => control("centre-gaussian", gaussian(run.layout()), run),
+        }
+    }
+}
+
+fn control(method: &'static str, relevance: Vec<f64>, run: &Run<'_>) -> Result<Explanation> {
+    let explanation = Explanation {
+        method,
+        params: Default::default(),
+        output: run.output(),
+        relevance: relevance.into_iter().map(|r| r as f32).collect(),
+        pixels: None,
+        checks: Default::default(),
+        layout: run.layout().clone(),
+        matrix: false,
+        signed: false,
+    };
+    explanation.checked()
+}
+
+/// Relevance by distance from the middle, `[T]`; prefix tokens 0.
+fn gaussian(layout: &Layout) -> Vec<f64> {
+    let fall = |i: usize, n: usize| {
+        let away = ((i as f64 + 0.5) / n as f64 - 0.5) / 0.25;
+        (-0.5 * away * away).exp()
+    };
+    match layout {
+        Layout::Text(text) => (0..text.tokens.len()).map(|t| fall(t, text.tokens.len())).collect(),
+        Layout::Image(image) => {
+            let (rows, columns) = image.grid;
+            let patches = (0..rows * columns).map(|p| fall(p / columns, rows) * fall(p % columns, columns));
+            std::iter::repeat_n(0.0, image.prefix.len()).chain(patches).collect()
+        }
+    }
+}

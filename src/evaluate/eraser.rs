@@ -1,0 +1,80 @@
+//! Comprehensiveness and sufficiency: does the class go without the rationale, and stay with it alone?
+//!
+//! DeYoung et al., ACL 2020 (ERASER); AOPC after Samek et al. 2017. q of 1, 5, 10, 20, 50 %, `k = max(1, ceil(q n))` of the n
+//! ordinary tokens, the k most relevant being the rationale; special tokens always stay. `comprehensiveness = p(x) - p(x
+//! without it)`, `sufficiency = p(x) - p(it alone)`; the figure is the mean over the five bins (the paper's formula divides
+//! by one more and counts k = 0; the released code averages the bins). `removal`: `delete` cuts tokens out (default),
+//! `mask` writes the mask token.
+
+use super::curves::ranked_tokens;
+use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use crate::error::Result;
+use crate::method::baseline::check_mask;
+use crate::method::leave_one_out::Removal;
+use crate::method::{Facts, Params, Score as Value};
+
+pub(super) const COMPREHENSIVENESS: Entry = Entry {
+    name: "comprehensiveness",
+    title: "does the class go without the most relevant tokens?",
+    paper: "DeYoung et al., ACL 2020",
+    direction: Direction::Higher,
+    images: false,
+    texts: true,
+    needs: Needs::Nothing,
+    default: true,
+    build: |params| build(params, false),
+    pool: mean,
+};
+
+pub(super) const SUFFICIENCY: Entry = Entry {
+    name: "sufficiency",
+    title: "does the class stay with the most relevant tokens alone?",
+    direction: Direction::Lower,
+    build: |params| build(params, true),
+    ..COMPREHENSIVENESS
+};
+
+/// Shares of the tokens, in percent.
+const BINS: [usize; 5] = [1, 5, 10, 20, 50];
+
+struct Eraser {
+    keep: bool,
+    removal: Removal,
+}
+
+fn build(params: &mut Params, keep: bool) -> Result<Box<dyn Metric>> {
+    let removal = params.choice("removal", &["delete", "mask"], "cut tokens out, or write the mask token")?;
+    Ok(Box::new(Eraser { keep, removal: Removal::named(removal) }))
+}
+
+impl Metric for Eraser {
+    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+        let (subject, order) = (case.run.subject()?, ranked_tokens(case, true));
+        let gone = |percent: usize| {
+            let k = (order.len() * percent).div_ceil(100).clamp(1, order.len());
+            if self.keep {
+                order[k..].to_vec()
+            } else {
+                order[..k].to_vec()
+            }
+        };
+        let sets: Vec<Vec<usize>> = BINS.iter().map(|&b| gone(b)).collect();
+        let whole = subject.own_score(Value::Probability)?;
+        let scores = self.removal.scores(case.run, &subject, Value::Probability, &sets)?;
+        let curve: Vec<f64> = scores.iter().map(|s| whole - s).collect();
+        Ok(Some(Score { value: curve.iter().sum::<f64>() / curve.len() as f64, curve, counts: Vec::new() }))
+    }
+
+    fn convention(&self) -> String {
+        let how = if self.removal == Removal::Delete { "cut out" } else { "masked" };
+        let what = if self.keep { "all but the most relevant" } else { "the most relevant" };
+        format!("fall of the probability with {what} 1, 5, 10, 20, 50 % of tokens {how}, mean")
+    }
+
+    fn check(&self, model: &Facts) -> Result<()> {
+        if self.removal == Removal::Mask {
+            check_mask(model)?;
+        }
+        Ok(())
+    }
+}

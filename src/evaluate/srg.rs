@@ -1,0 +1,51 @@
+//! Symmetric relevance gain: what knowing the order is worth, from both ends.
+//!
+//! Blücher, Vielhaben & Strodthoff, TMLR 2024. Area under the class's probability when the *least* influential patches turn
+//! into the baseline first, less the area when the *most* influential do. The choice of baseline largely cancels. Higher
+//! is better, 0 is what a random order gets. `baseline` (default mean), `patches`, `value` as in `deletion`.
+
+use super::curves::trapezoid;
+use super::deletion::{curve, read_baseline, read_value, value_name, PatchesAStep};
+use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use crate::error::Result;
+use crate::method::baseline::ImageBaseline;
+use crate::method::{Params, Score as Value};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "srg",
+    title: "symmetric relevance gain: least influential first less most influential first",
+    paper: "Blücher et al., TMLR 2024",
+    direction: Direction::Higher,
+    images: true,
+    texts: false,
+    needs: Needs::Nothing,
+    default: true,
+    build,
+    pool: mean,
+};
+
+struct Gain {
+    baseline: ImageBaseline,
+    name: &'static str,
+    patches: PatchesAStep,
+    value: Value,
+}
+
+fn build(params: &mut Params) -> Result<Box<dyn Metric>> {
+    let (baseline, name) = read_baseline(params, ["mean", "zero", "black", "blur"])?;
+    Ok(Box::new(Gain { baseline, name, patches: PatchesAStep::read(params)?, value: read_value(params)? }))
+}
+
+impl Metric for Gain {
+    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+        let one = |most: bool| curve(case, most, self.baseline, self.patches, self.value, false);
+        let (least, most) = (one(false)?, one(true)?);
+        let curve: Vec<f64> = least.iter().zip(&most).map(|(l, m)| l - m).collect();
+        Ok(Some(Score { value: trapezoid(&least) - trapezoid(&most), curve, counts: Vec::new() }))
+    }
+
+    fn convention(&self) -> String {
+        let value = value_name(self.value);
+        format!("area under the {value}, least less most influential patches first to {}, {}", self.name, self.patches)
+    }
+}
