@@ -552,7 +552,7 @@ fn ascents_that_cannot_be_are_refused() {
 #[cfg(unix)]
 #[test]
 fn a_long_method_ends_when_interrupted_and_leaves_nothing() {
-    for method in ["integrated-gradients:steps=4096", "rise:n=1000"] {
+    for method in ["integrated-gradients:steps=4096", "rise:n=2000"] {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(cargo_bin!("vitx"))
             .args(["explain", "--json", "-f", "npy,overlay", "-o", "out", "--method", method, &asset("cat.jpg")])
@@ -568,7 +568,7 @@ fn a_long_method_ends_when_interrupted_and_leaves_nothing() {
         let output = child.wait_with_output().unwrap();
         let took = asked.elapsed();
         assert_eq!(output.status.code(), Some(130), "{method}: {}", stderr(&output));
-        assert!(took < Duration::from_secs(10), "{method} took {took:?} to stop");
+        assert!(took < Duration::from_secs(20), "{method} took {took:?} to stop");
         assert_eq!(stdout(&output), "", "no record of what is not finished");
         assert!(stderr(&output).contains("interrupted"), "{}", stderr(&output));
         let left = std::fs::read_dir(dir.path().join("out")).unwrap().map(|e| e.unwrap().file_name());
