@@ -9,6 +9,9 @@ mod checkpoints;
 #[cfg(feature = "cli")]
 #[path = "all/cli.rs"]
 mod cli;
+#[cfg(feature = "cli")]
+#[path = "all/cli_methods.rs"]
+mod cli_methods;
 #[path = "all/conservation.rs"]
 mod conservation;
 #[path = "all/contract.rs"]

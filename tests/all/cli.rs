@@ -7,27 +7,27 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-fn vitx(dir: &Path, args: &[&str]) -> Output {
+pub(crate) fn vitx(dir: &Path, args: &[&str]) -> Output {
     Command::new(cargo_bin!("vitx")).args(args).current_dir(dir).env_remove("VITX_MODEL").output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn records(output: &Output) -> Vec<Value> {
+pub(crate) fn records(output: &Output) -> Vec<Value> {
     stdout(output).lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
 }
 
-fn asset(name: &str) -> String {
+pub(crate) fn asset(name: &str) -> String {
     root().join("assets").join(name).display().to_string()
 }
 
-fn read_npy(path: &Path) -> Vec<f64> {
+pub(crate) fn read_npy(path: &Path) -> Vec<f64> {
     let bytes = std::fs::read(path).unwrap();
     npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
 }
@@ -114,15 +114,18 @@ fn the_readme_s_flower_is_lit() {
     assert!(mean(&on) > 5.0 * mean(&off), "{} on the flower, {} beside it", mean(&on), mean(&off));
 }
 
+/// The patches of the 12 x 12 grid that a mask's object covers.
+pub(crate) fn on_object(mask: &str) -> Vec<bool> {
+    let mask = image::open(asset(&format!("masks/{mask}"))).unwrap();
+    let mask = mask.resize_exact(12, 12, image::imageops::FilterType::Triangle).into_luma8();
+    mask.pixels().map(|p| p[0] > 100).collect()
+}
+
 /// Share of a mask's object in the map's total above its mean.
 fn mass_inside(map: &[f64], mask: &str) -> f64 {
-    let mask = image::open(asset(&format!("masks/{mask}")))
-        .unwrap()
-        .resize_exact(12, 12, image::imageops::FilterType::Triangle)
-        .into_luma8();
     let mean = map.iter().sum::<f64>() / map.len() as f64;
     let excess = |v: &f64| (v - mean).max(0.0);
-    let inside: f64 = map.iter().zip(mask.pixels()).filter(|(_, p)| p[0] > 100).map(|(v, _)| excess(v)).sum();
+    let inside: f64 = map.iter().zip(on_object(mask)).filter(|(_, on)| *on).map(|(v, _)| excess(v)).sum();
     inside / map.iter().map(excess).sum::<f64>()
 }
 
