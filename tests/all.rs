@@ -10,6 +10,9 @@ mod checkpoints;
 #[path = "all/cli.rs"]
 mod cli;
 #[cfg(feature = "cli")]
+#[path = "all/cli_evaluate.rs"]
+mod cli_evaluate;
+#[cfg(feature = "cli")]
 #[path = "all/cli_methods.rs"]
 mod cli_methods;
 #[path = "all/conservation.rs"]

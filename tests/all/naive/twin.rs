@@ -199,7 +199,7 @@ impl Twin<'_> {
         let values = x.iter().flatten();
         let (low, high) = values.fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
         let shape = self.run.subject().unwrap().values().unwrap().dims().to_vec();
-        let noise = flat(&self.run.noise().normal("smoothgrad", &[&[n][..], &shape].concat()).unwrap());
+        let noise = flat(&self.run.noise().normal_samples("smoothgrad", 0..n, &shape).unwrap());
         let (rows, columns) = (x.len(), x[0].len());
         let noisy = |s: usize| -> Matrix {
             let at = |i: usize, k: usize| x[i][k] + spread * (high - low) * noise[(s * rows + i) * columns + k];
