@@ -49,7 +49,8 @@ pub fn expand(text: &str) -> Result<Grid> {
     }
     let mut combinations: Vec<Vec<String>> = vec![Vec::new()];
     for (_, values) in &pairs {
-        let longer = |c: &Vec<String>| values.iter().map(|v| [&c[..], std::slice::from_ref(v)].concat()).collect::<Vec<_>>();
+        let longer =
+            |c: &Vec<String>| values.iter().map(|v| [&c[..], std::slice::from_ref(v)].concat()).collect::<Vec<_>>();
         combinations = combinations.iter().flat_map(longer).collect();
     }
     let setting = |values: &Vec<String>| -> Result<Setting> {

@@ -1,7 +1,7 @@
 //! Integrated Gradients: the gradient along the straight line from a baseline to the input, times what changes.
 //!
 //! Sundararajan, Taly & Yan, ICML 2017. `(x - x0) * sum_k w_k G(x0 + a_k (x - x0))`: `quadrature=gauss-legendre`
-//! (default; m-point Legendre nodes on [0,1]) or `midpoint` (`a_k = (k - 1/2)/m`, the midpoint Riemann sum). Summed over
+//! (default; m-point Legendre nodes between 0 and 1) or `midpoint` (`a_k = (k - 1/2)/m`, the midpoint Riemann sum). Summed over
 //! channels and patches, or over a word's vector; signed, `[T]` and `[H,W]`. `steps` (default 32) go through the model
 //! in batches.
 //!

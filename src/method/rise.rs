@@ -92,7 +92,7 @@ pub struct Masks {
 }
 
 impl Masks {
-    /// Some of the masks, `[N,H,W]` in [0,1].
+    /// Some of the masks, `[N,H,W]`, from 0 to 1.
     ///
     /// # Errors
     /// Tensor operations.

@@ -1,7 +1,7 @@
 //! Score-CAM: each channel of a layer's tokens becomes a mask, and weighs as much as the input shown through it scores.
 //!
 //! Wang et al., CVPR Workshops 2020. With A_d the channel's map: `M_d` = A_d enlarged to the image (corner samples
-//! coincide, as in the reference package) and brought to [0,1]; `s_d = y(x * M_d)`; `w = softmax_d(s)`; relevance
+//! coincide, as in the reference package) and brought between 0 and 1; `s_d = y(x * M_d)`; `w = softmax_d(s)`; relevance
 //! `max(0, sum_d w_d A_d)`, prefix tokens 0, `[T]`; `clamp=false` keeps the sign. The paper subtracts the score of a
 //! baseline, which the softmax cancels. `layer`, `where` as in `gradcam`. D forward passes. Images only; class-specific.
 

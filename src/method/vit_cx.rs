@@ -1,8 +1,8 @@
 //! ViT-CX: causal scores of masks made from a layer's feature maps.
 //!
-//! Xie, Li, Cao & Zhang, IJCAI 2023. The channels of a layer's tokens, enlarged to the image and brought to [0,1], are
+//! Xie, Li, Cao & Zhang, IJCAI 2023. The channels of a layer's tokens, enlarged to the image and brought between 0 and 1, are
 //! masks; masks whose cosine distance stays below `delta` are merged (agglomerative clustering, complete linkage) and
-//! their sums brought to [0,1] again: `M_i`, i < N. With noise `e_i = noise_std * normal`:
+//! their sums brought between 0 and 1 again: `M_i`, i < N. With noise `e_i = noise_std * normal`:
 //! `s_i = p(x M_i + e_i (1 - M_i)) - p(x + e_i (1 - M_i)) + p(x)`, and the relevance of a pixel is
 //! `(1/N) sum_i s_i M_i / sum_j M_j`, 0 where no mask reaches, which takes out the bias towards pixels under many masks.
 //! `[H,W]`, patches the mean of their pixels; unsigned in practice, class-specific.
