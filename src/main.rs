@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             cli::print_error(&error);
-            ExitCode::from(cli::NOTHING_DONE)
+            ExitCode::from(cli::exit_code(&error))
         }
     }
 }

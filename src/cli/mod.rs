@@ -83,6 +83,14 @@ pub fn run() -> Result<ExitCode> {
     }
 }
 
+/// The exit code of a run that ended with an error.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<vitx::Error>() {
+        Some(vitx::Error::Interrupted) => INTERRUPTED,
+        _ => NOTHING_DONE,
+    }
+}
+
 /// `error: what: why` on stderr.
 pub fn print_error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");

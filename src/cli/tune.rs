@@ -173,7 +173,7 @@ impl Work<'_> {
         let mut scores: Vec<Vec<Score>> = vec![Vec::new(); finalists.len()];
         for &input in inputs {
             match self.scores(input, finalists) {
-                Err(vitx::Error::Interrupted) => bail!("interrupted while measuring"),
+                Err(e @ vitx::Error::Interrupted) => return Err(e.into()),
                 Err(e) => self.report.note(&format!("error: {}: {e}", self.labelled.inputs[input].name)),
                 Ok(own) => scores.iter_mut().zip(own).for_each(|(all, own)| all.extend(own)),
             }
