@@ -2,7 +2,7 @@
 
 use super::args::ReportArgs;
 use super::job;
-use super::labelled::{batch, data_name, preparer, Checked, DataArgs, Input, Labelled};
+use super::labelled::{batch, data_name, preparer, Checked, DataArgs, Input, Labelled, Question};
 use super::outputs::refuse_existing;
 use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
@@ -17,10 +17,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use vitx::evaluate::judge::{judge, Waiting};
 use vitx::evaluate::report::{html, Curves, Input as ReportInput, Map, Report, Row, Sanity, Shown};
 use vitx::evaluate::table::Scores;
-use vitx::evaluate::{self, Candidate, Case, Configured, Direction, Score};
+use vitx::evaluate::{self, Candidate, Configured, Direction, Score, Truth};
+use vitx::method::Batch;
 use vitx::render::{save, scale::Scale, sheet, table, Scene, Style};
+use vitx::target::Output;
 
 /// Judge methods by faithfulness and localisation over labelled data, beside random and centre controls
 #[derive(Parser, Debug)]
@@ -39,6 +42,9 @@ pub struct Args {
     /// With --sanity: a checkpoint of the same shape trained on permuted labels, compared as well
     #[arg(long, value_name = "MODEL", requires = "sanity")]
     permuted_labels: Option<String>,
+    /// Inputs whose perturbed copies go through the model together
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: u16,
     /// Continue an interrupted run with the same arguments
     #[arg(long)]
     resume: bool,
@@ -91,21 +97,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
         report.failed(name, why)?;
     }
     let work = Work { args: &args, labelled: &labelled, candidates: &candidates, metrics: &metrics };
-    for number in 0..labelled.inputs.len() {
-        if journal.has(number) {
-            report.advance(1);
-            continue;
+    // Groups are the same in a resumed run: what goes through the model together may differ in the last bits.
+    let all: Vec<usize> = (0..labelled.inputs.len()).collect();
+    for group in all.chunks(usize::from(args.batch_size)) {
+        if !journal.has(group) {
+            let judged = match work.judge(group, &report) {
+                Err(vitx::Error::Interrupted) => break,
+                other => other?,
+            };
+            journal.add(judged)?;
         }
-        let judged = match work.judge(number, &report) {
-            Err(vitx::Error::Interrupted) => break,
-            Err(e) => Judged { input: number, failures: vec![e.to_string()], questions: Vec::new() },
-            Ok(judged) => judged,
-        };
-        for failure in &judged.failures {
-            report.failed(&labelled.inputs[number].name, failure)?;
+        for one in journal.of(group) {
+            for failure in &one.failures {
+                report.failed(&labelled.inputs[one.input].name, failure)?;
+            }
         }
-        journal.add(judged)?;
-        report.advance(1);
+        report.advance(group.len());
         if interrupted() {
             break;
         }
@@ -138,6 +145,13 @@ fn candidates(methods: &[String], checked: &Checked) -> Result<Vec<Candidate>> {
     Ok(methods.chain([Candidate::Gaussian, Candidate::Random]).collect())
 }
 
+/// One input with what is asked of it.
+struct Prepared<'m> {
+    batch: Batch<'m>,
+    predicted: u32,
+    questions: Vec<(Output, Truth)>,
+}
+
 struct Work<'a> {
     args: &'a Args,
     labelled: &'a Labelled,
@@ -155,38 +169,66 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// All candidates and metrics on one input: one forward pass, shared reverse passes.
-    fn judge(&self, number: usize, report: &Reporter) -> vitx::Result<Judged> {
-        let input = &self.labelled.inputs[number];
-        let model = &self.labelled.model;
-        let ready = preparer(model, &self.args.data).prepare(&input.source())?;
-        let batch = batch(model, &ready, self.args.data.seed, report)?;
-        let logits = batch.logits()?.remove(0);
-        let mut judged = Judged { input: number, ..Judged::default() };
-        for question in &input.questions {
-            let output = question.output(self.args.data.target, &logits);
-            let pass = batch.pass(vec![output])?;
-            let run = pass.run(0);
-            let truth = question.truth(&ready, run.layout())?;
-            let mut scores = Vec::new();
-            for candidate in self.candidates {
-                let mut own = vec![None; self.metrics.len()];
-                match candidate.explain(&run) {
-                    Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
-                    Err(e) => judged.failures.push(format!("{}: {e}", candidate.name())),
-                    Ok(explanation) => {
-                        let case = Case { run: &run, explanation: &explanation, truth: &truth, candidate };
-                        for (score, metric) in own.iter_mut().zip(self.metrics) {
-                            *score = metric.metric.score(&case)?;
+    /// All candidates and metrics on some inputs: one forward pass an input, shared reverse passes, and the perturbed inputs
+    /// of all of them together. What fails on one input is that input's.
+    fn judge(&self, group: &[usize], report: &Reporter) -> vitx::Result<Vec<Judged>> {
+        let mut all: Vec<Judged> = group.iter().map(|&n| Judged { input: n, ..Judged::default() }).collect();
+        let mut prepared = Vec::new();
+        for (place, &number) in group.iter().enumerate() {
+            match self.prepared(number, report) {
+                Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
+                Err(e) => all[place].failures.push(e.to_string()),
+                Ok(one) => prepared.push((place, one)),
+            }
+        }
+        let mut waiting = Vec::new();
+        let mut places = Vec::new();
+        for (place, one) in &prepared {
+            for (question, (output, truth)) in one.questions.iter().enumerate() {
+                let pass = one.batch.pass(vec![*output])?;
+                for (c, candidate) in self.candidates.iter().enumerate() {
+                    match candidate.explain(&pass.run(0)) {
+                        Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
+                        Err(e) => all[*place].failures.push(format!("{}: {e}", candidate.name())),
+                        Ok(explanation) => {
+                            let (batch, output) = (&one.batch, *output);
+                            waiting.push(Waiting { batch, output, explanation, truth, candidate });
+                            places.push((*place, question, c));
                         }
                     }
                 }
-                scores.push(own);
+                let label = self.labelled.inputs[group[*place]].questions[question].label.clone();
+                let scores = vec![vec![None; self.metrics.len()]; self.candidates.len()];
+                all[*place].questions.push(Scored { label, class: output.class, predicted: one.predicted, scores });
             }
-            let (label, predicted) = (question.label.clone(), vitx::target::ranked(&logits)[0]);
-            judged.questions.push(Scored { label, class: output.class, predicted, scores });
         }
-        Ok(judged)
+        let scores = judge(&self.labelled.model.encoder, &waiting, self.metrics)?;
+        for ((place, question, c), own) in places.into_iter().zip(scores) {
+            for (m, score) in own.into_iter().enumerate() {
+                match score {
+                    Ok(score) => all[place].questions[question].scores[c][m] = score,
+                    Err(e) => {
+                        let (candidate, metric) = (self.candidates[c].name(), &self.metrics[m].spec);
+                        all[place].failures.push(format!("{candidate}, {metric}: {e}"));
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// One input with its forward pass and what is asked of it.
+    fn prepared(&self, number: usize, report: &Reporter) -> vitx::Result<Prepared<'a>> {
+        let (input, model) = (&self.labelled.inputs[number], &self.labelled.model);
+        let ready = preparer(model, &self.args.data).prepare(&input.source())?;
+        let batch = batch(model, &ready, self.args.data.seed, report)?;
+        let logits = batch.logits()?.remove(0);
+        let asked = |q: &Question| -> vitx::Result<(Output, Truth)> {
+            let truth = q.truth(&ready, batch.layout(0))?;
+            Ok((q.output(self.args.data.target, &logits), truth))
+        };
+        let questions = input.questions.iter().map(asked).collect::<vitx::Result<Vec<_>>>()?;
+        Ok(Prepared { predicted: vitx::target::ranked(&logits)[0], batch, questions })
     }
 
     fn random(&self) -> usize {
@@ -425,6 +467,7 @@ impl Journal {
             "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
             "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
             "inputs": labelled.inputs.iter().map(|i| &i.name).collect::<Vec<_>>(),
+            "batch_size": args.batch_size,
             "size": format!("{:?} {:?}", args.data.size, args.data.fit),
             "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
             "metrics": metrics.iter().map(|m| &m.spec).collect::<Vec<_>>(), "version": env!("CARGO_PKG_VERSION"),
@@ -434,7 +477,10 @@ impl Journal {
         let path = PathBuf::from(format!(".vitx-evaluate-{:016x}.jsonl", hasher.finish()));
         let old = if args.resume { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         // A line that a crash cut off does not parse and is judged again.
-        let done: Vec<Judged> = old.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let mut done: Vec<Judged> = old.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        done.reverse(); // of an input judged twice the later line counts
+        done.sort_by_key(|j| j.input);
+        done.dedup_by_key(|j| j.input);
         let mut options = OpenOptions::new();
         options.create(true).write(true).truncate(true);
         let mut file = options.open(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -444,14 +490,27 @@ impl Journal {
         Ok(Journal { path, file, done })
     }
 
-    fn has(&self, input: usize) -> bool {
-        self.done.iter().any(|j| j.input == input)
+    /// Whether every input of a group has been judged.
+    fn has(&self, group: &[usize]) -> bool {
+        self.of(group).count() == group.len()
     }
 
-    fn add(&mut self, judged: Judged) -> Result<()> {
-        let line = serde_json::to_string(&judged)?;
-        writeln!(self.file, "{line}").with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.done.push(judged);
+    /// What has been judged of a group.
+    fn of<'j>(&'j self, group: &'j [usize]) -> impl Iterator<Item = &'j Judged> {
+        self.done.iter().filter(|j| group.contains(&j.input))
+    }
+
+    /// Adds a whole group, in place of a part of it that a crash may have left.
+    fn add(&mut self, group: Vec<Judged>) -> Result<()> {
+        let mut lines = String::new();
+        for judged in &group {
+            lines.push_str(&serde_json::to_string(judged)?);
+            lines.push('\n');
+        }
+        let written = self.file.write_all(lines.as_bytes());
+        written.with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.done.retain(|d| group.iter().all(|j| j.input != d.input));
+        self.done.extend(group);
         self.done.sort_by_key(|j| j.input);
         Ok(())
     }

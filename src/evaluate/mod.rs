@@ -8,6 +8,7 @@ pub mod curves;
 pub mod dataset;
 mod deletion;
 mod eraser;
+pub mod judge;
 mod perturbation;
 mod pointing;
 pub mod randomisation;

@@ -40,6 +40,7 @@ mod run;
 pub mod scorecam;
 pub mod smoothgrad;
 mod subject;
+pub mod tape;
 mod tokentm;
 mod value_zeroing;
 pub mod vit_cx;

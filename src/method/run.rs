@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::method::noise::Noise;
 use crate::method::subject::Subject;
+use crate::method::tape::{Logits, Tape};
 use crate::nn::Rules;
 use crate::target::{seed, Output};
 use crate::trace::{Grads, Trace};
@@ -21,6 +22,7 @@ pub struct Batch<'m> {
     trace: OnceCell<Trace>,
     noise: Noise,
     watch: Option<Watch<'m>>,
+    tape: RefCell<Tape>,
 }
 
 /// Is told how many of how many steps a slow method has done; answers whether to go on.
@@ -35,7 +37,15 @@ impl<'m> Batch<'m> {
         if inputs.batch()? != layouts.len() || layouts.is_empty() {
             return Err(Error::Usage(format!("a batch of {} inputs with {} layouts", inputs.batch()?, layouts.len())));
         }
-        Ok(Batch { encoder, inputs, layouts, trace: OnceCell::new(), noise: Noise::default(), watch: None })
+        Ok(Batch {
+            encoder,
+            inputs,
+            layouts,
+            trace: OnceCell::new(),
+            noise: Noise::default(),
+            watch: None,
+            tape: RefCell::default(),
+        })
     }
 
     /// Watches the progress of slow methods.
@@ -48,6 +58,27 @@ impl<'m> Batch<'m> {
     pub fn with_noise(mut self, noise: Noise) -> Self {
         self.noise = noise;
         self
+    }
+
+    /// What the tokens of an input are.
+    pub fn layout(&self, row: usize) -> &Layout {
+        &self.layouts[row]
+    }
+
+    /// Puts runs on variants of the inputs off, or answers them; returns what was set before.
+    pub fn set_tape(&self, tape: Tape) -> Tape {
+        self.tape.replace(tape)
+    }
+
+    /// Asks whoever watches whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when not.
+    pub fn progress(&self) -> Result<()> {
+        match &self.watch {
+            Some(watch) if !watch(0, 0) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
     }
 
     /// The recorded forward pass.
@@ -200,6 +231,11 @@ impl<'p> Run<'p> {
     /// Random numbers of this run.
     pub fn noise(&self) -> &Noise {
         &self.pass.batch.noise
+    }
+
+    /// The put-off answer for `count` variants; none when the model is to run at once.
+    pub(super) fn put_off(&self, count: usize, make: impl FnOnce() -> Result<Inputs>) -> Result<Option<Logits>> {
+        self.pass.batch.tape.borrow_mut().answer(count, self.encoder().classes(), make)
     }
 
     /// The model.

@@ -101,7 +101,7 @@ fn bad_samples_are_reported_and_the_others_judged() {
 /// What an evaluation of texts prints, run to its end.
 fn text_run(dir: &Path, extra: &[&str]) -> Vec<Value> {
     let data = data("text/sentiment.csv");
-    let args = ["evaluate", "--data", &data, "--method", "gae,leave-one-out", "--json", "-q"];
+    let args = ["evaluate", "--data", &data, "--method", "gae,leave-one-out", "--json", "-q", "--batch-size", "2"];
     let output = vitx(dir, &[&args[..], extra].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     records(&output)
@@ -114,7 +114,7 @@ fn an_interrupted_run_resumes_to_the_same_figures() {
 
     let dir = tempfile::tempdir().unwrap();
     let data = data("text/sentiment.csv");
-    let args = ["evaluate", "--data", &data, "--method", "gae,leave-one-out", "--json", "-q"];
+    let args = ["evaluate", "--data", &data, "--method", "gae,leave-one-out", "--json", "-q", "--batch-size", "2"];
     let mut child = Command::new(assert_cmd::cargo::cargo_bin!("vitx"))
         .args(args)
         .current_dir(dir.path())

@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("nn", &["error"]),
     ("encoder", &["error", "explanation", "nn", "trace"]),
     ("method", &["error", "explanation", "target", "trace", "nn", "encoder"]),
-    ("evaluate", &["error", "explanation", "target", "input", "encoder", "method", "render"]),
+    ("evaluate", &["error", "explanation", "target", "input", "nn", "encoder", "method", "render"]),
     ("maximize", &["error", "target", "trace", "nn", "encoder", "method"]),
     ("model", &["error", "explanation", "target", "input", "nn", "encoder"]),
     ("render", &["error", "explanation", "target", "input"]),

@@ -177,3 +177,48 @@ fn a_steady_map_is_less_sensitive_than_a_gradient() {
     assert!(gradient > 0.0 && gradient < 1.0, "{gradient}");
     assert!(of(Candidate::Random) > gradient, "random maps change altogether");
 }
+
+#[test]
+fn judging_together_gives_each_its_own_score() {
+    use vitx::evaluate::judge::{judge, Waiting};
+    for (name, metrics) in [
+        ("vit-rect", ["deletion:patches=3", "positive", "road", "sparseness"]),
+        ("bert", ["comprehensiveness", "sufficiency:removal=mask", "negative", "max-sensitivity:n=2"]),
+    ] {
+        let case = Case::open(name);
+        let model = case.model(DType::F32);
+        let (inputs, layouts) = case.batch(&model);
+        let alone = |row: usize| {
+            let inputs = inputs.example(row, layouts[row].len()).unwrap();
+            Batch::new(&model.encoder, inputs, vec![layouts[row].clone()]).unwrap()
+        };
+        let batches = [alone(0), alone(1)];
+        let metrics: Vec<_> = metrics.iter().map(|m| evaluate::parse(m).unwrap()).collect();
+        let candidates =
+            [Candidate::Random, Candidate::Gaussian, Candidate::Method(vitx::method::parse("gae").unwrap())];
+        let (truth, output) = (Truth::default(), Output { class: 1, against: None });
+        let mut waiting = Vec::new();
+        let mut direct = Vec::new();
+        for batch in &batches {
+            for candidate in &candidates {
+                let pass = batch.pass(vec![output]).unwrap();
+                let run = pass.run(0);
+                let explanation = candidate.explain(&run).unwrap();
+                let judged = Judged { run: &run, explanation: &explanation, truth: &truth, candidate };
+                direct.push(metrics.iter().map(|m| m.metric.score(&judged).unwrap()).collect::<Vec<_>>());
+                waiting.push(Waiting { batch, output, explanation, truth: &truth, candidate });
+            }
+        }
+        let before = model.encoder.passes.counts().0;
+        let together = judge(&model.encoder, &waiting, &metrics).unwrap();
+        let passes = model.encoder.passes.counts().0 - before;
+        for (own, direct) in together.into_iter().zip(direct) {
+            for (own, direct) in own.into_iter().zip(direct) {
+                let value = |s: Option<Score>| s.map_or(vec![], |s| [vec![s.value], s.curve, s.counts].concat());
+                assert_close(name, &value(own.unwrap()), &value(direct), 1e-7, 1e-6);
+            }
+        }
+        // Many inputs a pass; max-sensitivity runs its own.
+        assert!(passes < 40, "{name}: {passes} passes");
+    }
+}
