@@ -5,10 +5,6 @@ use crate::nn::relevance::quotient;
 use crate::nn::rules::LinearRule;
 use candle_core::Tensor;
 
-/// A single row goes through another kernel than the rows of a batch, which sums in another order. So a pooled state is
-/// multiplied as this many equal rows; beside the layers' products that costs nothing.
-const ROWS: usize = 8;
-
 /// Added to the gamma rule's denominator, with its sign.
 const STABILISER: f64 = 1e-6;
 
@@ -100,13 +96,13 @@ impl Linear {
 /// `x M` over the last dimension of `x`, for x of rank 2 or 3 and M of rank 2.
 ///
 /// A batch is multiplied example by example (a matrix with stride 0 over the batch): every example then sees the same
-/// block sizes whatever the batch size, so its numbers do not depend on its neighbours.
+/// block sizes whatever the batch size, so its numbers do not depend on its neighbours. Pooled states (rank 2) are
+/// multiplied row by row for the same reason: the kernel for few rows sums in another order than the one for many.
 fn matmul_last(x: &Tensor, m: &Tensor) -> Result<Tensor> {
     Ok(match x.rank() {
         2 => {
-            let (b, k) = x.dims2()?;
-            let rows = x.unsqueeze(1)?.broadcast_as((b, ROWS, k))?.contiguous()?;
-            rows.broadcast_matmul(m)?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?
+            let row = |i: usize| x.narrow(0, i, 1)?.contiguous()?.matmul(m);
+            Tensor::cat(&(0..x.dim(0)?).map(row).collect::<candle_core::Result<Vec<_>>>()?, 0)?
         }
         _ => x.contiguous()?.broadcast_matmul(m)?,
     })
