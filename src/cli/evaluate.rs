@@ -2,28 +2,23 @@
 
 use super::args::ReportArgs;
 use super::job;
-use super::labelled::{batch, data_name, preparer, Checked, DataArgs, Input, Labelled, Question};
+use super::journal::{Journal, Judged, Scored};
+use super::labelled::{batch, data_name, preparer, Checked, DataArgs, Input, Labelled};
 use super::outputs::refuse_existing;
 use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
 use super::sanity;
 use super::{INTERRUPTED, SOME_FAILED};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
-use std::fs::{File, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::evaluate::judge::{judge, Waiting};
 use vitx::evaluate::report::{html, Curves, Input as ReportInput, Map, Report, Row, Sanity, Shown};
 use vitx::evaluate::table::Scores;
-use vitx::evaluate::{self, Candidate, Configured, Direction, Score, Truth};
-use vitx::method::Batch;
+use vitx::evaluate::{self, Candidate, Configured, Direction};
 use vitx::render::{save, scale::Scale, sheet, table, Scene, Style};
-use vitx::target::Output;
 
 /// Judge methods by faithfulness and localisation over labelled data, beside random and centre controls
 #[derive(Parser, Debug)]
@@ -57,29 +52,11 @@ pub struct Args {
     /// Inputs that the page shows one by one
     #[arg(long, default_value_t = 16, value_name = "N")]
     report_inputs: usize,
-    /// Replace existing files
-    #[arg(long)]
+    /// Replace existing files, and forget what an interrupted run with the same arguments has judged
+    #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
     #[command(flatten)]
     reporting: ReportArgs,
-}
-
-/// What one input gave, as the journal keeps it.
-#[derive(Serialize, Deserialize, Debug, Default)]
-struct Judged {
-    input: usize,
-    /// Why the input, or a method on it, could not be judged.
-    failures: Vec<String>,
-    questions: Vec<Scored>,
-}
-
-#[derive(Serialize, Deserialize, Debug)]
-struct Scored {
-    label: String,
-    class: u32,
-    predicted: u32,
-    /// `[candidate][metric]`
-    scores: Vec<Vec<Option<Score>>>,
 }
 
 /// Runs the subcommand.
@@ -91,14 +68,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         refuse_existing(args.csv.iter().chain(&args.report), "")?;
     }
     let labelled = checked.load(&args.data)?;
-    let mut journal = Journal::open(&args, &labelled, &candidates, &metrics)?;
-    let mut report = Reporter::new(args.reporting, labelled.inputs.len());
+    let inputs = labelled.inputs.len();
+    let mut journal = Journal::open(&key(&args, &labelled, &candidates, &metrics), args.resume, args.overwrite)?;
+    let mut report = Reporter::new(args.reporting, inputs).resumable();
+    if !journal.done.is_empty() {
+        report.note(&format!("{} of {inputs} inputs were judged before", journal.done.len()));
+    }
     for (name, why) in &labelled.failures {
         report.failed(name, why)?;
     }
     let work = Work { args: &args, labelled: &labelled, candidates: &candidates, metrics: &metrics };
     // Groups are the same in a resumed run: what goes through the model together may differ in the last bits.
-    let all: Vec<usize> = (0..labelled.inputs.len()).collect();
+    let all: Vec<usize> = (0..inputs).collect();
     for group in all.chunks(usize::from(args.batch_size)) {
         if !journal.has(group) {
             let judged = match work.judge(group, &report) {
@@ -118,7 +99,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     }
     if interrupted() {
-        report.finish(labelled.inputs.len());
+        report.finish(inputs);
         return Ok(ExitCode::from(INTERRUPTED));
     }
     let sanity = match args.sanity {
@@ -128,8 +109,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let failed = journal.done.iter().any(|j| !j.failures.is_empty()) || !labelled.failures.is_empty();
     work.tell(&journal.done, sanity.as_ref(), &report)?;
     journal.remove();
-    report.finish(labelled.inputs.len());
+    report.finish(inputs);
     Ok(if failed { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// What tells this run from others that do not give the same figures.
+fn key(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Configured]) -> Value {
+    json!({
+        "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
+        "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
+        "inputs": format!("{:?}", labelled.inputs),
+        "batch_size": args.batch_size,
+        "size": format!("{:?} {:?}", args.data.size, args.data.fit),
+        "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
+        "metrics": metrics.iter().map(|m| &m.spec).collect::<Vec<_>>(), "version": env!("CARGO_PKG_VERSION"),
+    })
 }
 
 /// The methods, raw attention beside them, and the controls.
@@ -143,13 +137,6 @@ fn candidates(methods: &[String], checked: &Checked) -> Result<Vec<Candidate>> {
     }
     let methods = list.into_iter().map(Candidate::Method);
     Ok(methods.chain([Candidate::Gaussian, Candidate::Random]).collect())
-}
-
-/// One input with what is asked of it.
-struct Prepared<'m> {
-    batch: Batch<'m>,
-    predicted: u32,
-    questions: Vec<(Output, Truth)>,
 }
 
 struct Work<'a> {
@@ -175,7 +162,7 @@ impl<'a> Work<'a> {
         let mut all: Vec<Judged> = group.iter().map(|&n| Judged { input: n, ..Judged::default() }).collect();
         let mut prepared = Vec::new();
         for (place, &number) in group.iter().enumerate() {
-            match self.prepared(number, report) {
+            match self.labelled.prepared(number, &self.args.data, report) {
                 Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
                 Err(e) => all[place].failures.push(e.to_string()),
                 Ok(one) => prepared.push((place, one)),
@@ -217,20 +204,6 @@ impl<'a> Work<'a> {
         Ok(all)
     }
 
-    /// One input with its forward pass and what is asked of it.
-    fn prepared(&self, number: usize, report: &Reporter) -> vitx::Result<Prepared<'a>> {
-        let (input, model) = (&self.labelled.inputs[number], &self.labelled.model);
-        let ready = preparer(model, &self.args.data).prepare(&input.source())?;
-        let batch = batch(model, &ready, self.args.data.seed, report)?;
-        let logits = batch.logits()?.remove(0);
-        let asked = |q: &Question| -> vitx::Result<(Output, Truth)> {
-            let truth = q.truth(&ready, batch.layout(0))?;
-            Ok((q.output(self.args.data.target, &logits), truth))
-        };
-        let questions = input.questions.iter().map(asked).collect::<vitx::Result<Vec<_>>>()?;
-        Ok(Prepared { predicted: vitx::target::ranked(&logits)[0], batch, questions })
-    }
-
     fn random(&self) -> usize {
         self.candidates.iter().position(|c| matches!(c, Candidate::Random)).unwrap_or(0)
     }
@@ -261,8 +234,8 @@ impl<'a> Work<'a> {
         let controls = rows.split_off(self.candidates.iter().filter(|c| !c.is_control()).count());
         let first = (0..self.metrics.len()).find(|&m| rows.iter().any(|r| r.figures[m].is_some()));
         if let Some(m) = first {
-            let sign = if self.metrics[m].entry.direction == Direction::Higher { -1.0 } else { 1.0 };
-            let key = |r: &Row| r.figures[m].as_ref().map_or(f64::INFINITY, |f| sign * f.value);
+            let direction = self.metrics[m].entry.direction;
+            let key = |r: &Row| r.figures[m].as_ref().map_or(f64::INFINITY, |f| direction.loss(f.value));
             rows.sort_by(|a, b| key(a).total_cmp(&key(b)));
         }
         rows.into_iter().chain(controls).collect()
@@ -452,72 +425,4 @@ pub fn text_table(rows: &[Row], metrics: &[Configured]) -> String {
         table.add_row(std::iter::once(row.name.clone()).chain(cells));
     }
     table.trim_fmt()
-}
-
-/// What has been judged, a line an input in a file of this run's own, so that an interrupted run can go on.
-struct Journal {
-    path: PathBuf,
-    file: File,
-    done: Vec<Judged>,
-}
-
-impl Journal {
-    fn open(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Configured]) -> Result<Self> {
-        let key: Value = json!({
-            "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
-            "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
-            "inputs": labelled.inputs.iter().map(|i| &i.name).collect::<Vec<_>>(),
-            "batch_size": args.batch_size,
-            "size": format!("{:?} {:?}", args.data.size, args.data.fit),
-            "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
-            "metrics": metrics.iter().map(|m| &m.spec).collect::<Vec<_>>(), "version": env!("CARGO_PKG_VERSION"),
-        });
-        let mut hasher = DefaultHasher::new();
-        key.to_string().hash(&mut hasher);
-        let path = PathBuf::from(format!(".vitx-evaluate-{:016x}.jsonl", hasher.finish()));
-        let old = if args.resume { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
-        // A line that a crash cut off does not parse and is judged again.
-        let mut done: Vec<Judged> = old.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
-        done.reverse(); // of an input judged twice the later line counts
-        done.sort_by_key(|j| j.input);
-        done.dedup_by_key(|j| j.input);
-        let mut options = OpenOptions::new();
-        options.create(true).write(true).truncate(true);
-        let mut file = options.open(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        for judged in &done {
-            writeln!(file, "{}", serde_json::to_string(judged)?)?;
-        }
-        Ok(Journal { path, file, done })
-    }
-
-    /// Whether every input of a group has been judged.
-    fn has(&self, group: &[usize]) -> bool {
-        self.of(group).count() == group.len()
-    }
-
-    /// What has been judged of a group.
-    fn of<'j>(&'j self, group: &'j [usize]) -> impl Iterator<Item = &'j Judged> {
-        self.done.iter().filter(|j| group.contains(&j.input))
-    }
-
-    /// Adds a whole group, in place of a part of it that a crash may have left.
-    fn add(&mut self, group: Vec<Judged>) -> Result<()> {
-        let mut lines = String::new();
-        for judged in &group {
-            lines.push_str(&serde_json::to_string(judged)?);
-            lines.push('\n');
-        }
-        let written = self.file.write_all(lines.as_bytes());
-        written.with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.done.retain(|d| group.iter().all(|j| j.input != d.input));
-        self.done.extend(group);
-        self.done.sort_by_key(|j| j.input);
-        Ok(())
-    }
-
-    /// The run is complete: nothing is left to resume.
-    fn remove(self) {
-        let path: &Path = &self.path;
-        let _ = std::fs::remove_file(path); // a journal that stays does no harm
-    }
 }

@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let ledger = plan.ledger(job.sources.from_folder, args.output.out.is_some())?;
     let mut work = Work {
         preparer: Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit),
-        report: Reporter::new(args.report, inputs),
+        report: Reporter::new(args.report, inputs).resumable(),
         args: &args,
         plan: &plan,
         model: &model,

@@ -53,6 +53,7 @@ pub enum TargetArg {
 }
 
 /// One input, and what is to be explained of it.
+#[derive(Debug)]
 pub struct Input {
     pub name: String,
     content: Content,
@@ -60,6 +61,7 @@ pub struct Input {
 }
 
 /// One explanation to judge.
+#[derive(Debug)]
 pub struct Question {
     /// The labelled class.
     pub class: u32,
@@ -131,6 +133,33 @@ impl Checked {
     pub fn load(self, args: &DataArgs) -> Result<Labelled> {
         let model = Job::load(self.checkpoint, &args.model, &self.device)?;
         Ok(Labelled { model, facts: self.facts, inputs: self.inputs, failures: self.failures })
+    }
+}
+
+/// One input with its forward pass and what is asked of it.
+pub struct Prepared<'m> {
+    pub batch: Batch<'m>,
+    /// The class the model says.
+    pub predicted: u32,
+    /// What is explained, with what is known of it; in the order of the input's questions.
+    pub questions: Vec<(Output, Truth)>,
+}
+
+impl Labelled {
+    /// Runs the model on one input.
+    ///
+    /// # Errors
+    /// Whatever reading, preparing or the pass reports.
+    pub fn prepared(&self, number: usize, args: &DataArgs, report: &Reporter) -> vitx::Result<Prepared<'_>> {
+        let input = &self.inputs[number];
+        let ready = preparer(&self.model, args).prepare(&input.source())?;
+        let batch = batch(&self.model, &ready, args.seed, report)?;
+        let logits = batch.logits()?.remove(0);
+        let asked = |q: &Question| -> vitx::Result<(Output, Truth)> {
+            Ok((q.output(args.target, &logits), q.truth(&ready, batch.layout(0))?))
+        };
+        let questions = input.questions.iter().map(asked).collect::<vitx::Result<Vec<_>>>()?;
+        Ok(Prepared { predicted: vitx::target::ranked(&logits)[0], batch, questions })
     }
 }
 

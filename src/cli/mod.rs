@@ -9,6 +9,7 @@ mod explain;
 mod heads;
 mod inspect;
 mod job;
+mod journal;
 mod labelled;
 mod maximize;
 mod methods;

@@ -34,6 +34,7 @@ pub struct Reporter {
     /// Steps of a slow method within one input.
     steps: ProgressBar,
     failed: usize,
+    resumable: bool,
 }
 
 impl Reporter {
@@ -52,7 +53,12 @@ impl Reporter {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        Reporter { args, bar, steps, failed: 0 }
+        Reporter { args, bar, steps, failed: 0, resumable: false }
+    }
+
+    /// For commands with `--resume`: an interruption names it.
+    pub fn resumable(self) -> Self {
+        Reporter { resumable: true, ..self }
     }
 
     /// Shows the steps of slow methods, a bar of their own for a single input, a message beside the bar otherwise, and ends
@@ -180,7 +186,8 @@ impl Reporter {
         self.bar.finish_and_clear();
         self.steps.finish_and_clear();
         if interrupted() {
-            eprintln!("interrupted; what was finished is complete (continue with --resume)");
+            let hint = if self.resumable { " (continue with --resume)" } else { "" };
+            eprintln!("interrupted; what was finished is complete{hint}");
             return ExitCode::from(INTERRUPTED);
         }
         if self.failed == 0 {

@@ -3,18 +3,21 @@
 use super::args::ReportArgs;
 use super::evaluate::explained;
 use super::job;
-use super::labelled::{batch, preparer, Checked, DataArgs, Labelled};
+use super::labelled::{Checked, DataArgs, Labelled, Prepared};
 use super::outputs::refuse_existing;
 use super::report::{interrupted, Reporter};
 use super::INTERRUPTED;
 use anyhow::{bail, Result};
 use clap::Parser;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use vitx::evaluate::tune::{default_grid, expand, Grid, Race};
-use vitx::evaluate::{self, Candidate, Case, Configured, Direction, Score};
+use vitx::evaluate::judge::{judge, Waiting};
+use vitx::evaluate::table::{gain, pooled};
+use vitx::evaluate::tune::{default_grid, expand, Choice, Grid, Race};
+use vitx::evaluate::{self, Candidate, Configured, Score};
 use vitx::method::{self, Facts};
 use vitx::render::{grid, save};
 
@@ -26,6 +29,10 @@ pub struct Args {
     /// Grids NAME:key=a|b|c,...; repeatable. Default: heads x layers x start_layer of `aggregate`
     #[arg(long, value_name = "GRID")]
     method: Vec<String>,
+    /// The setting that is kept unless another is better beyond doubt: the interval of its gain, which holds for all settings
+    /// at once with 95 % confidence, lies above 0 (default: gae, or the method of the first grid without its choices)
+    #[arg(long, value_name = "METHOD")]
+    baseline: Option<String>,
     /// The metric that decides (default: average-precision where there are masks, else srg; comprehensiveness for texts)
     #[arg(long, value_name = "METRIC")]
     metric: Option<String>,
@@ -66,8 +73,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
         false => args.method.clone(),
     };
     let grids = texts.iter().map(|t| expand(t)).collect::<vitx::Result<Vec<_>>>()?;
-    for setting in grids.iter().flat_map(|g| &g.settings) {
-        job::methods(&[setting.candidate.name().to_string()], checked.checkpoint())?;
+    let baseline = match (&args.baseline, args.method.first()) {
+        (Some(given), _) => given.clone(),
+        (None, Some(grid)) => without_choices(grid),
+        (None, None) => method::DEFAULT.to_string(),
+    };
+    let baseline = Candidate::Method(method::parse(&baseline)?);
+    let mut candidates: Vec<&Candidate> = grids.iter().flat_map(|g| &g.settings).map(|s| &s.candidate).collect();
+    let settings = candidates.len();
+    let kept = candidates.iter().position(|c| c.same_method(&baseline)).unwrap_or(settings);
+    if kept == settings {
+        candidates.push(&baseline);
+    }
+    for candidate in &candidates {
+        job::methods(&[candidate.name().to_string()], checked.checkpoint())?;
     }
     let labelled = checked.load(&args.data)?;
     if labelled.inputs.len() < 2 {
@@ -76,8 +95,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let report = Reporter::new(args.report, labelled.inputs.len());
     let (search, held_out) = split(labelled.inputs.len(), args.held_out, args.data.seed);
     let work = Work { args: &args, labelled: &labelled, metric: &metric, report: &report };
-    let candidates: Vec<&Candidate> = grids.iter().flat_map(|g| &g.settings).map(|s| &s.candidate).collect();
-    let mut race = Race::new(candidates.len(), search.len(), args.budget, metric.entry);
+    let mut race = Race::new(candidates.len(), search.len(), args.budget, kept, metric.entry);
     for &input in &search {
         let alive: Vec<&Candidate> = race.alive().iter().map(|&s| candidates[s]).collect();
         let scores = match work.scores(input, &alive) {
@@ -88,29 +106,58 @@ pub fn run(args: Args) -> Result<ExitCode> {
             }
             Ok(scores) => scores,
         };
-        race.add(scores);
+        race.add(input, scores);
         report.advance(1);
     }
     if interrupted() {
         report.finish(1);
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    let order = race.ranked();
-    let Some(&best) = order.iter().find(|&&s| race.judged(s) > 0) else {
+    let gains = race.gains(args.data.seed);
+    let Some(choice) = race.choice(&gains) else {
         bail!("metric `{}` has no figure on this data (does it have masks or rationales?)", metric.spec);
     };
-    let default = Candidate::Method(method::parse(method::DEFAULT)?);
-    let measured: Vec<usize> = order.iter().copied().take(args.top.max(1)).collect();
-    let mut finalists: Vec<&Candidate> = measured.iter().map(|&s| candidates[s]).collect();
-    finalists.push(&default);
-    let figures = work.held_out(&held_out, &finalists)?;
-    work.tell(&race, &candidates, &measured, &figures, (search.len(), held_out.len()))?;
+    let ranked = race.ranked();
+    let mut finalists: Vec<usize> = ranked.iter().copied().take(args.top.max(1)).collect();
+    for setting in [choice.chosen, kept] {
+        if !finalists.contains(&setting) {
+            finalists.push(setting);
+        }
+    }
+    let held: Vec<&Candidate> = finalists.iter().map(|&s| candidates[s]).collect();
+    let measured = work.held_out(&held_out, &held)?;
+    let base = finalists.iter().position(|&s| s == kept).unwrap_or(0);
+    let line = |(&s, own): (&usize, &Scores)| Line {
+        rank: ranked.iter().position(|&r| r == s).map_or(0, |r| r + 1),
+        method: candidates[s].name(),
+        search: race.value(s),
+        judged: race.scores(s).len(),
+        gain: gains[s].filter(|_| s != kept),
+        held_out: pooled(own, metric.entry.pool),
+        held_out_gain: gain(own, &measured[base], metric.entry, args.data.seed).filter(|_| s != kept),
+        baseline: s == kept,
+        chosen: s == choice.chosen,
+    };
+    let lines: Vec<Line> = finalists.iter().zip(&measured).map(line).collect();
+    work.tell(&lines, settings, (search.len(), held_out.len()))?;
+    work.caution(choice, &candidates, &lines);
     if let Some(path) = &args.out {
         save::save(path, &picture(&grids, &race, &metric)?, args.overwrite)?;
         report.note(&format!("grid: {}", path.display()));
     }
-    report.line(&format!("--method {}", candidates[best].name()))?;
+    report.line(&format!("--method {}", candidates[choice.chosen].name()))?;
     Ok(report.finish(1))
+}
+
+/// A grid's method with the keys that have one value.
+fn without_choices(grid: &str) -> String {
+    let (name, keys) = grid.split_once(':').unwrap_or((grid, ""));
+    let fixed: Vec<&str> = keys.split(',').filter(|k| !k.is_empty() && !k.contains('|')).collect();
+    if fixed.is_empty() {
+        name.to_string()
+    } else {
+        format!("{name}:{}", fixed.join(","))
+    }
 }
 
 fn metric(args: &Args, facts: &Facts) -> Result<Configured> {
@@ -140,6 +187,23 @@ fn split(inputs: usize, held_out: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
     (order, measure)
 }
 
+/// Scores on several inputs, each with the input's number.
+type Scores = Vec<(usize, Score)>;
+
+/// One setting in the table. Gains are over the baseline.
+#[derive(Serialize)]
+struct Line<'a> {
+    rank: usize,
+    method: &'a str,
+    search: f64,
+    judged: usize,
+    gain: Option<[f64; 2]>,
+    held_out: f64,
+    held_out_gain: Option<[f64; 2]>,
+    baseline: bool,
+    chosen: bool,
+}
+
 struct Work<'a> {
     args: &'a Args,
     labelled: &'a Labelled,
@@ -150,85 +214,98 @@ struct Work<'a> {
 impl Work<'_> {
     /// Scores of some candidates on one input: a list over its labelled classes each, from one set of passes.
     fn scores(&self, number: usize, candidates: &[&Candidate]) -> vitx::Result<Vec<Vec<Score>>> {
-        let (input, model) = (&self.labelled.inputs[number], &self.labelled.model);
-        let ready = preparer(model, &self.args.data).prepare(&input.source())?;
-        let batch = batch(model, &ready, self.args.data.seed, self.report)?;
-        let logits = batch.logits()?.remove(0);
-        let mut all = vec![Vec::new(); candidates.len()];
-        for question in &input.questions {
-            let pass = batch.pass(vec![question.output(self.args.data.target, &logits)])?;
-            let run = pass.run(0);
-            let truth = question.truth(&ready, run.layout())?;
-            for (own, candidate) in all.iter_mut().zip(candidates) {
-                let explanation = candidate.explain(&run)?;
-                let case = Case { run: &run, explanation: &explanation, truth: &truth, candidate };
-                own.extend(self.metric.metric.score(&case)?);
+        let Prepared { batch, questions, .. } = self.labelled.prepared(number, &self.args.data, self.report)?;
+        let mut waiting = Vec::new();
+        for (output, truth) in &questions {
+            let pass = batch.pass(vec![*output])?;
+            for candidate in candidates {
+                let explanation = candidate.explain(&pass.run(0))?;
+                waiting.push(Waiting { batch: &batch, output: *output, explanation, truth, candidate });
             }
+        }
+        let mut all = vec![Vec::new(); candidates.len()];
+        let judged = judge(&self.labelled.model.encoder, &waiting, std::slice::from_ref(self.metric))?;
+        for (i, score) in judged.into_iter().flatten().enumerate() {
+            all[i % candidates.len()].extend(score?); // one metric: as many scores as explanations
         }
         Ok(all)
     }
 
-    /// The figure of each finalist on the inputs the search did not see.
-    fn held_out(&self, inputs: &[usize], finalists: &[&Candidate]) -> Result<Vec<f64>> {
-        let mut scores: Vec<Vec<Score>> = vec![Vec::new(); finalists.len()];
+    /// The scores of each finalist on the inputs the search did not see.
+    fn held_out(&self, inputs: &[usize], finalists: &[&Candidate]) -> Result<Vec<Scores>> {
+        let mut scores = vec![Scores::new(); finalists.len()];
         for &input in inputs {
             match self.scores(input, finalists) {
                 Err(e @ vitx::Error::Interrupted) => return Err(e.into()),
                 Err(e) => self.report.note(&format!("error: {}: {e}", self.labelled.inputs[input].name)),
-                Ok(own) => scores.iter_mut().zip(own).for_each(|(all, own)| all.extend(own)),
+                Ok(own) => {
+                    scores.iter_mut().zip(own).for_each(|(all, own)| all.extend(own.into_iter().map(|s| (input, s))))
+                }
             }
             self.report.advance(1);
         }
-        let pool = |own: &Vec<Score>| (self.metric.entry.pool)(&own.iter().collect::<Vec<_>>());
-        Ok(scores.iter().map(pool).collect())
+        Ok(scores)
     }
 
-    fn tell(
-        &self,
-        race: &Race,
-        candidates: &[&Candidate],
-        measured: &[usize],
-        figures: &[f64],
-        (searched, held_out): (usize, usize),
-    ) -> Result<()> {
-        let default = figures.last().copied().unwrap_or(f64::NAN);
-        if self.report.json() {
-            for (rank, (&s, figure)) in measured.iter().zip(figures).enumerate() {
-                self.report.json_line(&json!({
-                    "status": "ok", "rank": rank + 1, "method": candidates[s].name(), "metric": self.metric.spec,
-                    "direction": self.metric.entry.direction, "search": race.value(s), "judged": race.judged(s),
-                    "held_out": figure, "default_held_out": default,
-                }))?;
+    fn tell(&self, lines: &[Line<'_>], settings: usize, (searched, held_out): (usize, usize)) -> Result<()> {
+        let (spec, direction) = (&self.metric.spec, self.metric.entry.direction);
+        for line in lines {
+            let mut record = json!({"status": "ok", "metric": spec, "direction": direction});
+            if let (Some(all), serde_json::Value::Object(own)) = (record.as_object_mut(), serde_json::to_value(line)?) {
+                all.extend(own);
             }
-            return Ok(());
+            self.report.json_line(&record)?;
         }
         self.report.line(&format!(
-            "{} settings, searched on {searched} inputs, measured on {held_out} others, seed {}",
-            candidates.len(),
+            "{settings} settings, searched on {searched} inputs, measured on {held_out} others, seed {}",
             self.args.data.seed
         ))?;
         self.report.line(&explained(self.metric))?;
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::NOTHING);
         table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-        table.set_header(["rank", "setting", "search", "judged", "held out"]);
-        for (rank, (&s, figure)) in measured.iter().zip(figures).enumerate() {
-            let cells = [candidates[s].name().to_string(), format!("{:.4}", race.value(s)), race.judged(s).to_string()];
-            table.add_row(std::iter::once((rank + 1).to_string()).chain(cells).chain([format!("{figure:.4}")]));
-        }
-        table.add_row(["", &format!("{} (default)", method::DEFAULT), "", "", &format!("{default:.4}")]);
-        self.report.line(&table.trim_fmt())?;
-        let best = figures.first().copied().unwrap_or(f64::NAN);
-        let worse = match self.metric.entry.direction {
-            Direction::Higher => best < default,
-            Direction::Lower => best > default,
+        table.set_header(["rank", "setting", "judged", "search", "gain", "held out", "gain"]);
+        let gain = |line: &Line<'_>, gain: Option<[f64; 2]>| match gain {
+            Some([low, high]) => format!("[{low:+.4}, {high:+.4}]"),
+            None if line.baseline => "(baseline)".to_string(),
+            None => String::new(),
         };
-        if worse {
+        for line in lines {
+            table.add_row([
+                format!("{}{}", line.rank, if line.chosen { " *" } else { "" }),
+                line.method.to_string(),
+                line.judged.to_string(),
+                format!("{:.4}", line.search),
+                gain(line, line.gain),
+                format!("{:.4}", line.held_out),
+                gain(line, line.held_out_gain),
+            ]);
+        }
+        self.report.line(&table.trim_fmt())?;
+        self.report.line(
+            "(gain over the baseline, positive is better: 95 % bootstrap intervals paired by input, in the search for all settings \
+             at once; *: the surest gain of the search, or the baseline)",
+        )
+    }
+
+    /// Says what speaks against the chosen setting, or for keeping the baseline.
+    fn caution(&self, choice: Choice, candidates: &[&Candidate], lines: &[Line<'_>]) {
+        let held_out = |wanted: &dyn Fn(&&Line<'_>) -> bool| lines.iter().find(wanted).map(|l| l.held_out);
+        let (chosen, baseline) = (held_out(&|l| l.chosen), held_out(&|l| l.baseline));
+        if lines.iter().any(|l| l.chosen && l.baseline) {
+            if choice.best != choice.chosen {
+                self.report.note(&format!(
+                    "note: `{}` scored best in the search, but no setting is better than `{}` beyond doubt: it is kept",
+                    candidates[choice.best].name(),
+                    candidates[choice.chosen].name()
+                ));
+            }
+        } else if chosen.zip(baseline).is_some_and(|(c, b)| self.metric.entry.direction.prefers(b, c)) {
             self.report.note(
-                "note: the winner is worse than the default on the held-out inputs: more data, or keep the default",
+                "warning: the chosen setting is worse than the baseline on the held-out inputs: use more data, or keep the \
+                 baseline",
             );
         }
-        Ok(())
     }
 }
 
@@ -248,7 +325,7 @@ fn picture(grids: &[Grid], race: &Race, metric: &Configured) -> Result<Vec<u8>> 
             if !rows.iter().any(|(n, _)| *n == name) {
                 rows.push((name.clone(), vec![None; across.len()]));
             }
-            let value = (race.judged(first + i) > 0).then(|| race.value(first + i));
+            let value = Some(race.value(first + i)).filter(|v| v.is_finite());
             if let Some((_, row)) = rows.iter_mut().find(|(n, _)| *n == name) {
                 row[at] = value;
             }

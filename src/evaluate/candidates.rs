@@ -35,6 +35,14 @@ impl Candidate {
         matches!(self, Candidate::Method(m) if m.entry.class_specific)
     }
 
+    /// Whether both are one method with the same parameters in force, however they were written.
+    pub fn same_method(&self, other: &Candidate) -> bool {
+        match (self, other) {
+            (Candidate::Method(a), Candidate::Method(b)) => a.entry.name == b.entry.name && a.params == b.params,
+            _ => false,
+        }
+    }
+
     /// Explains one input.
     ///
     /// # Errors

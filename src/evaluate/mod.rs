@@ -129,6 +129,15 @@ impl Direction {
         }
     }
 
+    /// The figure as something to keep low, for sorting; infinite for NaN.
+    pub fn loss(self, figure: f64) -> f64 {
+        match self {
+            _ if figure.is_nan() => f64::INFINITY,
+            Direction::Higher => -figure,
+            Direction::Lower => figure,
+        }
+    }
+
     /// An arrow for tables.
     pub fn arrow(self) -> &'static str {
         match self {

@@ -3,8 +3,12 @@
 //! A setting string may offer choices, `aggregate:heads=grad|mean|max,layers=rollout|gae`; the grid is their product. The
 //! search sees one image after another, every setting still alive being judged on the same cached passes; with a budget it
 //! halves their number in rounds (successive halving, Jamieson & Talwalkar, AISTATS 2016), so that the best get most of it.
+//!
+//! The best of many settings owes part of its figure to chance. So a baseline runs in the race from start to end, and only a
+//! setting that is better beyond doubt replaces it (see [`Race::choice`]).
 
-use super::{Candidate, Direction, Score};
+use super::table::{gains, pooled};
+use super::{Candidate, Entry, Score};
 use crate::error::{Error, Result};
 use crate::method;
 
@@ -64,87 +68,124 @@ pub fn expand(text: &str) -> Result<Grid> {
     Ok(Grid { axes: pairs.into_iter().filter(|(_, v)| v.len() > 1).collect(), settings })
 }
 
+/// Inputs below which no difference is beyond doubt: of 5, all favour one of two equal settings once in 16 times.
+const FEWEST: usize = 6;
+
 /// Which settings are still in the race, and what they have scored.
 pub struct Race {
-    scores: Vec<Vec<Score>>,
+    scores: Vec<Vec<(usize, Score)>>,
+    baseline: usize,
     alive: Vec<usize>,
-    /// Images after which the number of settings is halved.
+    /// Inputs after which the number of settings is halved.
     halvings: Vec<usize>,
     seen: usize,
-    pool: fn(&[&Score]) -> f64,
-    direction: Direction,
+    metric: &'static Entry,
+}
+
+/// What the race recommends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// First by its figure.
+    pub best: usize,
+    /// The one to use.
+    pub chosen: usize,
 }
 
 impl Race {
-    /// Of `settings` settings over `images` images, with at most about `budget` judgements.
-    pub fn new(settings: usize, images: usize, budget: Option<usize>, of: &super::Entry) -> Self {
+    /// Of `settings` settings over `inputs` inputs, with at most about `budget` judgements. The setting `baseline` never
+    /// drops out.
+    pub fn new(settings: usize, inputs: usize, budget: Option<usize>, baseline: usize, metric: &'static Entry) -> Self {
         Race {
             scores: vec![Vec::new(); settings],
+            baseline,
             alive: (0..settings).collect(),
-            halvings: budget.map_or_else(Vec::new, |b| halvings(settings, images, b)),
+            halvings: budget.map_or_else(Vec::new, |b| halvings(settings, inputs, b)),
             seen: 0,
-            pool: of.pool,
-            direction: of.direction,
+            metric,
         }
     }
 
-    /// The settings to judge on the next image.
+    /// The settings to judge on the next input.
     pub fn alive(&self) -> &[usize] {
         &self.alive
     }
 
-    /// Adds the scores of one image: of each setting alive, in their order, those of its explanations.
-    pub fn add(&mut self, scores: Vec<Vec<Score>>) {
+    /// Adds the scores of an input: of each setting alive, in their order, those of its explanations.
+    pub fn add(&mut self, input: usize, scores: Vec<Vec<Score>>) {
         for (&setting, own) in self.alive.iter().zip(scores) {
-            self.scores[setting].extend(own);
+            self.scores[setting].extend(own.into_iter().map(|score| (input, score)));
         }
         self.seen += 1;
         if self.halvings.contains(&self.seen) {
-            let order = self.ranked();
-            let keep = self.alive.len().div_ceil(2).max(1);
-            let alive = self.alive.clone();
-            self.alive = order.into_iter().filter(|s| alive.contains(s)).take(keep).collect();
-            self.alive.sort_unstable();
+            let order = self.ranked().into_iter().filter(|s| *s != self.baseline && self.alive.contains(s));
+            let mut alive: Vec<usize> = order.take((self.alive.len() - 1).div_ceil(2)).collect();
+            alive.push(self.baseline);
+            alive.sort_unstable();
+            self.alive = alive;
         }
+    }
+
+    /// The scores of a setting, each with the number of its input.
+    pub fn scores(&self, setting: usize) -> &[(usize, Score)] {
+        &self.scores[setting]
     }
 
     /// The figure of a setting; NaN without a score.
     pub fn value(&self, setting: usize) -> f64 {
-        let scores: Vec<&Score> = self.scores[setting].iter().collect();
+        let scores = self.scores(setting);
         if scores.is_empty() {
             f64::NAN
         } else {
-            (self.pool)(&scores)
+            pooled(scores, self.metric.pool)
         }
-    }
-
-    /// Explanations a setting was judged on.
-    pub fn judged(&self, setting: usize) -> usize {
-        self.scores[setting].len()
     }
 
     /// Settings, best first: those judged on more come before those that dropped out earlier.
     pub fn ranked(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.scores.len()).collect();
+        let figures: Vec<f64> = order.iter().map(|&s| self.metric.direction.loss(self.value(s))).collect();
         order.sort_by(|&a, &b| {
-            let better = match self.direction {
-                Direction::Higher => self.value(b).total_cmp(&self.value(a)),
-                Direction::Lower => self.value(a).total_cmp(&self.value(b)),
-            };
-            self.judged(b).cmp(&self.judged(a)).then(better).then(a.cmp(&b))
+            let judged = self.scores[b].len().cmp(&self.scores[a].len());
+            judged.then(figures[a].total_cmp(&figures[b])).then(a.cmp(&b))
         });
         order
     }
+
+    /// How much better each setting is than the baseline, intervals that hold for all at once (see [`gains`]); none for those
+    /// that dropped out.
+    pub fn gains(&self, seed: u64) -> Vec<Option<[f64; 2]>> {
+        let scores: Vec<&[(usize, Score)]> = self.scores.iter().map(Vec::as_slice).collect();
+        gains(&scores, &self.scores[self.baseline], self.metric, seed)
+    }
+
+    /// The best setting, and the one to use: that whose gain over the baseline, of `gains`, has the highest lower end, if this
+    /// is above 0 on no fewer than six inputs, else the baseline. None without a score.
+    pub fn choice(&self, gains: &[Option<[f64; 2]>]) -> Option<Choice> {
+        let ranked = self.ranked();
+        let best = *ranked.iter().find(|&&s| !self.scores[s].is_empty())?;
+        if self.scores[self.baseline].is_empty() {
+            return Some(Choice { best, chosen: best });
+        }
+        let mut inputs: Vec<usize> = self.scores[self.baseline].iter().map(|(input, _)| *input).collect();
+        inputs.dedup();
+        let (mut chosen, mut surest) = (self.baseline, 0.0);
+        for &setting in ranked.iter().filter(|_| inputs.len() >= FEWEST) {
+            if let Some([low, _]) = gains[setting].filter(|[low, _]| *low > surest) {
+                (chosen, surest) = (setting, low);
+            }
+        }
+        Some(Choice { best, chosen })
+    }
 }
 
-/// Images after which settings are halved: rounds of equal cost, until one setting would be left or images run out.
-fn halvings(settings: usize, images: usize, budget: usize) -> Vec<usize> {
-    if settings * images <= budget {
+/// Inputs after which settings are halved: rounds of equal cost, until one setting would be left or inputs run out.
+fn halvings(settings: usize, inputs: usize, budget: usize) -> Vec<usize> {
+    if settings * inputs <= budget {
         return Vec::new();
     }
     let rounds = (usize::BITS - settings.leading_zeros()) as usize; // about log2
     let (mut alive, mut seen, mut at) = (settings, 0, Vec::new());
-    while alive > 1 && seen < images {
+    while alive > 1 && seen < inputs {
         seen += (budget / rounds / alive).max(1);
         at.push(seen);
         alive = alive.div_ceil(2);
@@ -169,19 +210,56 @@ mod tests {
         assert_eq!(expand(&default_grid(12)).unwrap().settings.len(), 5 * 4 * 4);
     }
 
+    /// A race whose setting `s` scores `figure(s, input)`.
+    fn run(mut race: Race, inputs: usize, figure: impl Fn(usize, usize) -> f64) -> (Race, usize) {
+        let mut judged = 0;
+        for input in 0..inputs {
+            let scores: Vec<_> = race.alive().iter().map(|&s| vec![Score::from(figure(s, input))]).collect();
+            judged += scores.len();
+            race.add(input, scores);
+        }
+        (race, judged)
+    }
+
     #[test]
     fn a_race_keeps_the_best_and_spends_its_budget() {
-        let metric = parse("pointing-game").unwrap();
-        let mut race = Race::new(8, 100, Some(160), metric.entry);
-        let mut judged = 0;
-        for _ in 0..100 {
-            let scores = race.alive().iter().map(|&s| vec![Score::from(s as f64)]).collect::<Vec<_>>();
-            judged += scores.len();
-            race.add(scores);
-        }
-        assert_eq!(race.alive(), [7]);
-        assert_eq!(race.ranked()[..2], [7, 6]);
-        assert!(judged < 300, "{judged}");
-        assert_eq!(race.judged(7), 100);
+        let metric = parse("pointing-game").unwrap().entry;
+        let (race, judged) = run(Race::new(8, 100, Some(160), 0, metric), 100, |s, _| s as f64);
+        assert_eq!(race.alive(), [0, 7], "the baseline stays");
+        assert_eq!(race.ranked()[..2], [7, 0]);
+        assert!(judged < 160 + 2 * 100, "beside the budget, only the last two on every input: {judged}");
+        assert_eq!(race.scores(7).len(), 100);
+        assert_eq!(race.choice(&race.gains(0)).unwrap().chosen, 7);
+    }
+
+    #[test]
+    fn the_baseline_stays_unless_another_is_better_beyond_doubt() {
+        let choice = |metric: &str, inputs: usize, figure: &dyn Fn(usize, usize) -> f64| {
+            let metric = parse(metric).unwrap().entry;
+            let race = run(Race::new(3, inputs, None, 1, metric), inputs, figure).0;
+            race.choice(&race.gains(7)).unwrap()
+        };
+        // Better by half on eleven inputs, worse by half on ten.
+        let found = choice("mass-inside", 21, &|s, i| match (s, i % 2) {
+            (2, 0) => 1.5,
+            (2, _) => 0.5,
+            _ => 1.0,
+        });
+        assert_eq!(found, Choice { best: 2, chosen: 1 });
+        // The sure gain is taken, not the large one.
+        let found = choice("mass-inside", 21, &|s, i| match (s, i % 2) {
+            (2, 0) => 1.5,
+            (2, _) => 0.6,
+            (0, _) => 1.01,
+            _ => 1.0,
+        });
+        assert_eq!(found, Choice { best: 2, chosen: 0 });
+        // Always better: chosen, but not on a handful of inputs.
+        assert_eq!(choice("mass-inside", 6, &|s, _| s as f64).chosen, 2);
+        assert_eq!(choice("mass-inside", 5, &|s, _| s as f64).chosen, 1);
+        // Lower is better.
+        assert_eq!(choice("deletion", 20, &|s, _| s as f64).chosen, 0);
+        // The same figures everywhere: nothing to gain.
+        assert_eq!(choice("deletion", 20, &|_, i| i as f64).chosen, 1);
     }
 }

@@ -133,6 +133,15 @@ fn an_interrupted_run_resumes_to_the_same_figures() {
     child.wait().unwrap();
     let kept = lines();
     assert!((2..8).contains(&kept), "{kept} of 8 inputs were done when it was killed");
+    // The same command again, without a word about the interrupted run, loses nothing.
+    let again = vitx(dir.path(), &args);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(
+        stderr(&again).contains("--resume goes on") && stderr(&again).contains("--overwrite"),
+        "{}",
+        stderr(&again)
+    );
+    assert_eq!(lines(), kept);
     // A line that was cut off in the middle counts for nothing.
     let path = journal().unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
@@ -181,9 +190,9 @@ fn tuning_prints_a_method_to_paste_and_measures_on_other_inputs() {
     let output = vitx(dir.path(), &args);
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
-    let paste = text.lines().last().unwrap().strip_prefix("--method ").unwrap();
-    assert!(vitx::method::parse(paste).is_ok(), "{paste}");
-    assert!(text.contains("9 settings, searched on 2 inputs, measured on 2 others") && text.contains("gae (default)"));
+    // Two pictures put nothing beyond doubt: the grid's method without its choices is the baseline, and is kept.
+    assert_eq!(text.lines().last(), Some("--method aggregate:heads=grad,layers=rollout"));
+    assert!(text.contains("9 settings, searched on 2 inputs, measured on 2 others") && text.contains("(baseline)"));
     let picture = image::open(dir.path().join("grid.png")).unwrap();
     assert!(picture.width() > 200 && picture.height() > 90);
 
@@ -192,6 +201,19 @@ fn tuning_prints_a_method_to_paste_and_measures_on_other_inputs() {
     let ranked = records(&json);
     assert_eq!(ranked.len(), 9);
     assert!(ranked[0]["judged"].as_u64() >= ranked[8]["judged"].as_u64(), "the best were judged on most");
+    assert_eq!(ranked.iter().filter(|r| r["baseline"] == true && r["chosen"] == true).count(), 1);
+
+    let other = vitx(
+        dir.path(),
+        &[&args[..4], &["gradcam:layer=7|8", "--baseline", "rollout", "--metric", "mass-inside", "--json"]].concat(),
+    );
+    assert!(other.status.success(), "{}", stderr(&other));
+    assert!(stderr(&other).contains("no setting is better than `rollout` beyond doubt"), "{}", stderr(&other));
+    let ranked_others = records(&other);
+    let baseline = ranked_others.iter().find(|r| r["baseline"] == true).unwrap();
+    assert_eq!((ranked_others.len(), baseline["method"].as_str()), (3, Some("rollout")));
+    assert!(baseline["gain"].is_null() && ranked_others[0]["gain"][0].is_number());
+
     let refused = vitx(dir.path(), &["tune", "--data", &data, "--method", "aggregate:heads=grad|median"]);
     assert_eq!(refused.status.code(), Some(2));
 }
