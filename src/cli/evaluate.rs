@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         report.failed(name, why)?;
     }
     let work = Work { args: &args, labelled: &labelled, candidates: &candidates, metrics: &metrics };
-    // Groups are the same in a resumed run: what goes through the model together may differ in the last bits.
+    // Groups are the same in a resumed run: on a GPU the last bits may differ with what goes through the model together.
     let all: Vec<usize> = (0..inputs).collect();
     for group in all.chunks(usize::from(args.batch_size)) {
         if !journal.has(group) {

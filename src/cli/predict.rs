@@ -10,7 +10,6 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
-use vitx::encoder::Keep;
 use vitx::method::logits;
 use vitx::model::Model;
 
@@ -59,8 +58,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Predicts inputs of one size; should that fail, each alone.
 fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top: usize) -> Result<()> {
     let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-    let predicted =
-        batch_of(model, &ready).and_then(|(inputs, _)| logits(&model.encoder.forward(&inputs, Keep::Logits)?.logits));
+    let predicted = batch_of(model, &ready).and_then(|(inputs, _)| logits(&model.encoder.logits(&inputs)?));
     match predicted {
         Ok(rows) => sources
             .iter()

@@ -4,6 +4,7 @@ use crate::encoder::{Encoder, Inputs};
 use crate::error::Result;
 use crate::trace::Trace;
 use candle_core::Tensor;
+use rayon::prelude::*;
 use std::sync::atomic::Ordering;
 
 /// What a forward pass keeps.
@@ -37,9 +38,34 @@ impl Encoder {
         self.forward_states(&self.embedding.forward(inputs)?, self.mask(inputs)?.as_ref(), keep)
     }
 
+    /// The logits of a batch, `[B,C]`, without a record. On the CPU parts of the batch run side by side: the matrix product
+    /// alone uses all threads, but sums, norms and copies use one, and so as many of them run at once.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`].
+    pub fn logits(&self, inputs: &Inputs) -> Result<Tensor> {
+        self.passes.forward.fetch_add(1, Ordering::Relaxed);
+        let run = |inputs: &Inputs| -> Result<Tensor> {
+            Ok(self.run(&self.embedding.forward(inputs)?, self.mask(inputs)?.as_ref(), Keep::Logits)?.logits)
+        };
+        let examples = inputs.batch()?;
+        let threads = if self.device().is_cpu() { rayon::current_num_threads() } else { 1 };
+        let size = examples.div_ceil(threads).max(1);
+        if examples <= size {
+            return run(inputs);
+        }
+        let part = |from: usize| run(&inputs.rows(from..(from + size).min(examples))?);
+        let parts: Vec<Tensor> = (0..examples).into_par_iter().step_by(size).map(part).collect::<Result<_>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
     /// Runs the layers and the head on a state entering the first layer, `[B,T,D]`; `mask` as for attention.
     pub fn forward_states(&self, embedding: &Tensor, mask: Option<&Tensor>, keep: Keep) -> Result<Trace> {
         self.passes.forward.fetch_add(1, Ordering::Relaxed);
+        self.run(embedding, mask, keep)
+    }
+
+    fn run(&self, embedding: &Tensor, mask: Option<&Tensor>, keep: Keep) -> Result<Trace> {
         let mut layers = Vec::new();
         let mut state = embedding.clone();
         for block in &self.blocks {

@@ -15,6 +15,7 @@ pub use head::{Head, Pooling};
 use crate::error::Result;
 use crate::nn::{attention, LayerNorm, Rules};
 use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A classifier ready to run.
@@ -98,15 +99,30 @@ impl Inputs {
 
     /// One example alone; of a text its first `tokens` tokens, padding cut off.
     pub fn example(&self, row: usize, tokens: usize) -> Result<Inputs> {
-        let cut = |t: &Tensor| t.narrow(0, row, 1)?.narrow(1, 0, tokens)?.contiguous();
+        let one = self.rows(row..row + 1)?;
+        match one {
+            Inputs::Pixels(_) => Ok(one),
+            _ => one.map(|t| Ok(t.narrow(1, 0, tokens)?.contiguous()?)),
+        }
+    }
+
+    /// Some examples of the batch.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Inputs> {
+        self.map(|t| Ok(t.narrow(0, rows.start, rows.len())?.contiguous()?))
+    }
+
+    fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Inputs> {
         Ok(match self {
-            Inputs::Pixels(pixels) => Inputs::Pixels(pixels.narrow(0, row, 1)?.contiguous()?),
+            Inputs::Pixels(pixels) => Inputs::Pixels(change(pixels)?),
             Inputs::Tokens { ids, types, mask } => {
-                Inputs::Tokens { ids: cut(ids)?, types: cut(types)?, mask: cut(mask)? }
+                Inputs::Tokens { ids: change(ids)?, types: change(types)?, mask: change(mask)? }
             }
-            Inputs::Words { rows, positions, types, mask } => {
-                Inputs::Words { rows: cut(rows)?, positions: cut(positions)?, types: cut(types)?, mask: cut(mask)? }
-            }
+            Inputs::Words { rows, positions, types, mask } => Inputs::Words {
+                rows: change(rows)?,
+                positions: change(positions)?,
+                types: change(types)?,
+                mask: change(mask)?,
+            },
         })
     }
 }

@@ -2,11 +2,11 @@
 //! together, under a memory budget.
 //!
 //! Each metric is asked twice: the first time the variants it wants are noted (see [`Tape`]) and answered with zeros, the
-//! second time with the model's logits. What a metric asks for must not depend on earlier answers. What is judged together
-//! may change the last bits of a score, never more.
+//! second time with the model's logits. What a metric asks for must not depend on earlier answers. An example's logits do
+//! not depend on its neighbours in a batch, so scores are those of judging each explanation by itself.
 
 use super::{Candidate, Case, Configured, Score, Truth};
-use crate::encoder::{Encoder, Inputs, Keep};
+use crate::encoder::{Encoder, Inputs};
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
 use crate::method::combine::numbers;
@@ -126,7 +126,7 @@ fn answered(encoder: &Encoder, jobs: &[&Inputs]) -> Result<Vec<Logits>> {
             let (now, later) = rest.split_at(n);
             rest = later;
             let parts: Vec<&Inputs> = now.iter().map(|&j| jobs[j]).collect();
-            let logits = encoder.forward(&joined(&parts)?, Keep::Logits)?.logits;
+            let logits = encoder.logits(&joined(&parts)?)?;
             let classes = logits.dim(1)?;
             let flat = numbers(&logits)?;
             if flat.iter().any(|l| !l.is_finite()) {

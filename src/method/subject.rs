@@ -137,7 +137,7 @@ impl<'r> Subject<'r> {
         let mut all = Vec::with_capacity(count);
         for range in chunks(count, self.chunk(Keep::Logits)) {
             let end = range.end;
-            let logits = self.encoder().forward(&make(range)?, Keep::Logits)?.logits;
+            let logits = self.encoder().logits(&make(range)?)?;
             let (n, c) = logits.dims2()?;
             let flat = numbers(&logits)?;
             if let Some(bad) = flat.iter().position(|l| !l.is_finite()) {

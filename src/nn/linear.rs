@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::LinearRule;
-use candle_core::Tensor;
+use candle_core::{Tensor, D};
 
 /// Added to the gamma rule's denominator, with its sign.
 const STABILISER: f64 = 1e-6;
@@ -93,25 +93,28 @@ impl Linear {
     }
 }
 
+/// Results of a product up to which candle sums in another order than in larger ones (a kernel of its own).
+const FEW: usize = 256;
+
 /// `x M` over the last dimension of `x`, for x of rank 2 or 3 and M of rank 2.
 ///
-/// A batch is multiplied example by example (a matrix with stride 0 over the batch): every example then sees the same
-/// block sizes whatever the batch size, so its numbers do not depend on its neighbours. Pooled states (rank 2) are
-/// multiplied row by row for the same reason: the kernel for few rows sums in another order than the one for many.
+/// The rows of a batch are one matrix, and each is summed in the same order whatever their number, so that an example's
+/// numbers do not depend on its neighbours. Only where one example alone gives few results, its number of rows would
+/// decide: there, and for pooled states (rank 2, an example a row), each example is multiplied by itself.
 fn matmul_last(x: &Tensor, m: &Tensor) -> Result<Tensor> {
-    Ok(match x.rank() {
-        2 => {
-            let row = |i: usize| x.narrow(0, i, 1)?.contiguous()?.matmul(m);
-            Tensor::cat(&(0..x.dim(0)?).map(row).collect::<candle_core::Result<Vec<_>>>()?, 0)?
-        }
-        _ => x.contiguous()?.broadcast_matmul(m)?,
-    })
+    let few = x.dim(D::Minus2)? * m.dim(1)? <= FEW;
+    if x.rank() > 2 && !few {
+        return Ok(x.contiguous()?.broadcast_matmul(m)?);
+    }
+    let one = |i: usize| x.narrow(0, i, 1)?.contiguous()?.broadcast_matmul(m);
+    Ok(Tensor::cat(&(0..x.dim(0)?).map(one).collect::<candle_core::Result<Vec<_>>>()?, 0)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nn::check;
+    use candle_core::DType;
 
     fn linear() -> Linear {
         Linear { weight: check::random(&[4, 3], 1), bias: Some(check::random(&[4], 2)) }
@@ -155,6 +158,20 @@ mod tests {
         // z+ keeps the sum of relevance wherever an output has a positive product.
         let r = l.reverse(|| Ok(x.clone()), &g, LinearRule::ZPlus)?.sum_all()?.to_scalar::<f64>()?;
         assert!((r - gs.iter().sum::<f64>()).abs() < 1e-6, "{r} instead of {gs:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn examples_do_not_depend_on_their_neighbours() -> Result<()> {
+        for (t, width, out) in [(1, 40, 7), (2, 128, 128), (3, 128, 100), (5, 600, 64), (70, 700, 65)] {
+            let x = check::random(&[5, t, width], 3).to_dtype(DType::F32)?;
+            let linear = Linear { weight: check::random(&[out, width], 4).to_dtype(DType::F32)?, bias: None };
+            let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+            for (y, n) in [(linear.forward(&x)?, 1), (linear.forward(&x.narrow(0, 0, 2)?)?, 0)] {
+                let alone = linear.forward(&x.narrow(0, n, 1)?)?;
+                assert_eq!(flat(&y.narrow(0, n, 1)?)?, flat(&alone)?, "{t} x {width} x {out}");
+            }
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use candle_core::DType;
-use vitx::encoder::Inputs;
+use vitx::encoder::{Inputs, Keep};
 use vitx::explanation::Layout;
 use vitx::method::{self, Batch, METHODS};
 use vitx::model::Model;
@@ -121,6 +121,24 @@ fn a_contrast_is_the_difference_of_two_seeds() {
 }
 
 #[cfg(feature = "demo")]
+/// Parts of a batch that run side by side give the numbers of the whole, to the last bit.
+#[test]
+fn logits_alone_equal_those_of_the_recorded_pass() {
+    for name in CASES {
+        let case = Case::open(name);
+        let model = case.model(DType::F32);
+        let (inputs, layouts) = case.batch(&model);
+        let n = layouts.len() as u32;
+        for copies in [1, 3, 4] {
+            let order: Vec<u32> = (0..n * copies).map(|i| i % n).collect();
+            let (many, _) = rows(&inputs, &layouts, &order);
+            let recorded = model.encoder.forward(&many, Keep::Layers).unwrap().logits;
+            assert_eq!(flat(&model.encoder.logits(&many).unwrap()), flat(&recorded), "{name}");
+        }
+        assert_eq!(model.encoder.passes.counts().0, 6, "a batch counts once");
+    }
+}
+
 #[test]
 fn one_forward_and_one_reverse_pass_serve_every_method_that_needs_no_other() {
     use vitx::model::{Access, Checkpoint, Processor};

@@ -215,7 +215,7 @@ fn judging_together_gives_each_its_own_score() {
         for (own, direct) in together.into_iter().zip(direct) {
             for (own, direct) in own.into_iter().zip(direct) {
                 let value = |s: Option<Score>| s.map_or(vec![], |s| [vec![s.value], s.curve, s.counts].concat());
-                assert_close(name, &value(own.unwrap()), &value(direct), 1e-7, 1e-6);
+                assert_eq!(value(own.unwrap()), value(direct), "{name}: to the last bit");
             }
         }
         // Many inputs a pass; max-sensitivity runs its own.
