@@ -98,6 +98,17 @@ pub struct ReportArgs {
     pub verbose: bool,
 }
 
+/// How a registry is listed.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct ListArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// The table of the README
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
+}
+
 /// `HxW` or `N`.
 pub fn size(text: &str) -> Result<(usize, usize), String> {
     let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| (1..=8192).contains(n));

@@ -3,7 +3,7 @@
 use super::args::ReportArgs;
 use super::job;
 use super::journal::{Journal, Judged, Scored};
-use super::labelled::{batch, data_name, preparer, Checked, DataArgs, Input, Labelled};
+use super::labelled::{data_name, Checked, DataArgs, Labelled};
 use super::outputs::refuse_existing;
 use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use vitx::evaluate::judge::{judge, Waiting};
 use vitx::evaluate::report::{html, Curves, Input as ReportInput, Map, Report, Row, Sanity, Shown};
 use vitx::evaluate::table::Scores;
-use vitx::evaluate::{self, Candidate, Configured, Direction};
+use vitx::evaluate::{self, Candidate, Configured, Direction, Score};
+use vitx::explanation::Explanation;
 use vitx::render::{save, scale::Scale, sheet, table, Scene, Style};
 
 /// Judge methods by faithfulness and localisation over labelled data, beside random and centre controls
@@ -49,7 +50,7 @@ pub struct Args {
     /// A page with figures, curves and single inputs
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Inputs that the page shows one by one
+    /// The page shows the first N inputs one by one
     #[arg(long, default_value_t = 16, value_name = "N")]
     report_inputs: usize,
     /// Replace existing files, and forget what an interrupted run with the same arguments has judged
@@ -119,7 +120,7 @@ fn key(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Co
         "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
         "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
         "inputs": format!("{:?}", labelled.inputs),
-        "batch_size": args.batch_size,
+        "batch_size": args.batch_size, "shown": args.report.as_ref().map(|_| args.report_inputs),
         "size": format!("{:?} {:?}", args.data.size, args.data.fit),
         "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
         "metrics": metrics.iter().map(|m| &m.spec).collect::<Vec<_>>(), "version": env!("CARGO_PKG_VERSION"),
@@ -171,13 +172,18 @@ impl<'a> Work<'a> {
         let mut waiting = Vec::new();
         let mut places = Vec::new();
         for (place, one) in &prepared {
+            let shown = self.args.report.is_some() && group[*place] < self.args.report_inputs;
             for (question, (output, truth)) in one.questions.iter().enumerate() {
+                let mut maps = vec![None; if shown { self.candidates.len() } else { 0 }];
                 let pass = one.batch.pass(vec![*output])?;
                 for (c, candidate) in self.candidates.iter().enumerate() {
                     match candidate.explain(&pass.run(0)) {
                         Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
                         Err(e) => all[*place].failures.push(format!("{}: {e}", candidate.name())),
                         Ok(explanation) => {
+                            if shown {
+                                maps[c] = Some(picture(&one.ready, &explanation)?);
+                            }
                             let (batch, output) = (&one.batch, *output);
                             waiting.push(Waiting { batch, output, explanation, truth, candidate });
                             places.push((*place, question, c));
@@ -186,7 +192,8 @@ impl<'a> Work<'a> {
                 }
                 let label = self.labelled.inputs[group[*place]].questions[question].label.clone();
                 let scores = vec![vec![None; self.metrics.len()]; self.candidates.len()];
-                all[*place].questions.push(Scored { label, class: output.class, predicted: one.predicted, scores });
+                let (class, predicted) = (output.class, one.predicted);
+                all[*place].questions.push(Scored { label, class, predicted, scores, maps });
             }
         }
         let scores = judge(&self.labelled.model.encoder, &waiting, self.metrics)?;
@@ -261,7 +268,7 @@ impl<'a> Work<'a> {
             save::save(path, &self.csv(judged)?, self.args.overwrite)?;
         }
         if let Some(path) = &self.args.report {
-            let page = self.page(judged, rows, setup, sanity.map(|s| s.correlations.clone()), report)?;
+            let page = self.page(judged, rows, setup, sanity.map(|s| s.correlations.clone()))?;
             save::save(path, page.as_bytes(), self.args.overwrite)?;
             report.note(&format!("report: {}", path.display()));
         }
@@ -322,13 +329,9 @@ impl<'a> Work<'a> {
         rows: Vec<Row>,
         setup: Vec<(String, String)>,
         sanity: Option<Sanity>,
-        report: &Reporter,
     ) -> Result<String> {
-        let shown = judged.iter().filter(|j| !j.questions.is_empty()).take(self.args.report_inputs);
-        let mut inputs = Vec::new();
-        for judged in shown {
-            inputs.extend(self.shown(judged, report)?);
-        }
+        let shown = judged.iter().flat_map(|j| j.questions.iter().map(move |q| (j.input, q)));
+        let inputs = shown.filter(|(_, q)| !q.maps.is_empty()).map(|(input, q)| self.shown(input, q)).collect();
         let failed = judged
             .iter()
             .flat_map(|j| j.failures.iter().map(|f| (self.labelled.inputs[j.input].name.clone(), f.clone())));
@@ -363,42 +366,29 @@ impl<'a> Work<'a> {
         self.metrics.iter().enumerate().filter_map(of).collect()
     }
 
-    /// One input's maps, made again: a resumed run shows the same page.
-    fn shown(&self, judged: &Judged, report: &Reporter) -> Result<Vec<ReportInput>> {
-        let (input, model): (&Input, _) = (&self.labelled.inputs[judged.input], &self.labelled.model);
-        let ready = preparer(model, &self.args.data).prepare(&input.source())?;
-        let batch = batch(model, &ready, self.args.data.seed, report)?;
-        let logits = batch.logits()?.remove(0);
-        let style = Style::default();
-        let mut shown = Vec::new();
-        for (question, scored) in input.questions.iter().zip(&judged.questions) {
-            let pass = batch.pass(vec![question.output(self.args.data.target, &logits)])?;
-            let mut maps = Vec::new();
-            for (candidate, scores) in self.candidates.iter().zip(&scored.scores) {
-                let Ok(e) = candidate.explain(&pass.run(0)) else { continue }; // reported when it was judged
-                let picture = match &ready {
-                    Ready::Picture(p) => {
-                        let (view, input) = (p.1.view, p.1.size);
-                        let scene = Scene {
-                            picture: Some(&p.0),
-                            view,
-                            input,
-                            caption: String::new(),
-                            shared: None,
-                            style: &style,
-                        };
-                        Shown::Png(sheet::thumbnail(&scene, &e, 168)?)
-                    }
-                    Ready::Text(_) => Shown::Html(table::line(&e, Scale::Auto.range(&e), &style)?),
-                };
-                let scores = scores.iter().map(|s| s.as_ref().map(|s| s.value)).collect();
-                maps.push(Map { name: candidate.name().to_string(), shown: picture, scores });
-            }
-            let labels = &model.checkpoint.labels;
-            let (label, predicted) = (&question.label, labels.name(scored.predicted));
-            shown.push(ReportInput { heading: format!("{}: {label} (predicted: {predicted})", input.name), maps });
+    /// One class of an input with all its maps.
+    fn shown(&self, input: usize, scored: &Scored) -> ReportInput {
+        let map = |((candidate, shown), scores): ((&Candidate, &Option<Shown>), &Vec<Option<Score>>)| {
+            let scores = scores.iter().map(|s| s.as_ref().map(|s| s.value)).collect();
+            Some(Map { name: candidate.name().to_string(), shown: shown.clone()?, scores })
+        };
+        let maps = self.candidates.iter().zip(&scored.maps).zip(&scored.scores).filter_map(map).collect();
+        let predicted = self.labelled.model.checkpoint.labels.name(scored.predicted);
+        let name = &self.labelled.inputs[input].name;
+        ReportInput { heading: format!("{name}: {} (predicted: {predicted})", scored.label), maps }
+    }
+}
+
+/// What an explanation looks like on the report.
+fn picture(ready: &Ready, e: &Explanation) -> vitx::Result<Shown> {
+    let style = Style::default();
+    match ready {
+        Ready::Picture(p) => {
+            let (view, input) = (p.1.view, p.1.size);
+            let scene = Scene { picture: Some(&p.0), view, input, caption: String::new(), shared: None, style: &style };
+            Ok(Shown::png(&sheet::thumbnail(&scene, e, 168)?))
         }
-        Ok(shown)
+        Ready::Text(_) => Ok(Shown::Html(table::line(e, Scale::Auto.range(e), &style)?)),
     }
 }
 

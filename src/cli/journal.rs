@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::PathBuf;
+use vitx::evaluate::report::Shown;
 use vitx::evaluate::Score;
 
 /// What one input gave, as the journal keeps it.
@@ -26,6 +27,9 @@ pub struct Scored {
     pub predicted: u32,
     /// `[candidate][metric]`
     pub scores: Vec<Vec<Option<Score>>>,
+    /// `[candidate]`, for inputs that the report shows; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maps: Vec<Option<Shown>>,
 }
 
 /// What has been judged, a line an input in a file of this run's own.

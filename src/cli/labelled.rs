@@ -138,6 +138,7 @@ impl Checked {
 
 /// One input with its forward pass and what is asked of it.
 pub struct Prepared<'m> {
+    pub ready: Ready,
     pub batch: Batch<'m>,
     /// The class the model says.
     pub predicted: u32,
@@ -159,7 +160,7 @@ impl Labelled {
             Ok((q.output(args.target, &logits), q.truth(&ready, batch.layout(0))?))
         };
         let questions = input.questions.iter().map(asked).collect::<vitx::Result<Vec<_>>>()?;
-        Ok(Prepared { predicted: vitx::target::ranked(&logits)[0], batch, questions })
+        Ok(Prepared { ready, predicted: vitx::target::ranked(&logits)[0], batch, questions })
     }
 }
 

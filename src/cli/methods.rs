@@ -1,5 +1,6 @@
 //! `vitx methods [NAME]`: the method registry.
 
+use super::args::ListArgs;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::{json, Value};
@@ -11,18 +12,14 @@ use vitx::method::{parse, Configured, METHODS};
 pub struct Args {
     /// A method to describe, with parameters if you like (the rule table follows them): NAME[:key=value,...]
     name: Option<String>,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-    /// The table of the README
-    #[arg(long, conflicts_with = "json")]
-    markdown: bool,
+    #[command(flatten)]
+    list: ListArgs,
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     let one = args.name.as_deref().map(parse).transpose()?;
-    match (one, args.json) {
+    match (one, args.list.json) {
         (Some(one), true) => println!("{}", record(&one)),
         (Some(one), false) => describe(&one),
         (None, true) => {
@@ -30,7 +27,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 println!("{}", record(&parse(entry.name)?));
             }
         }
-        (None, false) if args.markdown => print!("{}", vitx::method::markdown()),
+        (None, false) if args.list.markdown => print!("{}", vitx::method::markdown()),
         (None, false) => list(),
     }
     Ok(ExitCode::SUCCESS)

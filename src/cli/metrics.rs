@@ -1,5 +1,6 @@
 //! `vitx metrics`: the metric registry.
 
+use super::args::ListArgs;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
@@ -9,23 +10,19 @@ use vitx::evaluate::{markdown, parse, Direction, METRICS};
 /// List the metrics of `evaluate` and `tune`
 #[derive(Parser, Debug)]
 pub struct Args {
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-    /// The table of the README
-    #[arg(long, conflicts_with = "json")]
-    markdown: bool,
+    #[command(flatten)]
+    list: ListArgs,
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
-    if args.markdown {
+    if args.list.markdown {
         print!("{}", markdown());
         return Ok(ExitCode::SUCCESS);
     }
     for entry in METRICS {
         let convention = parse(entry.name)?.metric.convention();
-        if args.json {
+        if args.list.json {
             let params: Vec<_> = entry.parameters();
             let params: Vec<_> =
                 params.iter().map(|p| json!({"key": p.key, "default": p.default, "about": p.about})).collect();

@@ -1,5 +1,6 @@
 //! `vitx models`: built-in models and supported families.
 
+use super::args::ListArgs;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
@@ -10,17 +11,13 @@ use vitx::model::{Modality, FAMILIES};
 /// List the built-in models and the families that are read
 #[derive(Parser, Debug)]
 pub struct Args {
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-    /// The table of the README
-    #[arg(long, conflicts_with = "json")]
-    markdown: bool,
+    #[command(flatten)]
+    list: ListArgs,
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
-    if args.json {
+    if args.list.json {
         for b in BUILTINS {
             println!("{}", json!({"builtin": b.name, "about": b.about}));
         }
@@ -31,7 +28,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 json!({"family": f.name, "title": f.title, "reads": reads, "architectures": f.architectures, "example": f.example})
             );
         }
-    } else if args.markdown {
+    } else if args.list.markdown {
         print!("{}", vitx::model::markdown());
     } else {
         println!("built-in:");

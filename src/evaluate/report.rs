@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::render::table::escaped;
 use base64::Engine;
 use plotters::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 /// What a report shows.
@@ -72,11 +73,19 @@ pub struct Map {
 }
 
 /// How a map is shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Shown {
-    /// A PNG.
-    Png(Vec<u8>),
+    /// A PNG, in base64.
+    Png(String),
     /// Part of a page.
     Html(String),
+}
+
+impl Shown {
+    /// From the bytes of a PNG file.
+    pub fn png(bytes: &[u8]) -> Self {
+        Shown::Png(base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
 }
 
 /// The page.
@@ -208,8 +217,7 @@ fn drill_down(out: &mut String, report: &Report<'_>) {
         for map in &input.maps {
             let _ = write!(out, "<figure>");
             match &map.shown {
-                Shown::Png(bytes) => {
-                    let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+                Shown::Png(data) => {
                     let _ = write!(out, "<img alt=\"\" src=\"data:image/png;base64,{data}\">");
                 }
                 Shown::Html(text) => {
@@ -260,7 +268,7 @@ mod tests {
             sanity: Some(Sanity { stages: vec!["head".into()], rows: vec![("gae".into(), vec![Some(0.25)])] }),
             inputs: vec![Input {
                 heading: "one".into(),
-                maps: vec![Map { name: "gae".into(), shown: Shown::Png(vec![1, 2]), scores: vec![Some(1.0)] }],
+                maps: vec![Map { name: "gae".into(), shown: Shown::png(&[1, 2]), scores: vec![Some(1.0)] }],
             }],
             failures: vec![("two".into(), "broken".into())],
         };

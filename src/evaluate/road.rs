@@ -35,7 +35,7 @@ struct Road {
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Metric>> {
-    let about = "combined: least less most relevant hidden, halved; or one of the two";
+    let about = "combined: least minus most relevant hidden, halved; or one of the two";
     let order = params.choice("order", &["combined", "most", "least"], about)?;
     Ok(Box::new(Road { order, noise: params.number("noise", 0.01, "deviation of the filling's noise", 0.0..=10.0)? }))
 }
@@ -136,7 +136,7 @@ impl Metric for Road {
         let what = match self.order {
             "most" => "minus the probability with the most relevant",
             "least" => "the probability with the least relevant",
-            _ => "half the probability's difference, least less most relevant",
+            _ => "half the probability's difference, least minus most relevant",
         };
         format!("{what} 20, 40, 60, 80 % of patches filled in from around, mean")
     }

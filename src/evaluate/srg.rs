@@ -45,7 +45,7 @@ impl Metric for Gain {
     }
 
     fn convention(&self) -> String {
-        let value = value_name(self.value);
-        format!("area under the {value}, least less most influential patches first to {}, {}", self.name, self.patches)
+        let (value, by) = (value_name(self.value), self.name);
+        format!("area between the {value}'s curves, least and most influential patches first to {by}, {}", self.patches)
     }
 }

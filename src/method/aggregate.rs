@@ -6,7 +6,7 @@
 //!
 //! With `mean`, `max`, `min` or one head the map is not class-specific.
 
-use super::combine::{accumulate, add_identity, chain, clamp_then_mean, mean_weighted, normalise, values};
+use super::combine::{accumulate, add_identity, chain, clamp_then_mean, mean_weighted, normalise, stacked, values};
 use super::combine::{Heads, Layer, Normalise, Pick, Rows};
 use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::Result;
@@ -87,10 +87,7 @@ impl Method for Aggregate {
         let last = run.layers() - 1;
         values(&match self.layers {
             "last" => self.joined(run, last, pick)?,
-            "mean" => {
-                let each = layers.map(|l| self.joined(run, l, pick)).collect::<Result<Vec<_>>>()?;
-                Tensor::stack(&each, 0)?.mean(0)?
-            }
+            "mean" => stacked(layers.map(|l| self.joined(run, l, pick)))?.mean(0)?,
             "gae" => accumulate(pick, layers, |l, pick| self.joined(run, l, pick))?,
             _ => chain(pick, layers, |l, pick| {
                 pick.read(&normalise(&add_identity(&self.joined(run, l, Pick::All)?)?, Normalise::Rows)?)

@@ -5,11 +5,11 @@
 //! or leaving it without the last layer (`official`, LibraGrad's code). Signed, `[T]`, class-specific. `libra=true`: g of
 //! LibraGrad's reverse pass (Mehri et al., CVPR 2025).
 
-use super::combine::values;
+use super::combine::{stacked, values};
 use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::error::{Error, Result};
 use crate::nn::Rules;
-use candle_core::{Tensor, D};
+use candle_core::D;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "attcat",
@@ -49,8 +49,7 @@ impl Method for AttCat {
             let received = run.attention(l)?.mean((0, 1))?; // [T]
             Ok(((state * gradient)?.sum(D::Minus1)? * received)?)
         });
-        let each: Vec<Tensor> = each.collect::<Result<_>>()?;
-        values(&Tensor::stack(&each, 0)?.sum(0)?)
+        values(&stacked(each)?.sum(0)?)
     }
 
     fn signed(&self) -> bool {

@@ -5,11 +5,11 @@
 //! over all tokens, prefix included. No ReLU: signed, `[T]`, class-specific. `libra=true`: LibraGrad's reverse pass. The
 //! one-layer maps with a ReLU are `gradcam` and `xgradcam`.
 
-use super::combine::values;
+use super::combine::{stacked, values};
 use super::{Entry, Method, Params, Relevance, Run};
 use crate::error::Result;
 use crate::nn::Rules;
-use candle_core::{Tensor, D};
+use candle_core::D;
 
 pub(super) const GRADCAM_PLUS: Entry = Entry {
     name: "gradcam-plus",
@@ -49,8 +49,7 @@ impl Method for CamPlus {
             }; // [1,D]
             Ok(x.broadcast_mul(&weights)?.sum(D::Minus1)?)
         });
-        let each: Vec<Tensor> = each.collect::<Result<_>>()?;
-        values(&Tensor::stack(&each, 0)?.sum(0)?)
+        values(&stacked(each)?.sum(0)?)
     }
 
     fn signed(&self) -> bool {

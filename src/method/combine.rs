@@ -249,6 +249,11 @@ pub fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
+/// One tensor a layer, stacked in front: L of `[T]` -> `[L,T]`
+pub fn stacked(layers: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
+    Ok(Tensor::stack(&layers.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
 /// A relevance tensor as numbers, `[T]`.
 pub fn values(relevance: &Tensor) -> Result<Relevance> {
     Ok(relevance.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?.into())

@@ -8,12 +8,11 @@
 //! `pool=mean` (ViT): the score of the final norm of the mean over all tokens, as the authors do for CLIP. Without their
 //! final min-max. One forward pass and a partial reverse of each layer.
 
-use super::combine::{values, Layer};
+use super::combine::{stacked, values, Layer};
 use super::{Entry, Facts, Method, Params, Relevance, Run};
 use crate::encoder::Pooling;
 use crate::error::{Error, Result};
 use crate::nn::Rules;
-use candle_core::Tensor;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "legrad",
@@ -55,8 +54,7 @@ impl Method for LeGrad {
             let gradient = run.square(&run.local_attention(layer, self.mean_pool)?)?; // [H,T,T]
             Ok(gradient.relu()?.mean((0, 1))?)
         });
-        let each: Vec<Tensor> = each.collect::<Result<_>>()?;
-        values(&Tensor::stack(&each, 0)?.mean(0)?)
+        values(&stacked(each)?.mean(0)?)
     }
 
     fn rules(&self) -> Vec<Rules> {

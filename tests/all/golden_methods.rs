@@ -378,9 +378,7 @@ fn integrated_gradients_are_complete_on_every_case() {
     for name in CASES {
         let case = Case::open(name);
         let model = case.model(DType::F32);
-        let (inputs, layouts) = case.batch(&model);
-        let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-        let outputs = case.targets().iter().map(|&class| Output { class, against: None }).collect();
+        let (batch, outputs) = case.asked(&model);
         let pass = batch.pass(outputs).unwrap();
         for row in 0..2 {
             let e = method::parse("integrated-gradients:steps=64").unwrap().explain(&pass.run(row)).unwrap();

@@ -100,9 +100,7 @@ fn every_metric_array_equals_the_reference() {
     for name in CASES {
         let case = Case::open(name);
         let model = case.model(DType::F32);
-        let (inputs, layouts) = case.batch(&model);
-        let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-        let outputs = case.targets().iter().map(|&class| Output { class, against: None }).collect();
+        let (batch, outputs) = case.asked(&model);
         let pass = batch.pass(outputs).unwrap();
         for (key, array) in case.json["methods"].as_object().unwrap() {
             let Some(bare) = key.strip_prefix("metric.") else { continue };

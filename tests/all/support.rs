@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use vitx::encoder::{Inputs, NormPlacement, Pooling};
 use vitx::explanation::{Layout, TextLayout};
 use vitx::input::text::{Text, Tokenised};
-use vitx::method::Facts;
+use vitx::method::{Batch, Facts};
 use vitx::model::{Access, Checkpoint, Modality, Model, Processor};
+use vitx::target::Output;
 
 pub const CASES: &[&str] = &[
     "vit-square",
@@ -71,6 +72,13 @@ impl Case {
         let (b, _, h, w) = pixels.dims4().unwrap();
         let layout = Layout::Image(model.image_layout(h, w).unwrap());
         (Inputs::Pixels(pixels), vec![layout; b])
+    }
+
+    /// The stored inputs, run; and the stored targets as what is explained.
+    pub fn asked<'m>(&self, model: &'m Model) -> (Batch<'m>, Vec<Output>) {
+        let (inputs, layouts) = self.batch(model);
+        let outputs = self.targets().iter().map(|&class| Output { class, against: None }).collect();
+        (Batch::new(&model.encoder, inputs, layouts).unwrap(), outputs)
     }
 
     pub fn texts(&self) -> Vec<Text> {
