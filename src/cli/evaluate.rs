@@ -8,7 +8,6 @@ use super::outputs::refuse_existing;
 use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
 use super::sanity;
-use super::{INTERRUPTED, SOME_FAILED};
 use anyhow::Result;
 use clap::Parser;
 use serde_json::{json, Value};
@@ -53,8 +52,8 @@ pub struct Args {
     /// The page shows the first N inputs one by one
     #[arg(long, default_value_t = 16, value_name = "N")]
     report_inputs: usize,
-    /// Replace existing files, and forget what an interrupted run with the same arguments has judged
-    #[arg(long, conflicts_with = "resume")]
+    /// Replace existing files and, without --resume, forget what an interrupted run with the same arguments has judged
+    #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
     reporting: ReportArgs,
@@ -71,7 +70,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let labelled = checked.load(&args.data)?;
     let inputs = labelled.inputs.len();
     let mut journal = Journal::open(&key(&args, &labelled, &candidates, &metrics), args.resume, args.overwrite)?;
-    let mut report = Reporter::new(args.reporting, inputs).resumable();
+    let report = Reporter::new(args.reporting, inputs).resumable();
     if !journal.done.is_empty() {
         report.note(&format!("{} of {inputs} inputs were judged before", journal.done.len()));
     }
@@ -100,18 +99,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     }
     if interrupted() {
-        report.finish(inputs);
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(report.finish(inputs));
     }
     let sanity = match args.sanity {
         Some(n) => Some(sanity::check(&work.sanity(n), args.permuted_labels.as_deref(), &args.data, &report)?),
         None => None,
     };
-    let failed = journal.done.iter().any(|j| !j.failures.is_empty()) || !labelled.failures.is_empty();
     work.tell(&journal.done, sanity.as_ref(), &report)?;
     journal.remove();
-    report.finish(inputs);
-    Ok(if failed { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+    Ok(report.finish(inputs))
 }
 
 /// What tells this run from others that do not give the same figures.

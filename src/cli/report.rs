@@ -5,6 +5,7 @@ use super::record::Record;
 use super::{INTERRUPTED, SOME_FAILED};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,7 @@ pub struct Reporter {
     bar: ProgressBar,
     /// Steps of a slow method within one input.
     steps: ProgressBar,
-    failed: usize,
+    failed: Cell<usize>,
     resumable: bool,
 }
 
@@ -53,7 +54,7 @@ impl Reporter {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        Reporter { args, bar, steps, failed: 0, resumable: false }
+        Reporter { args, bar, steps, failed: Cell::new(0), resumable: false }
     }
 
     /// For commands with `--resume`: an interruption names it.
@@ -140,8 +141,8 @@ impl Reporter {
     }
 
     /// One input failed.
-    pub fn failed(&mut self, input: &str, error: &str) -> Result<()> {
-        self.failed += 1;
+    pub fn failed(&self, input: &str, error: &str) -> Result<()> {
+        self.failed.set(self.failed.get() + 1);
         self.bar.suspend(|| eprintln!("error: {input}: {error}"));
         self.record(&Record::Error { input: input.to_string(), error: error.to_string() })
     }
@@ -178,7 +179,7 @@ impl Reporter {
 
     /// Number of inputs that failed so far.
     pub fn failures(&self) -> usize {
-        self.failed
+        self.failed.get()
     }
 
     /// Ends the run.
@@ -190,11 +191,11 @@ impl Reporter {
             eprintln!("interrupted; what was finished is complete{hint}");
             return ExitCode::from(INTERRUPTED);
         }
-        if self.failed == 0 {
+        if self.failures() == 0 {
             return ExitCode::SUCCESS;
         }
         if inputs > 1 && !self.args.quiet {
-            eprintln!("{} of {inputs} inputs failed", self.failed);
+            eprintln!("{} of {inputs} inputs failed", self.failures());
         }
         ExitCode::from(SOME_FAILED)
     }

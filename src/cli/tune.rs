@@ -6,7 +6,6 @@ use super::job;
 use super::labelled::{Checked, DataArgs, Labelled, Prepared};
 use super::outputs::refuse_existing;
 use super::report::{interrupted, Reporter};
-use super::INTERRUPTED;
 use anyhow::{bail, Result};
 use clap::Parser;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -92,8 +91,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if labelled.inputs.len() < 2 {
         bail!("one input cannot be split into a part to search on and a part to measure on");
     }
-    let report = Reporter::new(args.report, labelled.inputs.len());
-    let (search, held_out) = split(labelled.inputs.len(), args.held_out, args.data.seed);
+    let inputs = labelled.inputs.len();
+    let report = Reporter::new(args.report, inputs);
+    for (name, why) in &labelled.failures {
+        report.failed(name, why)?;
+    }
+    let (search, held_out) = split(inputs, args.held_out, args.data.seed);
     let work = Work { args: &args, labelled: &labelled, metric: &metric, report: &report };
     let mut race = Race::new(candidates.len(), search.len(), args.budget, kept, metric.entry);
     for &input in &search {
@@ -101,7 +104,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let scores = match work.scores(input, &alive) {
             Err(vitx::Error::Interrupted) => break,
             Err(e) => {
-                report.note(&format!("error: {}: {e}", labelled.inputs[input].name));
+                report.failed(&labelled.inputs[input].name, &e.to_string())?;
                 vec![Vec::new(); alive.len()]
             }
             Ok(scores) => scores,
@@ -110,8 +113,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         report.advance(1);
     }
     if interrupted() {
-        report.finish(1);
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(report.finish(inputs));
     }
     let gains = race.gains(args.data.seed);
     let Some(choice) = race.choice(&gains) else {
@@ -146,7 +148,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         report.note(&format!("grid: {}", path.display()));
     }
     report.line(&format!("--method {}", candidates[choice.chosen].name()))?;
-    Ok(report.finish(1))
+    Ok(report.finish(inputs))
 }
 
 /// A grid's method with the keys that have one value.
@@ -237,7 +239,7 @@ impl Work<'_> {
         for &input in inputs {
             match self.scores(input, finalists) {
                 Err(e @ vitx::Error::Interrupted) => return Err(e.into()),
-                Err(e) => self.report.note(&format!("error: {}: {e}", self.labelled.inputs[input].name)),
+                Err(e) => self.report.failed(&self.labelled.inputs[input].name, &e.to_string())?,
                 Ok(own) => {
                     scores.iter_mut().zip(own).for_each(|(all, own)| all.extend(own.into_iter().map(|s| (input, s))))
                 }

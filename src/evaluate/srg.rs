@@ -13,7 +13,7 @@ use crate::method::{Params, Score as Value};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "srg",
-    title: "symmetric relevance gain: least influential first less most influential first",
+    title: "symmetric relevance gain: least influential first minus most influential first",
     paper: "Blücher et al., TMLR 2024",
     direction: Direction::Higher,
     images: true,

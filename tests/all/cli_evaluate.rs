@@ -82,6 +82,16 @@ fn bad_samples_are_reported_and_the_others_judged() {
     let figure = &figures(&records(&output))[&("attention".into(), "sparseness".into())];
     assert_eq!((figure["n"].as_u64(), figure["images"].as_u64()), (Some(2), Some(1)));
 
+    let good: String =
+        ["03", "26", "47", "62"].map(|n| format!("{},coin\n", data(&format!("vision/{n}.jpg")))).concat();
+    std::fs::write(dir.path().join("t.csv"), format!("path,label\n{good}missing.jpg,coin\n{picture},unicorn\n"))
+        .unwrap();
+    let tune = ["tune", "-q", "--data", "t.csv", "--method", "aggregate:layers=gae|mean", "--metric", "sparseness"];
+    let output = vitx(dir.path(), &tune);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("missing.jpg") && stderr(&output).contains("unicorn"), "{}", stderr(&output));
+    assert!(stdout(&output).ends_with("--method aggregate\n"), "{}", stdout(&output));
+
     std::fs::create_dir_all(dir.path().join("folders/coin")).unwrap();
     std::fs::copy(&picture, dir.path().join("folders/coin/a.jpg")).unwrap();
     let output = vitx(dir.path(), &[&["evaluate", "--data", "folders"][..], &metric].concat());
