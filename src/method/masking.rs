@@ -71,16 +71,27 @@ pub fn weighted_sum(weights: &[f64], masks: &Tensor) -> Result<Tensor> {
     Ok(weights.matmul(&masks.reshape((n, h * w))?)?.reshape((h, w))?)
 }
 
-/// What to say before hundreds of forward passes of a model that is not small.
+/// What to say before hundreds of forward passes of a model of ViT-B's size or more.
 pub fn patience(method: &str, passes: &str, tokens: usize, layers: usize) -> Option<String> {
     let large = tokens * layers > 180 * 12;
-    large.then(|| format!("{method} makes {passes} for each input and target; on a CPU that takes minutes"))
+    large.then(|| format!("{method} makes {passes} for each input and target; on a CPU that can take minutes"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nn::check;
+
+    #[test]
+    fn long_runs_are_announced() {
+        let said = |spec: &str, tokens: usize, layers: usize| {
+            crate::method::parse(spec).unwrap().method.patience(tokens, layers).is_some()
+        };
+        for spec in ["rise", "occlusion", "scorecam", "vit-cx"] {
+            assert!(said(spec, 197, 12) && !said(spec, 145, 9), "{spec}");
+        }
+        assert!(!said("rise:n=8", 197, 12));
+    }
 
     #[test]
     fn enlarging_follows_pytorch() -> Result<()> {

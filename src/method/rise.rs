@@ -129,6 +129,7 @@ impl Method for Rise {
     }
 
     fn patience(&self, tokens: usize, layers: usize) -> Option<String> {
-        super::masking::patience("rise", &format!("{} runs of the model", self.n), tokens, layers)
+        let said = super::masking::patience("rise", &format!("{} runs of the model", self.n), tokens, layers);
+        said.filter(|_| self.n >= 100)
     }
 }

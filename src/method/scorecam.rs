@@ -84,4 +84,8 @@ impl Method for ScoreCam {
     fn signed(&self) -> bool {
         !self.clamp
     }
+
+    fn patience(&self, tokens: usize, layers: usize) -> Option<String> {
+        super::masking::patience("scorecam", "one run of the model a channel", tokens, layers)
+    }
 }
