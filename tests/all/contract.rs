@@ -120,7 +120,6 @@ fn a_contrast_is_the_difference_of_two_seeds() {
     assert_close("contrast", &gradient(2, Some(4)), &difference, 1e-12, 1e-12);
 }
 
-#[cfg(feature = "demo")]
 /// Parts of a batch that run side by side give the numbers of the whole, to the last bit.
 #[test]
 fn logits_alone_equal_those_of_the_recorded_pass() {
@@ -139,6 +138,7 @@ fn logits_alone_equal_those_of_the_recorded_pass() {
     }
 }
 
+#[cfg(feature = "demo")]
 #[test]
 fn one_forward_and_one_reverse_pass_serve_every_method_that_needs_no_other() {
     use vitx::model::{Access, Checkpoint, Processor};
