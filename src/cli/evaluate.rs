@@ -173,12 +173,16 @@ impl<'a> Work<'a> {
                 let mut maps = vec![None; if shown { self.candidates.len() } else { 0 }];
                 let pass = one.batch.pass(vec![*output])?;
                 for (c, candidate) in self.candidates.iter().enumerate() {
-                    match candidate.explain(&pass.run(0)) {
+                    let explained = candidate.explain(&pass.run(0)).and_then(|e| {
+                        let map = shown.then(|| picture(&one.ready, &e)).transpose()?;
+                        Ok((e, map))
+                    });
+                    match explained {
                         Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
                         Err(e) => all[*place].failures.push(format!("{}: {e}", candidate.name())),
-                        Ok(explanation) => {
-                            if shown {
-                                maps[c] = Some(picture(&one.ready, &explanation)?);
+                        Ok((explanation, map)) => {
+                            if let Some(own) = maps.get_mut(c) {
+                                *own = map;
                             }
                             let (batch, output) = (&one.batch, *output);
                             waiting.push(Waiting { batch, output, explanation, truth, candidate });

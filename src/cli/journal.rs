@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use vitx::evaluate::report::Shown;
 use vitx::evaluate::Score;
+use vitx::render::save::save;
 
 /// What one input gave, as the journal keeps it.
 #[derive(Serialize, Deserialize, Debug, Default)]
@@ -49,7 +50,10 @@ impl Journal {
         let mut hasher = DefaultHasher::new();
         key.to_string().hash(&mut hasher);
         let path = PathBuf::from(format!(".vitx-evaluate-{:016x}.jsonl", hasher.finish()));
-        let old = std::fs::read_to_string(&path).unwrap_or_default();
+        let old = match std::fs::read_to_string(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
         // A line that a crash cut off does not parse and is judged again.
         let mut done: Vec<Judged> = old.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
         if !resume && !overwrite && !done.is_empty() {
@@ -66,12 +70,10 @@ impl Journal {
         done.reverse(); // of an input judged twice the later line counts
         done.sort_by_key(|j| j.input);
         done.dedup_by_key(|j| j.input);
-        let mut options = OpenOptions::new();
-        options.create(true).write(true).truncate(true);
-        let mut file = options.open(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        for judged in &done {
-            writeln!(file, "{}", serde_json::to_string(judged)?)?;
-        }
+        // Written anew beside the old one and put in its place: a full disk leaves the old one whole.
+        save(&path, lines(&done)?.as_bytes(), true)?;
+        let file = OpenOptions::new().append(true).open(&path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Journal { path, file, done })
     }
 
@@ -87,12 +89,7 @@ impl Journal {
 
     /// Adds a whole group, in place of a part of it that a crash may have left.
     pub fn add(&mut self, group: Vec<Judged>) -> Result<()> {
-        let mut lines = String::new();
-        for judged in &group {
-            lines.push_str(&serde_json::to_string(judged)?);
-            lines.push('\n');
-        }
-        let written = self.file.write_all(lines.as_bytes());
+        let written = self.file.write_all(lines(&group)?.as_bytes());
         written.with_context(|| format!("cannot write {}", self.path.display()))?;
         self.done.retain(|d| group.iter().all(|j| j.input != d.input));
         self.done.extend(group);
@@ -104,4 +101,9 @@ impl Journal {
     pub fn remove(self) {
         let _ = std::fs::remove_file(self.path); // a journal that stays does no harm
     }
+}
+
+/// One JSON object a line.
+fn lines(judged: &[Judged]) -> Result<String> {
+    judged.iter().map(|j| Ok(serde_json::to_string(j)? + "\n")).collect()
 }

@@ -46,7 +46,7 @@ impl Waiting<'_, '_> {
 /// The scores of each explanation under each metric.
 ///
 /// # Errors
-/// [`Error::Interrupted`]; a metric's failure on one explanation is its own result.
+/// [`Error::Interrupted`], and what fails for all; a metric's failure on one explanation is its own result.
 pub fn judge(
     encoder: &Encoder,
     waiting: &[Waiting<'_, '_>],
@@ -99,10 +99,15 @@ fn flush(
     let jobs: Vec<&Inputs> = noted.iter().flat_map(|(_, _, jobs)| jobs).collect();
     let mut answers = answered(encoder, &jobs)?.into_iter();
     for (w, m, jobs) in &noted {
-        let own = answers.by_ref().take(jobs.len()).collect();
-        waiting[*w].batch.set_tape(Tape::Replay(own));
-        scores[*w][*m] = waiting[*w].score(&metrics[*m]);
-        waiting[*w].batch.set_tape(Tape::Off);
+        let own: Vec<Logits> = answers.by_ref().take(jobs.len()).collect();
+        scores[*w][*m] = if own.iter().flatten().flatten().all(|l| l.is_finite()) {
+            waiting[*w].batch.set_tape(Tape::Replay(own.into()));
+            let score = waiting[*w].score(&metrics[*m]);
+            waiting[*w].batch.set_tape(Tape::Off);
+            score
+        } else {
+            Err(Error::Numeric("the logits of a perturbed input are not finite".into()))
+        };
         waiting[*w].batch.progress()?;
     }
     Ok(())
@@ -129,9 +134,6 @@ fn answered(encoder: &Encoder, jobs: &[&Inputs]) -> Result<Vec<Logits>> {
             let logits = encoder.logits(&joined(&parts)?)?;
             let classes = logits.dim(1)?;
             let flat = numbers(&logits)?;
-            if flat.iter().any(|l| !l.is_finite()) {
-                return Err(Error::Numeric("the logits of a perturbed input are not finite".into()));
-            }
             let mut rows = flat.chunks(classes).map(<[f64]>::to_vec);
             for &j in now {
                 answers[j] = rows.by_ref().take(jobs[j].batch()?).collect();

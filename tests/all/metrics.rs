@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use candle_core::DType;
+use vitx::encoder::Inputs;
 use vitx::evaluate::{self, Candidate, Case as Judged, Score, Truth};
 use vitx::explanation::{Explanation, PixelMap};
 use vitx::method::{Batch, Run};
@@ -219,4 +220,26 @@ fn judging_together_gives_each_its_own_score() {
         // Many inputs a pass; max-sensitivity runs its own.
         assert!(passes < 40, "{name}: {passes} passes");
     }
+}
+
+#[test]
+fn an_input_that_blows_up_does_not_take_the_others_along() {
+    use vitx::evaluate::judge::{judge, Waiting};
+    let case = Case::open("vit-square");
+    let model = case.model(DType::F32);
+    let (inputs, layouts) = case.batch(&model);
+    let alone = |inputs: Inputs, row: usize| Batch::new(&model.encoder, inputs, vec![layouts[row].clone()]).unwrap();
+    let Inputs::Pixels(bad) = inputs.example(1, 0).unwrap() else { panic!() };
+    let batches = [alone(inputs.example(0, 0).unwrap(), 0), alone(Inputs::Pixels((bad * f64::NAN).unwrap()), 1)];
+    let (truth, output) = (Truth::default(), Output { class: 1, against: None });
+    let sound = batches[0].pass(vec![output]).unwrap();
+    let candidate = Candidate::Gaussian;
+    let waiting = batches.iter().map(|batch| {
+        let explanation = candidate.explain(&sound.run(0)).unwrap();
+        Waiting { batch, output, explanation, truth: &truth, candidate: &candidate }
+    });
+    let metrics = [evaluate::parse("insertion").unwrap()];
+    let scores = judge(&model.encoder, &waiting.collect::<Vec<_>>(), &metrics).unwrap();
+    assert!(scores[0][0].as_ref().is_ok_and(|s| s.as_ref().is_some_and(|s| s.value.is_finite())));
+    assert!(scores[1][0].as_ref().is_err_and(|e| e.to_string().contains("not finite")), "{:?}", scores[1][0]);
 }
