@@ -35,7 +35,8 @@ pub struct Args {
     /// The metric that decides (default: average-precision where there are masks, else srg; comprehensiveness for texts)
     #[arg(long, value_name = "METRIC")]
     metric: Option<String>,
-    /// About how many explanations may be judged; settings are then halved in rounds (successive halving)
+    /// About how many explanations may be judged; settings are then halved in rounds (successive halving), and intervals hold
+    /// for those left at the end
     #[arg(long, value_name = "N")]
     budget: Option<usize>,
     /// Share of the inputs that the search does not see

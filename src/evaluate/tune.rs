@@ -151,8 +151,8 @@ impl Race {
         order
     }
 
-    /// How much better each setting is than the baseline, intervals that hold for all at once (see [`gains`]); none for those
-    /// that dropped out.
+    /// How much better each setting is than the baseline, intervals that hold at once for all that are left (see [`gains`]);
+    /// none for those that dropped out.
     pub fn gains(&self, seed: u64) -> Vec<Option<[f64; 2]>> {
         let scores: Vec<&[(usize, Score)]> = self.scores.iter().map(Vec::as_slice).collect();
         gains(&scores, &self.scores[self.baseline], self.metric, seed)
