@@ -23,11 +23,20 @@ mod contract;
 mod golden;
 #[path = "all/golden_methods.rs"]
 mod golden_methods;
+#[cfg(feature = "cli")]
+#[path = "all/heads.rs"]
+mod heads;
 #[path = "all/house.rs"]
 mod house;
 #[cfg(all(feature = "cli", feature = "hub"))]
 #[path = "all/hub.rs"]
 mod hub;
+#[cfg(feature = "cli")]
+#[path = "all/judging.rs"]
+mod judging;
+#[cfg(feature = "cli")]
+#[path = "all/loaders.rs"]
+mod loaders;
 #[path = "all/maximize.rs"]
 mod maximize;
 #[path = "all/metrics.rs"]
@@ -38,6 +47,15 @@ mod naive;
 mod oracle;
 #[path = "all/pictures.rs"]
 mod pictures;
+#[cfg(feature = "cli")]
+#[path = "all/processors.rs"]
+mod processors;
+#[cfg(feature = "cli")]
+#[path = "all/shell.rs"]
+mod shell;
+#[cfg(feature = "cli")]
+#[path = "all/tokenizing.rs"]
+mod tokenizing;
 #[path = "all/twins.rs"]
 mod twins;
 #[path = "all/twins_methods.rs"]

@@ -1,0 +1,1 @@
+//! Heads of one output, regression, several labels, and the ways to name a target.

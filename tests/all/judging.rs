@@ -1,0 +1,1 @@
+//! Evaluation on the masks, lists and folders that people have.

@@ -1,0 +1,1 @@
+//! Checkpoints as people have them: names, files and folders that load, or are called what they are.

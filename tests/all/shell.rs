@@ -1,0 +1,1 @@
+//! The command line's word: names, resuming, pipes, panics and exit codes.

@@ -1,0 +1,1 @@
+//! Tokenizer files, byte-level text and pairs, with transformers' tokens.
