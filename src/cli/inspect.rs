@@ -38,7 +38,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         threads: None,
     };
     let report = ReportArgs { json: args.json, quiet: false, verbose: false };
-    let c = job::open(&args.id, &model, report)?;
+    let c = job::found(&args.id, &model, report)?;
     let facts = Facts::of(&c)?;
     if args.json {
         println!("{}", facts.json(&c));
@@ -114,6 +114,7 @@ impl Facts {
             some.join("; "),
             if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" }
         );
+        c.notes.iter().for_each(|note| println!("  note        {note}"));
     }
 
     fn json(&self, c: &Checkpoint) -> serde_json::Value {
@@ -123,7 +124,7 @@ impl Facts {
             "labels": (0..c.labels.len() as u32).map(|i| c.labels.name(i)).collect::<Vec<_>>(),
             "input": self.input, "tokens": self.tokens, "layers": s.layers, "heads": s.heads, "width": s.width,
             "feed_forward": s.feed_forward, "parameters": self.parameters,
-            "memory": {"weights": self.memory.weights, "pass": self.memory.pass},
+            "memory": {"weights": self.memory.weights, "pass": self.memory.pass}, "notes": c.notes,
         })
     }
 }

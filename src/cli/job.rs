@@ -68,11 +68,23 @@ fn default_model(text: bool, reporting: ReportArgs) -> String {
     id.to_string()
 }
 
-/// Opens a checkpoint, showing downloads on a terminal.
+/// Opens a checkpoint, showing downloads on a terminal and saying what is to be known of its files.
 ///
 /// # Errors
 /// As [`Checkpoint::open`].
 pub fn open(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpoint> {
+    let checkpoint = found(id, args, reporting)?;
+    if !reporting.quiet {
+        checkpoint.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    }
+    Ok(checkpoint)
+}
+
+/// Opens a checkpoint, showing downloads on a terminal; its notes are the caller's to say.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub fn found(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpoint> {
     let access = Access {
         revision: args.revision.clone(),
         offline: args.offline,

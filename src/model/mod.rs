@@ -55,6 +55,8 @@ pub struct Checkpoint {
     pub multi_label: bool,
     /// How inputs are prepared.
     pub processor: Processor,
+    /// What a user should know of these files: what stood in for a missing one, what was not read. One sentence each.
+    pub notes: Vec<String>,
     files: Files,
 }
 
@@ -123,6 +125,7 @@ impl Checkpoint {
             multi_label: config.text("problem_type") == Some("multi_label_classification"),
             spec,
             processor,
+            notes: Vec::new(),
             files,
         })
     }
