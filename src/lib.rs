@@ -33,6 +33,7 @@ pub mod encoder;
 pub mod error;
 pub mod evaluate;
 pub mod explanation;
+pub mod identity;
 pub mod input;
 pub mod maximize;
 pub mod method;

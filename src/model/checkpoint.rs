@@ -3,6 +3,7 @@
 use super::builtin::{Builtin, BUILTINS};
 use super::weights::Weights;
 use crate::error::{Error, Result};
+use crate::identity;
 use candle_core::safetensors::SliceSafetensors;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -86,6 +87,26 @@ impl Files {
         }
     }
 
+    /// What tells the contents of these files (config, processor, tokenizer, weights) from others, see [`identity`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be read.
+    pub fn identity(&self) -> Result<String> {
+        match self {
+            Files::Builtin(b) => {
+                let small = b.files.iter().map(|(name, bytes)| (*name, identity::of_bytes(bytes)));
+                Ok(identity::of_parts(small.chain([("weights", identity::of_bytes(b.weights))])))
+            }
+            Files::Directory(dir) => identity::of_folder(dir, is_content),
+            // The folder of a commit holds links to files that are never written again.
+            #[cfg(feature = "hub")]
+            Files::Hub(repo) => match repo.file("config.json")?.as_deref().and_then(Path::parent) {
+                Some(dir) => identity::of_folder(dir, is_content),
+                None => Err(repo.missing()),
+            },
+        }
+    }
+
     /// The path of a file on disk, if the model has it.
     fn path(&self, name: &str) -> Result<Option<PathBuf>> {
         match self {
@@ -146,4 +167,13 @@ impl Files {
         };
         names.into_iter().map(find).collect::<Result<Vec<_>>>().map(Some)
     }
+}
+
+/// Whether a file of a checkpoint's folder may say something about the model, by its ending.
+fn is_content(name: &str) -> bool {
+    const ENDINGS: &[&str] = &["json", "txt", "model", "jinja", "safetensors", "bin", "pt", "pth", "ckpt"];
+    // What a Trainer leaves beside the model changes with every step and says nothing about it.
+    const TRAINING: &[&str] = &["optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "scaler"];
+    let ending = Path::new(name).extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    ENDINGS.contains(&ending.as_str()) && !TRAINING.iter().any(|t| name.starts_with(t))
 }

@@ -1,12 +1,11 @@
 //! Files of a model on the HuggingFace hub, downloaded once into the usual cache (feature `hub`).
 
 use crate::error::{Error, Result};
+use crate::identity::sha256;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::api::Progress;
 use hf_hub::{Cache, Repo, RepoType};
-use sha2::{Digest, Sha256};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Told of every download: file name, bytes done, bytes in all.
@@ -122,19 +121,6 @@ fn verified(path: PathBuf) -> Result<PathBuf> {
         )));
     }
     Ok(path)
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 struct Report {

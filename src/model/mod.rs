@@ -146,6 +146,15 @@ impl Checkpoint {
         Ok(Model { checkpoint: self, encoder })
     }
 
+    /// What tells the contents of its files (config, processor, tokenizer, weights) from others, whatever their names: a
+    /// checkpoint that was changed in place has another. See [`crate::identity`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be read.
+    pub fn identity(&self) -> Result<String> {
+        self.files.identity()
+    }
+
     /// Number of weights in the files.
     pub fn parameters(&self) -> Result<usize> {
         Ok(self.files.weights()?.parameters())

@@ -20,6 +20,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 /// Modules that each part of the library may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("identity", &["error"]),
     ("trace", &[]),
     ("target", &["error"]),
     ("explanation", &["error", "target"]),
@@ -27,9 +28,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("nn", &["error"]),
     ("encoder", &["error", "explanation", "nn", "trace"]),
     ("method", &["error", "explanation", "target", "trace", "nn", "encoder"]),
-    ("evaluate", &["error", "explanation", "target", "input", "nn", "encoder", "method", "render"]),
+    ("evaluate", &["error", "identity", "explanation", "target", "input", "nn", "encoder", "method", "render"]),
     ("maximize", &["error", "target", "trace", "nn", "encoder", "method"]),
-    ("model", &["error", "explanation", "target", "input", "nn", "encoder"]),
+    ("model", &["error", "identity", "explanation", "target", "input", "nn", "encoder"]),
     ("render", &["error", "explanation", "target", "input"]),
 ];
 
