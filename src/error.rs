@@ -24,6 +24,9 @@ pub enum Error {
     /// Values that must not be shown: NaN or infinity in a result.
     #[error("{0}")]
     Numeric(String),
+    /// A panic: a fault of this program, met on one input.
+    #[error("{0}")]
+    Fault(String),
     /// The user asked to stop in the middle of an input.
     #[error("interrupted before it was finished")]
     Interrupted,
@@ -57,13 +60,31 @@ pub(crate) fn unknown<'a>(kind: &str, name: &str, known: impl IntoIterator<Item 
 
 /// The known name that `name` most likely misspells, if any comes close.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    known
-        .into_iter()
-        .map(|k| (strsim::jaro_winkler(&name, &k.to_lowercase()), k))
-        .filter(|(similarity, _)| *similarity > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, k)| k)
+    let name = plain(name);
+    let likeness = |known: &str| {
+        let known = plain(known);
+        let slips = strsim::osa_distance(&name, &known);
+        let whole = name.chars().count().max(known.chars().count()).max(1);
+        let likeness = strsim::jaro_winkler(&name, &known).max(1.0 - slips as f64 / whole as f64);
+        // Two letters that changed places are most of a short name: `gea` is `gae`.
+        let swapped = slips == 1 && sorted(&name) == sorted(&known);
+        let likeness = if swapped { likeness.max(0.95) } else { likeness };
+        (likeness > 0.75).then_some(likeness)
+    };
+    let likely = known.into_iter().filter_map(|k| Some((likeness(k)?, k)));
+    likely.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, k)| k)
+}
+
+/// As registries write names: `Grad-CAM++` and `grad_cam_plusplus` are both `gradcamplusplus`.
+fn plain(name: &str) -> String {
+    let name = name.to_lowercase().replace("++", "plusplus").replace('+', "plus");
+    name.chars().filter(|c| !"-_ ".contains(*c)).collect()
+}
+
+fn sorted(name: &str) -> Vec<char> {
+    let mut letters: Vec<char> = name.chars().collect();
+    letters.sort_unstable();
+    letters
 }
 
 #[cfg(test)]
@@ -72,9 +93,15 @@ mod tests {
 
     #[test]
     fn misspelt_names_find_their_neighbour() {
-        let known = ["attention", "rollout", "gae"];
+        let known = ["attention", "rollout", "gae", "generic-attention-explainability"];
         assert_eq!(nearest("rolout", known), Some("rollout"));
         assert_eq!(nearest("Attenton", known), Some("attention"));
+        assert_eq!(nearest("gea", known), Some("gae"));
         assert_eq!(nearest("xyz", known), None);
+        let cams = ["gradcam", "gradcam-plus", "gradcam-plusplus", "xgradcam-plus"];
+        for name in ["GradCAM++", "grad-cam++", "Grad_CAM_PlusPlus"] {
+            assert_eq!(nearest(name, cams), Some("gradcam-plusplus"), "{name}");
+        }
+        assert_eq!(nearest("GradCAM+", cams), Some("gradcam-plus"));
     }
 }

@@ -55,12 +55,8 @@ pub struct InputArgs {
     /// A file with one text a line; `-` is stdin (repeatable)
     #[arg(long, value_name = "FILE")]
     pub text_file: Vec<PathBuf>,
-    /// Input resolution other than the checkpoint's, in pixels: HxW or N
-    #[arg(long, value_name = "HxW", value_parser = size)]
-    pub size: Option<(usize, usize)>,
-    /// How pictures of another shape meet the input size (default: as the checkpoint's preprocessor does)
-    #[arg(long, value_enum)]
-    pub fit: Option<FitArg>,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
     /// Inputs that go through the model together
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
@@ -70,6 +66,62 @@ pub struct InputArgs {
     /// Stop at the first input that fails
     #[arg(long)]
     pub fail_fast: bool,
+}
+
+/// How large the model sees it.
+#[derive(Args, Debug, Clone, Copy, Default)]
+#[command(next_help_heading = "Input")]
+pub struct ShapeArgs {
+    /// Input resolution other than the checkpoint's, in pixels: HxW or N
+    #[arg(long, value_name = "HxW", value_parser = size)]
+    pub size: Option<(usize, usize)>,
+    /// How pictures of another shape meet the input size (default: as the checkpoint's preprocessor does)
+    #[arg(long, value_enum)]
+    pub fit: Option<FitArg>,
+}
+
+/// What is read by a command that takes one input.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Input")]
+pub struct OneInputArgs {
+    /// An image, a folder with one image, a .npy array of pixel values, or a .txt file
+    #[arg(value_name = "INPUT")]
+    input: Option<PathBuf>,
+    /// Only read to say that one is enough
+    #[arg(value_name = "INPUT", hide = true)]
+    more: Vec<PathBuf>,
+    /// A text to explain
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    text: Option<String>,
+    /// A pair of texts, such as premise and hypothesis
+    #[arg(long, num_args = 2, value_names = ["A", "B"], allow_hyphen_values = true)]
+    text_pair: Vec<String>,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+}
+
+impl OneInputArgs {
+    /// The same for code that reads many.
+    pub fn list(&self) -> InputArgs {
+        InputArgs {
+            inputs: self.input.iter().chain(&self.more).cloned().collect(),
+            text: self.text.iter().cloned().collect(),
+            text_pair: self.text_pair.clone(),
+            text_file: Vec::new(),
+            shape: self.shape,
+            batch_size: 1,
+            shard: None,
+            fail_fast: false,
+        }
+    }
+}
+
+impl ShapeArgs {
+    /// As records and ledgers state it.
+    pub fn told(&self) -> serde_json::Value {
+        let fit = self.fit.and_then(|f| f.to_possible_value()).map(|v| v.get_name().to_string());
+        serde_json::json!({"size": self.size.map(|(h, w)| format!("{h}x{w}")), "fit": fit})
+    }
 }
 
 /// `--fit`

@@ -1,6 +1,6 @@
 //! `vitx completions` and `vitx man`.
 
-use super::Cli;
+use super::{voice, Cli};
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
@@ -18,18 +18,21 @@ pub struct ManArgs {}
 
 /// Writes the script to stdout.
 pub fn completions(args: CompletionsArgs) -> Result<ExitCode> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "vitx", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "vitx", &mut script);
+    voice::out(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the page to stdout, subcommands included.
 pub fn man(_: ManArgs) -> Result<ExitCode> {
-    let mut out = std::io::stdout();
+    let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut out)?;
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        clap_mangen::Man::new(sub.clone()).render(&mut out)?;
+        clap_mangen::Man::new(sub.clone()).render(&mut page)?;
     }
+    voice::out(&page)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! `vitx compare`: methods side by side, a row a target.
 
 use super::job;
+use super::offered;
 use super::report::Reporter;
 use super::sheets::{Explained, Line, SheetArgs, Subject};
 use anyhow::{bail, Result};
@@ -13,10 +14,10 @@ use vitx::target::Target;
 #[derive(Parser, Debug)]
 pub struct Args {
     /// NAME[:key=value,...], several separated by commas, or `all`
-    #[arg(long, default_value = "attention,rollout,gae,grad-rollout", value_name = "METHOD")]
+    #[arg(long, default_value = "attention,rollout,gae,grad-rollout", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// predicted, a class number, a label, top:K, or A-B; repeatable, a row each
-    #[arg(short, long, default_value = "predicted", value_name = "TARGET")]
+    #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true)]
     target: Vec<String>,
     #[command(flatten)]
     sheet: SheetArgs,
@@ -35,7 +36,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let (subject, (methods, targets)) = Subject::open(&args.sheet, "compare", check)?;
     let report = Reporter::new(args.sheet.report, 1);
-    job::tell_patience(&report, &subject.model.checkpoint, &methods, args.sheet.input.size);
+    job::tell_patience(&report, &subject.model.checkpoint, &methods, args.sheet.input.shape.size);
     let outputs = |logits: &[f32]| targets.iter().flat_map(|t| t.resolve(logits)).collect();
     let lines = subject.explain(&methods, &report, outputs)?;
     let model = &subject.model;

@@ -4,6 +4,7 @@ use super::args::ReportArgs;
 use super::job;
 use super::journal::{Journal, Judged, Scored};
 use super::labelled::{data_name, Checked, DataArgs, Labelled};
+use super::offered;
 use super::outputs::refuse_existing;
 use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
@@ -26,10 +27,10 @@ pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,
     /// NAME[:key=value,...], several separated by commas, or `all`; raw attention and two controls are always added
-    #[arg(long, default_value = "gae,grad-rollout,rollout,lrp,legrad,attn-lrp,gradcam", value_name = "METHOD")]
+    #[arg(long, default_value = "gae,grad-rollout,rollout,lrp,legrad,attn-lrp,gradcam", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// Metrics, several separated by commas, or `all` (see `vitx metrics`); default: a choice that suits the data
-    #[arg(long, value_name = "METRIC")]
+    #[arg(long, value_name = "METRIC", value_parser = offered::METRICS, hide_possible_values = true)]
     metric: Vec<String>,
     /// Also compare maps with those of the model with random weights, and of another class, on the first N inputs
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "16")]

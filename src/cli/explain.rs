@@ -2,6 +2,7 @@
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::job::{self, Job};
+use super::offered;
 use super::outputs::{target_part, Format, Out, Request};
 use super::plan::{Asked, OutputArgs, Plan};
 use super::prepare::{batch_of, by_size, Preparer, Ready};
@@ -33,10 +34,10 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// NAME[:key=value,...], several separated by commas, or `all` (see `vitx methods`)
-    #[arg(long, default_value = vitx::method::DEFAULT, value_name = "METHOD")]
+    #[arg(long, default_value = vitx::method::DEFAULT, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// predicted, a class number, a label, top:K, or A-B (why A rather than B); repeatable
-    #[arg(short, long, default_value = "predicted", value_name = "TARGET")]
+    #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true)]
     target: Vec<String>,
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
@@ -59,7 +60,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let inputs = job.sources.list.len();
     let ledger = plan.ledger(job.sources.from_folder, args.output.out.is_some())?;
     let mut work = Work {
-        preparer: Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit),
+        preparer: Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit),
         report: Reporter::new(args.report, inputs).resumable(),
         args: &args,
         plan: &plan,
@@ -67,7 +68,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ledger,
         waiting: Vec::new(),
     };
-    job::tell_patience(&work.report, &model.checkpoint, &plan.methods, args.input.size);
+    job::tell_patience(&work.report, &model.checkpoint, &plan.methods, args.input.shape.size);
     work.report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
         work.chunk(chunk)?;
@@ -318,7 +319,7 @@ fn key(model: &Model, plan: &Plan, args: &Args, source: &Source, request: &Reque
         "model": [model.checkpoint.id, model.checkpoint.revision, format!("{:?}", args.model.dtype)],
         "method": plan.name(method),
         "target": request.text,
-        "size": format!("{:?} {:?}", args.input.size, args.input.fit),
+        "size": format!("{:?} {:?}", args.input.shape.size, args.input.shape.fit),
         "formats": formats,
         "style": format!("{:?} {} {:?} {:?} {}", style.colormap, style.alpha, style.upsample, style.scale, style.legend),
         "seed": plan.seed,

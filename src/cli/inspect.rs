@@ -2,6 +2,7 @@
 
 use super::args::{ModelArgs, Precision, ReportArgs};
 use super::job;
+use super::voice::tell;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
@@ -41,12 +42,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let c = job::found(&args.id, &model, report)?;
     let facts = Facts::of(&c)?;
     if args.json {
-        println!("{}", facts.json(&c));
+        tell!("{}", facts.json(&c));
         return Ok(ExitCode::SUCCESS);
     }
     facts.print(&c);
     if args.labels {
-        (0..c.labels.len() as u32).for_each(|i| println!("{i}\t{}", c.labels.name(i)));
+        (0..c.labels.len() as u32).for_each(|i| tell!("{i}\t{}", c.labels.name(i)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -91,25 +92,28 @@ impl Facts {
 
     fn print(&self, c: &Checkpoint) {
         let s = &c.spec;
-        println!("{}: {} ({}), {} classes", c.id, c.family.title, c.family.name, c.labels.len());
+        tell!("{}: {} ({}), {} classes", c.id, c.family.title, c.family.name, c.labels.len());
         if let Some(revision) = &c.revision {
-            println!("  revision    {revision}");
+            tell!("  revision    {revision}");
         }
-        println!("  input       {}", self.input);
-        println!("  tokens      {}", self.tokens);
-        println!(
+        tell!("  input       {}", self.input);
+        tell!("  tokens      {}", self.tokens);
+        tell!(
             "  sizes       {} layers, {} heads, width {}, feed-forward {}",
-            s.layers, s.heads, s.width, s.feed_forward
+            s.layers,
+            s.heads,
+            s.width,
+            s.feed_forward
         );
-        println!("  parameters  {:.2} M", self.parameters as f64 / 1e6);
+        tell!("  parameters  {:.2} M", self.parameters as f64 / 1e6);
         let mb = |bytes: usize| bytes as f64 / 1e6;
-        println!(
+        tell!(
             "  memory      {:.0} MB weights in f32, about {:.0} MB for an input's forward and reverse pass",
             mb(self.memory.weights),
             mb(self.memory.pass)
         );
         let some: Vec<_> = (0..c.labels.len().min(6) as u32).map(|i| c.labels.name(i)).collect();
-        println!(
+        tell!(
             "  labels      {}{}",
             some.join("; "),
             if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" }

@@ -3,7 +3,7 @@
 use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::report::Reporter;
 use super::sources::Sources;
-use super::{devices, report};
+use super::{devices, report, voice};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
@@ -61,9 +61,9 @@ fn default_model(text: bool, reporting: ReportArgs) -> String {
         ("demo-vit", "google/vit-base-patch16-224 or facebook/dinov2-base-imagenet1k-1-layer")
     };
     if !reporting.quiet {
-        eprintln!(
+        voice::say(&format!(
             "note: {id} is a small built-in model trained on little data; for real work pass --model, such as {real}"
-        );
+        ));
     }
     id.to_string()
 }
@@ -106,7 +106,7 @@ fn downloads() -> vitx::model::hub::OnDownload {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     std::sync::Arc::new(move |file, done, total| {
         if bar.is_hidden() && done == total && total > 0 {
-            eprintln!("downloaded {file} ({total} bytes)");
+            voice::say(&format!("downloaded {file} ({total} bytes)"));
         }
         bar.set_message(file.to_string());
         bar.set_length(total);
@@ -132,7 +132,7 @@ fn check_modality(checkpoint: &Checkpoint, texts: bool) -> Result<()> {
 }
 
 fn check_size(checkpoint: &Checkpoint, input: &InputArgs) -> Result<()> {
-    match (&checkpoint.spec.embedding, input.size) {
+    match (&checkpoint.spec.embedding, input.shape.size) {
         (EmbeddingSpec::Words { .. }, Some(_)) => bail!("--size is for image models; `{}` reads texts", checkpoint.id),
         (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) if h < patch.0 || w < patch.1 => {
             bail!("--size {h}x{w} is smaller than one patch of the model ({}x{})", patch.0, patch.1)

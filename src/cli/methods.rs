@@ -1,6 +1,8 @@
 //! `vitx methods [NAME]`: the method registry.
 
 use super::args::ListArgs;
+use super::offered;
+use super::voice::tell;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::{json, Value};
@@ -11,6 +13,7 @@ use vitx::method::{parse, Configured, METHODS};
 #[derive(Parser, Debug)]
 pub struct Args {
     /// A method to describe, with parameters if you like (the rule table follows them): NAME[:key=value,...]
+    #[arg(value_parser = offered::METHODS, hide_possible_values = true)]
     name: Option<String>,
     #[command(flatten)]
     list: ListArgs,
@@ -20,14 +23,14 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let one = args.name.as_deref().map(parse).transpose()?;
     match (one, args.list.json) {
-        (Some(one), true) => println!("{}", record(&one)),
+        (Some(one), true) => tell!("{}", record(&one)),
         (Some(one), false) => describe(&one),
         (None, true) => {
             for entry in METHODS {
-                println!("{}", record(&parse(entry.name)?));
+                tell!("{}", record(&parse(entry.name)?));
             }
         }
-        (None, false) if args.list.markdown => print!("{}", vitx::method::markdown()),
+        (None, false) if args.list.markdown => tell!("{}", vitx::method::markdown().trim_end_matches('\n')),
         (None, false) => list(),
     }
     Ok(ExitCode::SUCCESS)
@@ -50,34 +53,34 @@ fn list() {
     for e in METHODS {
         if e.group != group {
             group = e.group;
-            println!("{group}:");
+            tell!("{group}:");
         }
         let class = if e.class_specific { "" } else { " (the same for every class)" };
-        println!("  {:width$}  {}{class}", e.name, e.title);
+        tell!("  {:width$}  {}{class}", e.name, e.title);
     }
-    println!("\n`vitx methods NAME` lists a method's parameters.");
+    tell!("\n`vitx methods NAME` lists a method's parameters.");
 }
 
 fn describe(one: &Configured) {
     let e = one.entry;
-    println!("{}: {}", e.name, e.title);
-    println!("  paper: {}", e.paper);
-    println!("  {}", if e.class_specific { "class-specific" } else { "the same for every class" });
+    tell!("{}: {}", e.name, e.title);
+    tell!("  paper: {}", e.paper);
+    tell!("  {}", if e.class_specific { "class-specific" } else { "the same for every class" });
     if !e.aliases.is_empty() {
-        println!("  also called: {}", e.aliases.join(", "));
+        tell!("  also called: {}", e.aliases.join(", "));
     }
-    println!("  parameters ({}:key=value,...):", e.name);
+    tell!("  parameters ({}:key=value,...):", e.name);
     for p in e.parameters() {
-        println!("    {}={}  {}", p.key, p.default, p.about);
+        tell!("    {}={}  {}", p.key, p.default, p.about);
     }
     for rules in one.method.rules() {
-        println!("  rules of its reverse pass (`{}`):", rules.name);
+        tell!("  rules of its reverse pass (`{}`):", rules.name);
         let table = rules.table();
         let width = table.iter().map(|r| r.operation.len()).max().unwrap_or(0);
-        table.iter().for_each(|r| println!("    {:width$}  {}", r.operation, r.rule));
+        table.iter().for_each(|r| tell!("    {:width$}  {}", r.operation, r.rule));
     }
     if e.group == "relevance propagation" {
-        println!("  {PATENT}");
+        tell!("  {PATENT}");
     }
 }
 

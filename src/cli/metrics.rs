@@ -1,6 +1,7 @@
 //! `vitx metrics`: the metric registry.
 
 use super::args::ListArgs;
+use super::voice::tell;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
@@ -17,7 +18,7 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.list.markdown {
-        print!("{}", markdown());
+        tell!("{}", markdown().trim_end_matches('\n'));
         return Ok(ExitCode::SUCCESS);
     }
     for entry in METRICS {
@@ -26,7 +27,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             let params: Vec<_> = entry.parameters();
             let params: Vec<_> =
                 params.iter().map(|p| json!({"key": p.key, "default": p.default, "about": p.about})).collect();
-            println!(
+            tell!(
                 "{}",
                 json!({"name": entry.name, "title": entry.title, "paper": entry.paper, "direction": entry.direction,
                        "images": entry.images, "texts": entry.texts, "convention": convention, "params": params})
@@ -34,9 +35,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
             continue;
         }
         let better = if entry.direction == Direction::Higher { "higher" } else { "lower" };
-        println!("{}: {} ({better} is better; {})", entry.name, entry.title, entry.paper);
-        println!("  {convention}");
-        entry.parameters().iter().for_each(|p| println!("  {}={}  {}", p.key, p.default, p.about));
+        tell!("{}: {} ({better} is better; {})", entry.name, entry.title, entry.paper);
+        tell!("  {convention}");
+        entry.parameters().iter().for_each(|p| tell!("  {}={}  {}", p.key, p.default, p.about));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ mod compare;
 mod devices;
 mod evaluate;
 mod explain;
+mod guard;
 mod heads;
 mod inspect;
 mod job;
@@ -14,7 +15,9 @@ mod labelled;
 mod maximize;
 mod methods;
 mod metrics;
+mod mistakes;
 mod models;
+mod offered;
 mod outputs;
 mod plan;
 mod predict;
@@ -28,6 +31,7 @@ mod sheets;
 mod sources;
 mod style;
 mod tune;
+mod voice;
 
 use anyhow::Result;
 use clap::Parser;
@@ -67,7 +71,15 @@ enum Command {
 
 /// Parses the arguments and runs the subcommand.
 pub fn run() -> Result<ExitCode> {
-    match Cli::parse().command {
+    guard::keep_panics();
+    match Cli::try_parse() {
+        Ok(cli) => guard::caught(|| dispatch(cli.command))?,
+        Err(mistake) => mistakes::told(&mistake),
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Explain(args) => explain::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Compare(args) => compare::run(args),
@@ -94,5 +106,5 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// `error: what: why` on stderr.
 pub fn print_error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    voice::say(&format!("error: {error:#}"));
 }

@@ -1,6 +1,7 @@
 //! `vitx models`: built-in models and supported families.
 
 use super::args::ListArgs;
+use super::voice::tell;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
@@ -19,25 +20,25 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.list.json {
         for b in BUILTINS {
-            println!("{}", json!({"builtin": b.name, "about": b.about}));
+            tell!("{}", json!({"builtin": b.name, "about": b.about}));
         }
         for f in FAMILIES {
             let reads = if f.modality == Modality::Image { "images" } else { "texts" };
-            println!(
+            tell!(
                 "{}",
                 json!({"family": f.name, "title": f.title, "reads": reads, "architectures": f.architectures, "example": f.example})
             );
         }
     } else if args.list.markdown {
-        print!("{}", vitx::model::markdown());
+        tell!("{}", vitx::model::markdown().trim_end_matches('\n'));
     } else {
-        println!("built-in:");
+        tell!("built-in:");
         for b in BUILTINS {
-            println!("  {:10} {}", b.name, b.about);
+            tell!("  {:10} {}", b.name, b.about);
         }
-        println!("\nfamilies (any HuggingFace checkpoint of these, as a directory or hub id):");
+        tell!("\nfamilies (any HuggingFace checkpoint of these, as a directory or hub id):");
         for f in FAMILIES {
-            println!(
+            tell!(
                 "  {:22} {:9} such as {}",
                 f.name,
                 if f.modality == Modality::Image { "images" } else { "texts" },

@@ -1,6 +1,7 @@
 //! A resolved `explain`: methods, targets, formats and places, everything that can be checked without weights.
 
 use super::job;
+use super::offered;
 use super::outputs::{refuse_existing, target_part, Format, Out, Request};
 use super::resume::Ledger;
 use super::row::RowRequest;
@@ -21,7 +22,7 @@ pub struct OutputArgs {
     #[arg(short, long, value_name = "PATH")]
     pub out: Option<PathBuf>,
     /// overlay, heatmap, npy, json, ansi; repeatable (default: overlay for images, ansi for texts)
-    #[arg(short, long, value_delimiter = ',', value_name = "FORMAT")]
+    #[arg(short, long, value_delimiter = ',', value_name = "FORMAT", value_parser = offered::FORMATS, hide_possible_values = true)]
     pub format: Vec<String>,
     /// Draw a caption and a colour bar below the picture
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! `vitx predict`: classes and probabilities only.
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::guard::guarded;
 use super::job::Job;
 use super::prepare::{batch_of, by_size, Preparer, Ready};
 use super::record::{predictions, ModelId, Prediction};
@@ -31,7 +32,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::resolve(&args.model, &args.input, args.report, None)?;
     let model = Job::load(job.checkpoint, &args.model, &job.device)?;
-    let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit);
+    let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit);
     let mut report = Reporter::new(args.report, job.sources.list.len());
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
         let mut ready: Vec<(&Source, Ready)> = Vec::new();
@@ -42,6 +43,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
                     ready.push((source, r));
                 }
                 Err(e) => report.failed(&source.name, &e.to_string())?,
+            }
+            if args.input.fail_fast && report.failures() > 0 {
+                break;
             }
         }
         for same in by_size(ready) {
@@ -58,7 +62,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Predicts inputs of one size; should that fail, each alone.
 fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top: usize) -> Result<()> {
     let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-    let predicted = batch_of(model, &ready).and_then(|(inputs, _)| logits(&model.encoder.logits(&inputs)?));
+    let predicted = guarded(|| batch_of(model, &ready).and_then(|(inputs, _)| logits(&model.encoder.logits(&inputs)?)));
     match predicted {
         Ok(rows) => sources
             .iter()

@@ -1,6 +1,7 @@
 //! From a source to what the model reads.
 
 use super::args::FitArg;
+use super::guard::guarded;
 use super::sources::{Kind, Source};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
@@ -54,8 +55,12 @@ impl<'a> Preparer<'a> {
     /// Reads and prepares one input.
     ///
     /// # Errors
-    /// Why it cannot be used.
+    /// Why it cannot be used; a panic in a decoder is one more reason.
     pub fn prepare(&mut self, source: &Source) -> Result<Ready> {
+        guarded(|| self.read(source))
+    }
+
+    fn read(&mut self, source: &Source) -> Result<Ready> {
         let read = |path: &Path| std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")));
         match (&source.kind, &self.how) {
             (Kind::Unreadable(why), _) => Err(Error::Input(why.clone())),

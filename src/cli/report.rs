@@ -2,11 +2,11 @@
 
 use super::args::ReportArgs;
 use super::record::Record;
-use super::{INTERRUPTED, SOME_FAILED};
+use super::{voice, INTERRUPTED, SOME_FAILED};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vitx::method::Watch;
@@ -112,13 +112,7 @@ impl Reporter {
     /// # Errors
     /// Any other write error.
     pub fn stdout(&self, bytes: &[u8]) -> Result<()> {
-        self.bar.suspend(|| {
-            let mut stdout = std::io::stdout().lock();
-            match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-                other => Ok(other?),
-            }
-        })
+        self.bar.suspend(|| voice::out(bytes))
     }
 
     /// A record, if `--json` is set.
@@ -143,14 +137,14 @@ impl Reporter {
     /// One input failed.
     pub fn failed(&self, input: &str, error: &str) -> Result<()> {
         self.failed.set(self.failed.get() + 1);
-        self.bar.suspend(|| eprintln!("error: {input}: {error}"));
+        self.bar.suspend(|| voice::say(&format!("error: {input}: {error}")));
         self.record(&Record::Error { input: input.to_string(), error: error.to_string() })
     }
 
     /// A hint or warning.
     pub fn note(&self, text: &str) {
         if !self.args.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| voice::say(text));
         }
     }
 
@@ -188,14 +182,14 @@ impl Reporter {
         self.steps.finish_and_clear();
         if interrupted() {
             let hint = if self.resumable { " (continue with --resume)" } else { "" };
-            eprintln!("interrupted; what was finished is complete{hint}");
+            voice::say(&format!("interrupted; what was finished is complete{hint}"));
             return ExitCode::from(INTERRUPTED);
         }
         if self.failures() == 0 {
             return ExitCode::SUCCESS;
         }
         if inputs > 1 && !self.args.quiet {
-            eprintln!("{} of {inputs} inputs failed", self.failures());
+            voice::say(&format!("{} of {inputs} inputs failed", self.failures()));
         }
         ExitCode::from(SOME_FAILED)
     }

@@ -1,6 +1,6 @@
 //! What `compare` and `heads` share: one input, a sheet for images, a table for texts.
 
-use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::args::{ModelArgs, OneInputArgs, ReportArgs};
 use super::job::Job;
 use super::outputs::refuse_existing;
 use super::prepare::{batch_of, Preparer, Ready};
@@ -24,7 +24,7 @@ use vitx::target::Output;
 #[derive(clap::Args, Debug)]
 pub struct SheetArgs {
     #[command(flatten)]
-    pub input: InputArgs,
+    pub input: OneInputArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
@@ -81,7 +81,7 @@ impl Subject {
     /// As [`Job::resolve`]; more than one input; an output that exists.
     pub fn open<T>(args: &SheetArgs, command: &str, check: impl Fn(&Checkpoint) -> Result<T>) -> Result<(Self, T)> {
         let style = args.style.style(false)?;
-        let job = Job::resolve(&args.model, &args.input, args.report, None)?;
+        let job = Job::resolve(&args.model, &args.input.list(), args.report, None)?;
         let [source] = &job.sources.list[..] else {
             bail!("vitx {command} takes one input, not {}", job.sources.list.len());
         };
@@ -110,7 +110,8 @@ impl Subject {
         let checked = check(&job.checkpoint)?;
         let source = source.clone();
         let model = Job::load(job.checkpoint, &args.model, &job.device)?;
-        let prepared = Preparer::new(&model.checkpoint.processor, args.input.size, args.input.fit).prepare(&source);
+        let prepared =
+            Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit).prepare(&source);
         let ready = prepared.map_err(|e| anyhow::anyhow!("{}: {e}", source.name))?;
         Ok((Subject { model, source, style, ready, row, seed: args.seed, out }, checked))
     }

@@ -50,6 +50,12 @@ fn extension(path: &Path) -> String {
     path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
+/// Whether a name is that of something vitx reads.
+pub fn is_input(path: &Path) -> bool {
+    let extension = extension(path);
+    PICTURES.contains(&extension.as_str()) || ["npy", "txt"].contains(&extension.as_str())
+}
+
 impl Source {
     /// Whether it needs a text model.
     pub fn is_text(&self) -> bool {

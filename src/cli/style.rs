@@ -1,8 +1,10 @@
 //! How maps are coloured: arguments that `explain`, `compare` and `heads` share.
 
+use super::offered;
 use anyhow::{bail, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
+use serde_json::{json, Value};
 use std::io::IsTerminal;
 use vitx::render::colormap::{Colormap, COLORMAPS};
 use vitx::render::scale::Scale;
@@ -15,16 +17,16 @@ pub struct StyleArgs {
     /// Colours (default: viridis, or coolwarm for methods with signed relevance)
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(COLORMAPS.iter().map(|(n, _)| *n)))]
     colormap: Option<String>,
-    /// Opacity of the heat over the picture, 0 to 1
-    #[arg(long, default_value_t = 0.55, value_name = "A")]
-    alpha: f32,
-    /// How the patch grid becomes pixels
-    #[arg(long, default_value = "bilinear", value_enum)]
-    upsample: UpsampleArg,
+    /// Opacity of the heat over the picture, 0 to 1 [default: 0.55]
+    #[arg(long, value_name = "A")]
+    alpha: Option<f32>,
+    /// How the patch grid becomes pixels [default: bilinear]
+    #[arg(long, value_enum)]
+    upsample: Option<UpsampleArg>,
     /// auto (minmax; maps of single pixels: percentile:99.5), minmax, max, percentile:P, none, or shared (one scale over
-    /// the whole run or sheet)
-    #[arg(long, default_value = "auto", value_name = "HOW")]
-    normalize: String,
+    /// the whole run or sheet) [default: auto]
+    #[arg(long, value_name = "HOW", value_parser = offered::SCALES, hide_possible_values = true)]
+    normalize: Option<String>,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy)]
@@ -43,22 +45,62 @@ impl StyleArgs {
     /// # Errors
     /// For an opacity or a scale that does not exist.
     pub fn style(&self, legend: bool) -> Result<Style> {
-        if !(0.0..=1.0).contains(&self.alpha) {
-            bail!("--alpha {}: expected a number from 0 (picture only) to 1 (heat only)", self.alpha);
+        let usual = Style::default();
+        let alpha = self.alpha.unwrap_or(usual.alpha);
+        if !(0.0..=1.0).contains(&alpha) {
+            bail!("--alpha {alpha}: expected a number from 0 (picture only) to 1 (heat only)");
         }
         let find = |name: &String| COLORMAPS.iter().find(|(n, _)| n == name).map(|(_, map)| *map);
         let colormap: Option<Colormap> = self.colormap.as_ref().and_then(find);
         Ok(Style {
             colormap,
-            alpha: self.alpha,
+            alpha,
             upsample: match self.upsample {
-                UpsampleArg::Bilinear => Upsample::Bilinear,
-                UpsampleArg::Bicubic => Upsample::Bicubic,
-                UpsampleArg::Nearest => Upsample::Nearest,
+                None | Some(UpsampleArg::Bilinear) => Upsample::Bilinear,
+                Some(UpsampleArg::Bicubic) => Upsample::Bicubic,
+                Some(UpsampleArg::Nearest) => Upsample::Nearest,
             },
-            scale: Scale::parse(&self.normalize)?,
+            scale: self.normalize.as_deref().map_or(Ok(usual.scale), Scale::parse)?,
             legend,
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         })
     }
+
+    /// Refuses what was asked for and would change nothing.
+    ///
+    /// # Errors
+    /// Naming the flag and what it is for.
+    pub fn refuse_idle(&self, drawn: Drawn) -> Result<()> {
+        for (flag, given, used, needs) in [
+            ("--colormap", self.colormap.is_some(), drawn.colour, "colours, and this run only writes numbers"),
+            ("--normalize", self.normalize.is_some(), drawn.colour, "colours, and this run only writes numbers"),
+            ("--upsample", self.upsample.is_some(), drawn.heat, "heat over pictures, and this run draws none"),
+            ("--alpha", self.alpha.is_some(), drawn.blend, "heat blended with a picture, and this run draws none"),
+        ] {
+            if given && !used {
+                bail!("{flag} would change nothing: it is for {needs}; leave it out");
+            }
+        }
+        Ok(())
+    }
+
+    /// As ledgers state it; what is not given is the default.
+    pub fn told(&self, legend: bool) -> Value {
+        let upsample = self.upsample.and_then(|u| u.to_possible_value()).map(|v| v.get_name().to_string());
+        json!({
+            "colormap": self.colormap, "alpha": self.alpha, "upsample": upsample, "normalize": self.normalize,
+            "legend": legend,
+        })
+    }
+}
+
+/// What a run draws.
+#[derive(Debug, Clone, Copy)]
+pub struct Drawn {
+    /// Relevance as colour, of pictures or texts.
+    pub colour: bool,
+    /// Heat, enlarged to pixels.
+    pub heat: bool,
+    /// Heat over a picture.
+    pub blend: bool,
 }

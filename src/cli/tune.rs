@@ -4,6 +4,7 @@ use super::args::ReportArgs;
 use super::evaluate::explained;
 use super::job;
 use super::labelled::{Checked, DataArgs, Labelled, Prepared};
+use super::offered;
 use super::outputs::refuse_existing;
 use super::report::{interrupted, Reporter};
 use anyhow::{bail, Result};
@@ -26,14 +27,14 @@ pub struct Args {
     #[command(flatten)]
     data: DataArgs,
     /// Grids NAME:key=a|b|c,...; repeatable. Default: heads x layers x start_layer of `aggregate`
-    #[arg(long, value_name = "GRID")]
+    #[arg(long, value_name = "GRID", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// The setting that is kept unless another is better beyond doubt: the interval of its gain, which holds for all settings
     /// at once with 95 % confidence, lies above 0 (default: gae, or the method of the first grid without its choices)
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     baseline: Option<String>,
     /// The metric that decides (default: average-precision where there are masks, else srg; comprehensiveness for texts)
-    #[arg(long, value_name = "METRIC")]
+    #[arg(long, value_name = "METRIC", value_parser = offered::METRICS, hide_possible_values = true)]
     metric: Option<String>,
     /// About how many explanations may be judged; settings are then halved in rounds (successive halving), and intervals hold
     /// for those left at the end
