@@ -18,8 +18,10 @@
 //!
 //! Grad-CAM++ uses the closed form of the reference package; its denominator may be negative. X-Grad-CAM divides by sums
 //! that pass through 0 behind a layer norm; both are ill-conditioned. Eigen-CAM's sign is fixed by making the entry of
-//! largest magnitude positive; it is not class-specific. `hirescam:libra=true` reads the state entering the last layer
-//! under LibraGrad's reverse pass and keeps the sign (Mehri et al., CVPR 2025).
+//! largest magnitude positive; it is not class-specific. `hirescam` is refused where its products are measured to cancel:
+//! what only a layer norm reads (`where=hidden` of the last layer, norm in front) has no share, since a norm does not
+//! change when its input grows. `hirescam:libra=true` reads the state entering the last layer under LibraGrad's reverse
+//! pass and keeps the sign (Mehri et al., CVPR 2025).
 
 use super::combine::{numbers, values, Layer};
 use super::{Entry, Facts, Method, Params, Relevance, Run};
@@ -209,6 +211,21 @@ impl Cam {
     }
 }
 
+/// Whether `sum_d G_jd A_jd` cancels at every token, tokens and gradients `[N,D]`.
+///
+/// Where tokens are read that only a layer norm reads, the sum is 0 but for rounding (1e-7 of its terms in f32) and for
+/// the norm's epsilon (1e-5 or less); elsewhere it is a good part of them. Halves round more coarsely.
+fn cancels(a: &Tensor, g: &Tensor) -> Result<bool> {
+    let bound = match a.dtype() {
+        DType::BF16 => 0.1,
+        DType::F16 => 0.02,
+        _ => 1e-4,
+    };
+    let products = (g * a)?;
+    let largest = |t: Tensor| -> Result<f64> { Ok(numbers(&t)?.into_iter().map(f64::abs).fold(0.0, f64::max)) };
+    Ok(largest(products.sum(D::Minus1)?)? <= bound * largest(products.abs()?.sum(D::Minus1)?)?)
+}
+
 /// Tokens `[N,D]`, columns centred, projected on their first right singular vector, `[N]`.
 ///
 /// The projection is the first eigenvector u of `K = X X^T`, times its singular value. K is squared again and again, its
@@ -243,11 +260,6 @@ fn first_component(a: &Tensor) -> Result<Tensor> {
 
 impl Method for Cam {
     fn check(&self, model: &Facts) -> Result<()> {
-        let hidden = self.point.place == "hidden" || self.point.place == "output";
-        if self.kind == Kind::HiRes && hidden && !model.post_norm && self.rules == Rules::GRADIENT {
-            let why = "gradient times activation is 0 for what enters a layer norm alone: a norm does not change when its input grows; use where=norm1, or libra=true";
-            return Err(Error::Refused(why.into()));
-        }
         self.point.check(model)
     }
 
@@ -264,6 +276,10 @@ impl Method for Cam {
         let own = |t: &Tensor| t.narrow(0, skip, t.dim(0)? - skip);
         let a = own(&a)?;
         let g = g.map_or_else(|| Ok(a.clone()), |g| own(&g))?;
+        if self.kind == Kind::HiRes && self.rules == Rules::GRADIENT && cancels(&a, &g)? {
+            let why = "gradient times activation cancels here: what is read enters a layer norm alone, and a norm does not change when its input grows; use where=norm1, an earlier layer, or libra=true";
+            return Err(Error::Refused(why.into()));
+        }
         let relevance = numbers(&self.relevance(&a, &g)?)?;
         let shown = relevance.into_iter().map(|r| if self.clamp { r.max(0.0) } else { r });
         let all: Vec<f64> = std::iter::repeat_n(0.0, skip).chain(shown).collect();

@@ -6,6 +6,11 @@
 //!
 //! Parameters: `start_layer`; `discard_ratio` as in `rollout`, but entry (0, 0) is not spared (the line doing so is
 //! commented out in the script); `normalisation`; `row`. Class-specific.
+//!
+//! No setting gives the script's own output: its hooks collect attention maps from the first layer to the last but
+//! gradients from the last to the first, and it multiplies the two lists entry by entry, so that layer l is weighted by
+//! the gradients of layer L-1-l. Here each layer has its own gradients; `normalisation=literal` is the script's division
+//! alone.
 
 use super::combine::{add_identity, chain, discard, mean_weighted, normalise, values, Layer, Normalise, Rows};
 use super::rollout::NORMALISATION;

@@ -5,6 +5,9 @@
 //! layer's map is differentiated, nothing downstream. Relevance is the mean of E_l from `first_layer` (default 0; the
 //! authors' code: the last two) on, `[T]`. Unsigned, class-specific.
 //!
+//! The published form explains CLIP: its score is the cosine between the image feature of layer l and a text's embedding.
+//! With a linear classifier the score is the logit, and neither the feature nor the class's weights are normalised.
+//!
 //! `pool=mean` (ViT): the score of the final norm of the mean over all tokens, as the authors do for CLIP. Without their
 //! final min-max. One forward pass and a partial reverse of each layer.
 

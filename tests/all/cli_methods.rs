@@ -289,7 +289,6 @@ fn what_a_model_cannot_do_is_refused_with_the_reason() {
     let text = ["--text", "A charming film"];
     for (method, more, part) in [
         ("gradcam:where=output", &image[..], "no gradient at the patches"),
-        ("hirescam:where=hidden", &image, "gradient times activation is 0"),
         ("leave-one-out", &image, "images have `occlusion`"),
         ("legrad:first_layer=9", &image, "layers 0 to 8"),
         ("integrated-gradients:baseline=pad", &image, "theirs are black, zero, blur, mean"),
@@ -321,6 +320,10 @@ fn what_a_model_cannot_do_is_refused_with_the_reason() {
         assert!(told.contains(part) && told.contains(name), "{method}: {told}");
         assert_eq!(stdout(&output), "", "{method}");
     }
+    // What only a measurement shows is the input's failure, not the run's.
+    let output = vitx(dir.path(), &["explain", "-f", "npy", "--method", "hirescam:where=hidden", &cat]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("gradient times activation cancels"), "{}", stderr(&output));
     assert!(files(dir.path()).is_empty(), "nothing was written");
 }
 
@@ -513,7 +516,8 @@ fn ascents_come_in_kinds() {
     let p = &record["parameters"];
     assert_eq!((&p["parametrisation"], &p["jitter"], &p["unit_steps"]), (&"pixel".into(), &0.into(), &false.into()));
     assert!(record["after"]["objective"].is_number(), "{record}");
-    let (record, grown) = paint("calm.png", &["--target", "flower", "--plain", "--lr", "5"]);
+    // Small steps, so that the score rises whatever the last bits say; larger ones overshoot from some starts.
+    let (record, grown) = paint("calm.png", &["--target", "flower", "--plain", "--lr", "0.5"]);
     assert!(number(&record, &["after", "objective"]) > number(&record, &["before", "objective"]), "{record}");
     assert!(grown > 0.0, "{record}");
     let (record, grown) = paint("unit.png", &["--unit", "layer=5,channel=3"]);

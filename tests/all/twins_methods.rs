@@ -118,6 +118,9 @@ impl Twin<'_> {
             "gradcam-plusplus" => self.cam(self.point(), true, |a, g, _| cams::plusplus(a, g)),
             "gradcam-plusplus:clamp=false" => self.cam(self.point(), false, |a, g, _| cams::plusplus(a, g)),
             "hirescam" => self.cam(self.point(), true, |_, g, j| g[j]),
+            "hirescam:where=hidden,layer=1,clamp=false" => {
+                self.cam(self.state(1, &seed, gradient), false, |_, g, j| g[j])
+            }
             "hirescam:libra=true" => self.share(last, &seed, libra),
             "xgradcam:clamp=false" => self.cam(self.point(), false, |a, g, _| cams::xgrad(a, g)),
             "xgradcam" => self.cam(self.point(), true, |a, g, _| cams::xgrad(a, g)),
@@ -222,6 +225,7 @@ const SPECS: &[(&str, On)] = &[
     ("gradcam-plusplus", On::All),
     ("gradcam-plusplus:clamp=false", On::All),
     ("hirescam", On::All),
+    ("hirescam:where=hidden,layer=1,clamp=false", On::All),
     ("hirescam:libra=true", On::All),
     ("xgradcam:clamp=false", On::All),
     ("xgradcam", On::All),
