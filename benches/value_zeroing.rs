@@ -23,7 +23,7 @@ fn main() -> Result<(), Failure> {
     let pixels = Tensor::rand(-1f32, 1f32, (1, 3, 224, 224), &Device::Cpu)?;
     let layout = vitx::explanation::Layout::Image(model.image_layout(224, 224)?);
     let batch = Batch::new(&model.encoder, Inputs::Pixels(pixels), vec![layout])?;
-    let pass = batch.pass(vec![Output { class: 0, against: None }])?;
+    let pass = batch.pass(vec![Output::of(0)])?;
     let layer = batch.trace()?.layers.last().ok_or("a model without layers")?.clone();
     let block = model.encoder.blocks.last().ok_or("a model without layers")?;
 

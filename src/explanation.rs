@@ -259,7 +259,7 @@ mod tests {
         Explanation {
             method: "test",
             params: Default::default(),
-            output: Output { class: 0, against: None },
+            output: Output::of(0),
             relevance: vec![9.0, 0.5, 0.25, -1.0, 3.0],
             pixels: None,
             checks: Default::default(),

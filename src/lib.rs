@@ -35,11 +35,13 @@ pub mod evaluate;
 pub mod explanation;
 pub mod identity;
 pub mod input;
+pub mod labels;
 pub mod maximize;
 pub mod method;
 pub mod model;
 pub mod nn;
 pub mod render;
+pub mod scale;
 pub mod target;
 pub mod trace;
 

@@ -1,73 +1,13 @@
 //! Which output is explained: a target, resolved against the labels, becomes the seed of the reverse pass.
 
-use crate::error::{nearest, Error, Result};
+pub use crate::labels::{Labels, Reading};
+pub use crate::scale::Scale;
+
+use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
-/// The class names of a classifier, in class order (`id2label`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels(Vec<String>);
-
-impl Labels {
-    /// Labels in class order.
-    pub fn new(names: Vec<String>) -> Self {
-        Labels(names)
-    }
-
-    /// Number of classes.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// True for a model without classes (which no checkpoint loader returns).
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The label of a class; `class N` beyond the end.
-    pub fn name(&self, class: u32) -> String {
-        self.0.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"))
-    }
-
-    /// The class with this label (or comma-separated synonym, in any case) or this number.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a number beyond the classes and for an unknown label, naming the nearest one.
-    pub fn find(&self, text: &str) -> Result<u32> {
-        self.lookup(text).ok_or_else(|| self.unknown(text))
-    }
-
-    fn lookup(&self, text: &str) -> Option<u32> {
-        let text = text.trim();
-        let is =
-            |label: &str| label.trim().eq_ignore_ascii_case(text) || label.trim().to_lowercase() == text.to_lowercase();
-        if let Ok(class) = text.parse::<u32>() {
-            return ((class as usize) < self.len()).then_some(class);
-        }
-        let whole = self.0.iter().position(|l| is(l));
-        whole.or_else(|| self.0.iter().position(|l| l.split(',').any(is))).map(|i| i as u32)
-    }
-
-    fn unknown(&self, text: &str) -> Error {
-        if text.trim().parse::<u64>().is_ok() {
-            return Error::Usage(format!(
-                "class {text} does not exist; this model has classes 0 to {}",
-                self.len() - 1
-            ));
-        }
-        let synonyms = self.0.iter().flat_map(|l| l.split(',')).map(str::trim);
-        let hint = match nearest(text, synonyms) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => {
-                let some: Vec<_> = self.0.iter().take(8).map(String::as_str).collect();
-                format!("its labels are {}{}", some.join(", "), if self.len() > 8 { ", ..." } else { "" })
-            }
-        };
-        Error::Usage(format!("this model has no label `{text}`; {hint} (all of them: `vitx inspect MODEL --labels`)"))
-    }
-}
-
 /// What to explain, as the user says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
     /// The likeliest class of each input.
     Predicted,
@@ -75,6 +15,13 @@ pub enum Target {
     Class(u32),
     /// The k likeliest classes of each input, one explanation each.
     Top(usize),
+    /// Every class whose probability is above this, one explanation each; of some inputs there may be none.
+    Above {
+        /// From 0 to below 1.
+        probability: f64,
+        /// How the model's probabilities come about.
+        scale: Scale,
+    },
     /// Why this class rather than that one: the difference of the two logits.
     Contrast {
         /// The class argued for.
@@ -85,11 +32,11 @@ pub enum Target {
 }
 
 impl Target {
-    /// Reads `predicted`, `top:K`, a class number, a label, or `A-B`.
+    /// Reads `predicted`, `top:K`, `above:P`, a class (see [`Labels::read`]), or `A-B`.
     ///
     /// # Errors
-    /// [`Error::Usage`] naming what is unknown.
-    pub fn parse(text: &str, labels: &Labels) -> Result<Self> {
+    /// [`Error::Usage`] naming what is unknown or ambiguous; [`Error::Refused`] for probabilities of a model that has none.
+    pub fn parse(text: &str, labels: &Labels, scale: Scale) -> Result<Self> {
         if text.eq_ignore_ascii_case("predicted") {
             return Ok(Target::Predicted);
         }
@@ -102,61 +49,230 @@ impl Target {
                 ))),
             };
         }
-        if let Some(class) = labels.lookup(text) {
+        if let Some(p) = text.strip_prefix("above:") {
+            return above(text, p, scale);
+        }
+        if let Some((class, _)) = labels.lookup(text)? {
             return Ok(Target::Class(class));
         }
-        // A label may itself hold a hyphen, so every split is tried.
-        for (at, _) in text.match_indices('-') {
-            let (a, b) = (&text[..at], &text[at + 1..]);
-            if let (Some(class), Some(against)) = (labels.lookup(a), labels.lookup(b)) {
-                if class == against {
-                    return Err(Error::Usage(format!("target `{text}` contrasts a class with itself")));
-                }
-                return Ok(Target::Contrast { class, against });
-            }
-        }
-        Err(labels.unknown(text))
+        contrast(text, labels)?.ok_or_else(|| labels.unknown(text))
     }
 
     /// The outputs this target means for one input, given its logits; likeliest first.
     pub fn resolve(self, logits: &[f32]) -> Vec<Output> {
-        let plain = |class| Output { class, against: None };
+        let first = |k: usize| ranked(logits).into_iter().take(k).map(Output::of).collect();
         match self {
-            Target::Predicted => ranked(logits).into_iter().take(1).map(plain).collect(),
-            Target::Top(k) => ranked(logits).into_iter().take(k).map(plain).collect(),
-            Target::Class(class) => vec![plain(class)],
-            Target::Contrast { class, against } => vec![Output { class, against: Some(against) }],
+            Target::Predicted => first(1),
+            Target::Top(k) => first(k),
+            Target::Above { probability, scale } => {
+                let all = scale.probabilities(logits).unwrap_or_default();
+                first(all.iter().filter(|p| f64::from(**p) > probability).count())
+            }
+            Target::Class(class) => vec![Output::of(class)],
+            Target::Contrast { class, against } => vec![Output::contrast(class, against)],
         }
     }
 }
 
-/// One explained output: a class logit, or the difference of two.
+fn above(text: &str, p: &str, scale: Scale) -> Result<Target> {
+    if scale == Scale::Value {
+        return Err(Error::Refused(format!(
+            "target `{text}`: a probability is asked of a model that gives a value; name outputs, or top:K"
+        )));
+    }
+    match p.parse::<f64>() {
+        Ok(probability) if (0.0..1.0).contains(&probability) => Ok(Target::Above { probability, scale }),
+        _ => {
+            Err(Error::Usage(format!("target `{text}`: P in above:P is a probability from 0 to below 1, such as 0.5")))
+        }
+    }
+}
+
+/// `A-B`. A label may itself hold a hyphen, so every split is tried.
+fn contrast(text: &str, labels: &Labels) -> Result<Option<Target>> {
+    let mut unclear = None;
+    for (at, _) in text.match_indices('-') {
+        let (a, b) = (labels.lookup(&text[..at]), labels.lookup(&text[at + 1..]));
+        match (a, b) {
+            (Ok(Some((class, _))), Ok(Some((against, _)))) if class == against => {
+                return Err(Error::Usage(format!("target `{text}` contrasts a class with itself")));
+            }
+            (Ok(Some((class, _))), Ok(Some((against, _)))) => return Ok(Some(Target::Contrast { class, against })),
+            (Err(e), Ok(Some(_)) | Err(_)) | (Ok(Some(_)), Err(e)) => unclear = unclear.or(Some(e)),
+            (Ok(None), _) | (_, Ok(None)) => {}
+        }
+    }
+    unclear.map_or(Ok(None), Err)
+}
+
+/// A target as the user wrote it, and what it means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// As written.
+    pub text: String,
+    /// As understood.
+    pub target: Target,
+    /// What lowers it is asked, not what raises it (`-LABEL`).
+    pub lowers: bool,
+}
+
+impl Request {
+    /// Reads a target, or `-` and a target: what lowers it.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn parse(text: &str, labels: &Labels, scale: Scale) -> Result<Self> {
+        let text = text.trim();
+        let made = |target, lowers| Request { text: text.to_string(), target, lowers };
+        match (Target::parse(text, labels, scale), text.strip_prefix('-')) {
+            (Ok(target), _) => Ok(made(target, false)),
+            (Err(e), None) => Err(e),
+            (Err(_), Some(rest)) => Ok(match Target::parse(rest, labels, scale)? {
+                // What lowers A - B raises B - A.
+                Target::Contrast { class, against } => made(Target::Contrast { class: against, against: class }, false),
+                target => made(target, true),
+            }),
+        }
+    }
+
+    /// Reads the values of `--target`: a target each, or several separated by commas. A label that holds a comma is one
+    /// target.
+    ///
+    /// # Errors
+    /// As [`Request::parse`]; [`Error::Usage`] for a target that is asked for twice.
+    pub fn parse_list(texts: &[impl AsRef<str>], labels: &Labels, scale: Scale) -> Result<Vec<Self>> {
+        let mut list: Vec<Request> = Vec::new();
+        for text in texts {
+            for request in split(text.as_ref(), labels, scale)? {
+                if let Some(other) = list.iter().find(|r| (r.target, r.lowers) == (request.target, request.lowers)) {
+                    let what = match request.target {
+                        Target::Class(class) => format!("class {class}"),
+                        _ => format!("target `{}`", request.text),
+                    };
+                    return Err(Error::Usage(format!(
+                        "{what} is asked for twice: `{}` and `{}`",
+                        other.text, request.text
+                    )));
+                }
+                list.push(request);
+            }
+        }
+        Ok(list)
+    }
+
+    /// The outputs it means for one input, given its logits; likeliest first. None for `above:P` where nothing is above.
+    pub fn resolve(&self, logits: &[f32]) -> Vec<Output> {
+        let outputs = self.target.resolve(logits).into_iter();
+        outputs.map(|o| Output { lowers: self.lowers, ..o }).collect()
+    }
+}
+
+/// The longest parts between commas that are targets, from left to right.
+fn split(text: &str, labels: &Labels, scale: Scale) -> Result<Vec<Request>> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let (mut requests, mut at) = (Vec::new(), 0);
+    while at < parts.len() {
+        let mut read = Request::parse(&parts[at..].join(","), labels, scale);
+        let mut end = parts.len();
+        while read.is_err() && end > at + 1 {
+            end -= 1;
+            read = Request::parse(&parts[at..end].join(","), labels, scale);
+        }
+        requests.push(read?); // the error is that of the shortest part
+        at = end;
+    }
+    Ok(requests)
+}
+
+/// One explained output: a class logit or the difference of two, or what lowers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Output {
     /// The class argued for.
     pub class: u32,
     /// The class argued against, if any.
     pub against: Option<u32>,
+    /// The explained value is the negative: relevance is positive where the input lowers the class.
+    pub lowers: bool,
+}
+
+/// What a model says of an output, in the unit it has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Said {
+    /// The class's probability.
+    Probability(f32),
+    /// The class's value, or the difference of two, in its own unit.
+    Value(f32),
+    /// The class's logit less the other's.
+    Difference(f32),
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Said::Probability(p) => write!(f, "{p:.3}"),
+            Said::Value(v) => write!(f, "{v:.3}"),
+            Said::Difference(d) => write!(f, "{d:+.3} logits"),
+        }
+    }
 }
 
 impl Output {
-    /// The explained value in logits.
+    /// A class by itself.
+    pub fn of(class: u32) -> Self {
+        Output { class, against: None, lowers: false }
+    }
+
+    /// A class rather than another.
+    pub fn contrast(class: u32, against: u32) -> Self {
+        Output { class, against: Some(against), lowers: false }
+    }
+
+    /// The class's logit, or the difference of the two; the sign of the question is not in it.
     pub fn logit(&self, logits: &[f32]) -> f32 {
         let at = |c: u32| logits.get(c as usize).copied().unwrap_or(f32::NAN);
         at(self.class) - self.against.map_or(0.0, at)
     }
 
-    /// The explained value of a row of logits or probabilities: the class's, less the other's in a contrast.
+    /// The explained value of a row of logits or probabilities: the class's, less the other's in a contrast; the negative
+    /// where it is asked what lowers it.
     pub fn value(&self, row: &[f64]) -> f64 {
         let at = |c: u32| row.get(c as usize).copied().unwrap_or(f64::NAN);
-        at(self.class) - self.against.map_or(0.0, at)
+        self.sign() * (at(self.class) - self.against.map_or(0.0, at))
     }
 
-    /// `label`, or `label-label`.
-    pub fn label(&self, labels: &Labels) -> String {
+    /// -1 where it is asked what lowers the class, else 1.
+    pub fn sign(&self) -> f64 {
+        if self.lowers {
+            -1.0
+        } else {
+            1.0
+        }
+    }
+
+    /// What the model says of it, given its logits.
+    pub fn said(&self, logits: &[f32], scale: Scale) -> Said {
+        match (self.against, scale.probabilities(logits)) {
+            (_, None) => Said::Value(self.logit(logits)),
+            (Some(_), Some(_)) => Said::Difference(self.logit(logits)),
+            (None, Some(p)) => Said::Probability(p.get(self.class as usize).copied().unwrap_or(f32::NAN)),
+        }
+    }
+
+    /// Its class numbers, and what is asked of them.
+    pub fn which(&self) -> String {
+        let lowers = if self.lowers { "what lowers " } else { "" };
         match self.against {
-            None => labels.name(self.class),
-            Some(b) => format!("{}-{}", labels.name(self.class), labels.name(b)),
+            None => format!("{lowers}class {}", self.class),
+            Some(against) => format!("{lowers}class {} less class {against}", self.class),
+        }
+    }
+
+    /// `label`, `label-label`, or `-label` where it is asked what lowers it.
+    pub fn label(&self, labels: &Labels) -> String {
+        let minus = if self.lowers { "-" } else { "" };
+        match self.against {
+            None => format!("{minus}{}", labels.name(self.class)),
+            Some(b) => format!("{minus}{}-{}", labels.name(self.class), labels.name(b)),
         }
     }
 }
@@ -165,7 +281,8 @@ impl Output {
 pub fn seed(outputs: &[Output], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     let mut seed = vec![0f32; outputs.len() * classes];
     for (row, output) in outputs.iter().enumerate() {
-        for (class, sign) in [(Some(output.class), 1.0), (output.against, -1.0)] {
+        let sign = output.sign() as f32;
+        for (class, sign) in [(Some(output.class), sign), (output.against, -sign)] {
             let Some(class) = class else { continue };
             if class as usize >= classes {
                 return Err(Error::Usage(format!("class {class} does not exist; this model has {classes} classes")));
@@ -183,16 +300,17 @@ pub fn ranked(logits: &[f32]) -> Vec<u32> {
     order
 }
 
-/// Probabilities of classes: a softmax, or a sigmoid each for multi-label models. In f64, so that the printed numbers do
-/// not depend on the summation order.
-pub fn probabilities(logits: &[f32], multi_label: bool) -> Vec<f32> {
-    if multi_label {
-        return logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect();
+/// Whether a class is what the model says: the likeliest, or among labels of their own one of probability above 0.5. Values
+/// are never right.
+pub fn right(class: u32, logits: &[f64], scale: Scale) -> bool {
+    match scale {
+        Scale::Softmax => {
+            let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
+            best == Some(class as usize)
+        }
+        Scale::Sigmoid => logits.get(class as usize).is_some_and(|l| *l > 0.0),
+        Scale::Value => false,
     }
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp: Vec<f64> = logits.iter().map(|&l| f64::from(l - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.iter().map(|e| (e / sum) as f32).collect()
 }
 
 #[cfg(test)]
@@ -216,8 +334,10 @@ mod tests {
             ("dog-tabby", Target::Contrast { class: 3, against: 0 }),
             ("t-shirt-dog", Target::Contrast { class: 2, against: 3 }),
             ("3-0", Target::Contrast { class: 3, against: 0 }),
+            ("id:3-id:0", Target::Contrast { class: 3, against: 0 }),
+            ("above:0.5", Target::Above { probability: 0.5, scale: Scale::Sigmoid }),
         ] {
-            assert_eq!(Target::parse(text, &l).unwrap(), want, "{text}");
+            assert_eq!(Target::parse(text, &l, Scale::Sigmoid).unwrap(), want, "{text}");
         }
     }
 
@@ -230,10 +350,42 @@ mod tests {
             ("top:0", "from 1 to 4"),
             ("top:9", "from 1 to 4"),
             ("dog-dog", "itself"),
+            ("above:1", "below 1"),
+            ("above:x", "below 1"),
+            ("-tabbi", "did you mean `tabby`"),
+            ("dog,tabbi", "did you mean `tabby`"),
+            ("dog,", "empty"),
+            ("3,dog", "class 3 is asked for twice: `3` and `dog`"),
+            ("-dog,-id:3", "class 3 is asked for twice"),
+            ("predicted,predicted", "`predicted` is asked for twice"),
         ] {
-            let error = Target::parse(text, &l).unwrap_err().to_string();
+            let error = Request::parse_list(&[text], &l, Scale::Softmax).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
+        let refused = Target::parse("above:0.5", &l, Scale::Value).unwrap_err().to_string();
+        assert!(refused.contains("a model that gives a value"), "{refused}");
+        let cranes = Labels::new(["crane", "crane", "dog"].map(String::from).to_vec());
+        for text in ["crane", "dog,crane", "-crane", "dog-crane"] {
+            let error = Request::parse_list(&[text], &cranes, Scale::Softmax).unwrap_err().to_string();
+            assert!(error.contains("classes 0 and 1"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn lists_are_cut_at_commas_that_no_label_holds() {
+        let l = labels();
+        let read = |texts: &[&str]| {
+            let all = Request::parse_list(texts, &l, Scale::Softmax).unwrap();
+            all.into_iter().map(|r| (r.text, r.target, r.lowers)).collect::<Vec<_>>()
+        };
+        let class = |text: &str, class, lowers| (text.to_string(), Target::Class(class), lowers);
+        assert_eq!(read(&["tabby, tabby cat"]), [class("tabby, tabby cat", 0, false)]);
+        let three = [class("dog", 3, false), class("tabby, tabby cat", 0, false), class("-2", 2, true)];
+        assert_eq!(read(&["dog, tabby, tabby cat,-2"]), three);
+        assert_eq!(read(&["dog,-dog"]), [class("dog", 3, false), class("-dog", 3, true)]);
+        let swapped = Target::Contrast { class: 0, against: 3 };
+        assert_eq!(read(&["-dog-tabby"]), [("-dog-tabby".to_string(), swapped, false)]);
+        assert_eq!(read(&["-predicted", "predicted"])[0], ("-predicted".to_string(), Target::Predicted, true));
     }
 
     #[test]
@@ -243,6 +395,24 @@ mod tests {
         assert_eq!(Target::Top(2).resolve(&logits).iter().map(|o| o.class).collect::<Vec<_>>(), [1, 3]);
         let contrast = Target::Contrast { class: 0, against: 2 }.resolve(&logits)[0];
         assert_eq!(contrast.logit(&logits), 1.5);
-        assert!((probabilities(&logits, false).iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        let above = |probability, scale| Target::Above { probability, scale }.resolve(&logits);
+        assert_eq!(above(0.5, Scale::Sigmoid), [1, 3, 0].map(Output::of));
+        assert_eq!(above(0.5, Scale::Softmax), []);
+        let lowers = Request::parse("-2", &labels(), Scale::Softmax).unwrap().resolve(&logits)[0];
+        assert_eq!((lowers.value(&[0.5, 2.0, -1.0]), lowers.label(&labels())), (1.0, "-t-shirt".into()));
+        let seed = seed(&[lowers, contrast], 4, DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(seed.to_vec2::<f32>().unwrap(), [[0.0, 0.0, -1.0, 0.0], [1.0, 0.0, -1.0, 0.0]]);
+    }
+
+    #[test]
+    fn what_is_said_has_a_unit() {
+        let logits = [0.5, 2.0, -1.0];
+        let said = |output: Output, scale| output.said(&logits, scale).to_string();
+        assert_eq!(said(Output::of(2), Scale::Value), "-1.000");
+        assert_eq!(said(Output::of(1), Scale::Sigmoid), "0.881");
+        assert_eq!(said(Output::of(1), Scale::Softmax), "0.786");
+        assert_eq!(said(Output::contrast(1, 0), Scale::Softmax), "+1.500 logits");
+        assert_eq!(said(Output::contrast(1, 0), Scale::Value), "1.500");
+        assert_eq!(Output::contrast(1, 0).which(), "class 1 less class 0");
     }
 }

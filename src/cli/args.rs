@@ -1,7 +1,9 @@
 //! Arguments that several subcommands share.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use vitx::target::Scale;
 
 /// Which model, and where it runs.
 #[derive(Args, Debug, Clone)]
@@ -26,6 +28,10 @@ pub struct ModelArgs {
     /// Compute threads on the CPU (default: all cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+    /// What the outputs are, for checkpoints that do not say: classes that share one probability, labels with one each, or
+    /// values in their own unit
+    #[arg(long, value_name = "HEAD", value_parser = heads())]
+    pub head: Option<Scale>,
 }
 
 /// `--dtype`
@@ -159,6 +165,12 @@ pub struct ListArgs {
     /// The table of the README
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
+}
+
+/// `--head`
+fn heads() -> impl TypedValueParser<Value = Scale> {
+    PossibleValuesParser::new(Scale::NAMES).map(|name| Scale::named(&name).unwrap_or_default())
+    // every name is known
 }
 
 /// `HxW` or `N`.

@@ -8,7 +8,7 @@ use anyhow::{bail, Result};
 use clap::Parser;
 use std::process::ExitCode;
 use vitx::model::Checkpoint;
-use vitx::target::Target;
+use vitx::target::Request;
 
 /// Put methods side by side on one sheet: a row per target, a column per method
 #[derive(Parser, Debug)]
@@ -16,8 +16,9 @@ pub struct Args {
     /// NAME[:key=value,...], several separated by commas, or `all`
     #[arg(long, default_value = "attention,rollout,gae,grad-rollout", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
-    /// predicted, a class number, a label, top:K, or A-B; repeatable, a row each
-    #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true)]
+    /// predicted, a label, a class number (id:N always), top:K, above:P, A-B, or -LABEL (what lowers it); repeatable or
+    /// separated by commas, a row each
+    #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true, allow_hyphen_values = true)]
     target: Vec<String>,
     #[command(flatten)]
     sheet: SheetArgs,
@@ -30,19 +31,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if let Some(m) = methods.iter().find(|m| m.matrix()) {
             bail!("method `{}`: a whole matrix has no place on a sheet; use `vitx explain -f npy`", m.spec);
         }
-        let targets =
-            args.target.iter().map(|t| Ok(Target::parse(t, &checkpoint.labels)?)).collect::<Result<Vec<_>>>()?;
-        Ok((methods, targets))
+        Ok((methods, Request::parse_list(&args.target, &checkpoint.labels, checkpoint.scale)?))
     };
     let (subject, (methods, targets)) = Subject::open(&args.sheet, "compare", check)?;
     let report = Reporter::new(args.sheet.report, 1);
     job::tell_patience(&report, &subject.model.checkpoint, &methods, args.sheet.input.shape.size);
     let outputs = |logits: &[f32]| targets.iter().flat_map(|t| t.resolve(logits)).collect();
     let lines = subject.explain(&methods, &report, outputs)?;
+    if lines.is_empty() {
+        bail!("target {}: nothing of {} is above it", args.target.join(", "), subject.source.name);
+    }
     let model = &subject.model;
     let line = |e: Explained| {
-        let probability = model.probabilities(&e.logits)[e.output.class as usize];
-        Line { label: vec![e.output.label(&model.checkpoint.labels), format!("{probability:.3}")], maps: e.maps }
+        let said = e.output.said(&e.logits, model.checkpoint.scale).to_string();
+        Line { label: vec![e.output.label(&model.checkpoint.labels), said], maps: e.maps }
     };
     let lines = lines.into_iter().map(line).collect();
     let columns = methods.iter().map(|m| m.spec.clone()).collect();

@@ -19,7 +19,8 @@ use vitx::evaluate::report::{html, Curves, Input as ReportInput, Map, Report, Ro
 use vitx::evaluate::table::Scores;
 use vitx::evaluate::{self, Candidate, Configured, Direction, Score};
 use vitx::explanation::Explanation;
-use vitx::render::{save, scale::Scale, sheet, table, Scene, Style};
+use vitx::render::{save, scale, sheet, table, Scene, Style};
+use vitx::target::{right, Scale};
 
 /// Judge methods by faithfulness and localisation over labelled data, beside random and centre controls
 #[derive(Parser, Debug)]
@@ -194,7 +195,9 @@ impl<'a> Work<'a> {
                 let label = self.labelled.inputs[group[*place]].questions[question].label.clone();
                 let scores = vec![vec![None; self.metrics.len()]; self.candidates.len()];
                 let (class, predicted) = (output.class, one.predicted);
-                all[*place].questions.push(Scored { label, class, predicted, scores, maps });
+                let logits: Vec<f64> = one.logits.iter().map(|l| f64::from(*l)).collect();
+                let right = right(class, &logits, self.labelled.model.checkpoint.scale);
+                all[*place].questions.push(Scored { label, class, predicted, right, scores, maps });
             }
         }
         let scores = judge(&self.labelled.model.encoder, &waiting, self.metrics)?;
@@ -278,17 +281,19 @@ impl<'a> Work<'a> {
 
     fn setup(&self, judged: &[Judged]) -> Vec<(String, String)> {
         let questions = judged.iter().flat_map(|j| &j.questions);
-        let (right, all) = questions.fold((0, 0), |(r, n), q| (r + usize::from(q.predicted == q.class), n + 1));
+        let (right, all) = questions.fold((0, 0), |(r, n), q| (r + usize::from(q.right), n + 1));
         let used = judged.iter().filter(|j| !j.questions.is_empty()).count();
         let kind = if self.labelled.facts.text { "texts" } else { "images" };
         let line = |name: &str, value: String| (name.to_string(), value);
+        let said = match self.labelled.model.checkpoint.scale {
+            Scale::Softmax => format!("{right} of {all} are the prediction"),
+            Scale::Sigmoid => format!("{right} of {all} have a probability above 0.5"),
+            Scale::Value => "the model gives values".to_string(),
+        };
         vec![
             line("model", self.labelled.model.checkpoint.id.clone()),
             line("data", format!("{}: {used} {kind}, {all} explained classes", data_name(&self.args.data.data))),
-            line(
-                "explained",
-                format!("the {:?} class ({right} of {all} are the prediction)", self.args.data.target).to_lowercase(),
-            ),
+            line("explained", format!("the {:?} class ({said})", self.args.data.target).to_lowercase()),
             line("seed", self.args.data.seed.to_string()),
         ]
     }
@@ -298,7 +303,7 @@ impl<'a> Work<'a> {
             for (metric, figure) in self.metrics.iter().zip(&row.figures) {
                 let record = json!({
                     "status": "ok", "method": row.name, "metric": metric.spec,
-                    "direction": metric.entry.direction, "convention": metric.metric.convention(), "figure": figure,
+                    "direction": metric.entry.direction, "convention": metric.convention(), "figure": figure,
                 });
                 report.json_line(&record)?;
             }
@@ -389,14 +394,14 @@ fn picture(ready: &Ready, e: &Explanation) -> vitx::Result<Shown> {
             let scene = Scene { picture: Some(&p.0), view, input, caption: String::new(), shared: None, style: &style };
             Ok(Shown::png(&sheet::thumbnail(&scene, e, 168)?))
         }
-        Ready::Text(_) => Ok(Shown::Html(table::line(e, Scale::Auto.range(e), &style)?)),
+        Ready::Text(_) => Ok(Shown::Html(table::line(e, scale::Scale::Auto.range(e), &style)?)),
     }
 }
 
 /// `name (higher is better): how`
 pub fn explained(metric: &Configured) -> String {
     let better = if metric.entry.direction == Direction::Higher { "higher" } else { "lower" };
-    format!("{} ({better} is better): {}", metric.spec, metric.metric.convention())
+    format!("{} ({better} is better): {}", metric.spec, metric.convention())
 }
 
 /// The aligned table: a row a candidate, a column a metric.

@@ -24,7 +24,7 @@ use vitx::method::{Batch, Configured, Noise};
 use vitx::model::Model;
 use vitx::render::scale::{Range, Scale};
 use vitx::render::{save, Scene, Style};
-use vitx::target::Output;
+use vitx::target::{Output, Target};
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
 #[derive(Parser, Debug)]
@@ -36,8 +36,9 @@ pub struct Args {
     /// NAME[:key=value,...], several separated by commas, or `all` (see `vitx methods`)
     #[arg(long, default_value = vitx::method::DEFAULT, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
-    /// predicted, a class number, a label, top:K, or A-B (why A rather than B); repeatable
-    #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true)]
+    /// predicted, a label, a class number (id:N always), top:K, above:P (every class of such a probability), A-B (why A rather
+    /// than B), or -LABEL (what lowers it); repeatable or separated by commas
+    #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true, allow_hyphen_values = true)]
     target: Vec<String>,
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
@@ -135,14 +136,18 @@ impl<'a> Work<'a> {
         let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
         match self.explain(&sources, &ready) {
             Err(vitx::Error::Interrupted) => Ok(()), // the run ends; nothing of this input was written
-            Ok(items) => self.deliver(items, &sources, &ready),
+            Ok((items, nothing)) => {
+                nothing.iter().try_for_each(|record| self.tell_nothing(record))?;
+                self.deliver(items, &sources, &ready)
+            }
             Err(e) if sources.len() == 1 => self.report.failed(&sources[0].name, &e.to_string()),
             Err(_) => sources.into_iter().zip(ready).try_for_each(|one| self.batch(vec![one])),
         }
     }
 
-    /// All methods and targets of a batch: one forward pass, and one reverse pass a target.
-    fn explain(&self, sources: &[&'a Source], ready: &[Ready]) -> vitx::Result<Vec<Item<'a>>> {
+    /// All methods and targets of a batch: one forward pass, and one reverse pass a target. Beside the explanations the inputs
+    /// of which a target means no output.
+    fn explain(&self, sources: &[&'a Source], ready: &[Ready]) -> vitx::Result<(Vec<Item<'a>>, Vec<Record>)> {
         let start = Instant::now();
         let (inputs, layouts) = batch_of(self.model, ready)?;
         let row = |layout| self.plan.row.as_ref().map(|r| r.token(layout)).transpose();
@@ -152,13 +157,21 @@ impl<'a> Work<'a> {
             .with_noise(Noise::seeded(self.plan.seed));
         let logits = batch.logits()?;
         let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / sources.len() as f64;
-        let mut items = Vec::new();
-        for request in &self.plan.requests {
-            let outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.target.resolve(l)).collect();
-            for slot in 0..outputs[0].len() {
-                let pass = batch.pass(outputs.iter().map(|o| o[slot]).collect())?.with_rows(rows.clone())?;
+        let (mut items, mut nothing) = (Vec::new(), Vec::new());
+        for (number, request) in self.plan.requests.iter().enumerate() {
+            let mut outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.resolve(l)).collect();
+            for (row, own) in outputs.iter_mut().enumerate() {
+                if own.is_empty() {
+                    nothing.push(self.nothing(sources[row], request, &logits[row]));
+                }
+                own.retain(|output| !self.asked_before(number, *output, &logits[row]));
+            }
+            for slot in 0..outputs.iter().map(Vec::len).max().unwrap_or(0) {
+                // An input with fewer outputs goes along with some class, and is not asked about.
+                let of = |own: &Vec<Output>| own.get(slot).copied().unwrap_or(Output::of(0));
+                let pass = batch.pass(outputs.iter().map(of).collect())?.with_rows(rows.clone())?;
                 for method in &self.plan.methods {
-                    for (row, source) in sources.iter().enumerate() {
+                    for (row, source) in sources.iter().enumerate().filter(|(row, _)| outputs[*row].len() > slot) {
                         let start = Instant::now();
                         let explanation = method.explain(&pass.run(row))?;
                         let ms = start.elapsed().as_secs_f64() * 1e3 + std::mem::take(&mut shared_ms);
@@ -167,7 +180,33 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        Ok(items)
+        Ok((items, nothing))
+    }
+
+    /// Whether an earlier target means this output too, and its files.
+    fn asked_before(&self, number: usize, output: Output, logits: &[f32]) -> bool {
+        let part = |request| target_part(request, output, &self.model.checkpoint.labels);
+        let own = part(&self.plan.requests[number]);
+        let mut before = self.plan.requests[..number].iter();
+        before.any(|r| r.resolve(logits).contains(&output) && part(r) == own)
+    }
+
+    /// The record of an input of which a target means no output.
+    fn nothing(&self, source: &Source, request: &Request, logits: &[f32]) -> Record {
+        let best = Target::Predicted.resolve(logits).first().map(|output| {
+            let label = output.label(&self.model.checkpoint.labels);
+            format!("the likeliest is {label} {}", output.said(logits, self.model.checkpoint.scale))
+        });
+        let above = request.text.rsplit("above:").next().unwrap_or_default();
+        let note = format!("nothing is above {above}; {}", best.unwrap_or_default());
+        Record::Nothing { input: source.name.clone(), target: request.text.clone(), note }
+    }
+
+    fn tell_nothing(&self, record: &Record) -> Result<()> {
+        if let Record::Nothing { input, note, .. } = record {
+            self.report.note(&format!("note: {input}: {note}"));
+        }
+        self.report.record(record)
     }
 
     /// Draws and reports, or sets aside when the scale needs the whole run.
@@ -232,10 +271,9 @@ impl<'a> Work<'a> {
         if let Some(warning) = done.checks.get("warning").and_then(Value::as_str) {
             self.report.note(&format!("warning: {}: {}: {warning}", item.source.name, item.method.spec));
         }
-        let headline = format!(
-            "{} {:.3} (class {}, {})",
-            done.target.label, done.target.probability, done.target.class, item.method.spec
-        );
+        let output = item.explanation.output;
+        let said = output.said(&item.logits, self.model.checkpoint.scale);
+        let headline = format!("{} {said} ({}, {})", done.target.label, output.which(), item.method.spec);
         let scene = scene(ready, &headline, shared, &self.plan.style);
         let paths: Vec<(Format, PathBuf)> = self.plan.file_formats(item.method).zip(self.paths(item)).collect();
         for (format, path) in &paths {

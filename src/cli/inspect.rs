@@ -37,6 +37,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         device: "cpu".into(),
         dtype: Precision::F32,
         threads: None,
+        head: None,
     };
     let report = ReportArgs { json: args.json, quiet: false, verbose: false };
     let c = job::found(&args.id, &model, report)?;

@@ -93,7 +93,7 @@ pub fn found(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkp
     };
     #[cfg(not(feature = "hub"))]
     let _ = reporting;
-    Ok(Checkpoint::open(id, &access)?)
+    Ok(Checkpoint::open_as(id, &access, args.head)?)
 }
 
 /// Progress of downloads on stderr: a bar on a terminal, a line a file elsewhere.
@@ -170,6 +170,7 @@ pub fn facts(checkpoint: &Checkpoint) -> Facts {
         class_token: true, // every family read today classifies from its first token
         distillation_token: matches!(spec.embedding, EmbeddingSpec::Patches { distillation: true, .. }),
         post_norm: spec.placement == NormPlacement::Post,
+        scale: checkpoint.scale,
     }
 }
 
@@ -182,10 +183,10 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
     let facts = facts(checkpoint);
     let mut methods = vitx::method::parse_list(texts)?;
     if all {
-        methods.retain(|m| m.method.check(&facts).is_ok());
+        methods.retain(|m| m.check(&facts).is_ok());
     }
     for m in &methods {
-        if let Err(e) = m.method.check(&facts) {
+        if let Err(e) = m.check(&facts) {
             bail!("method `{}` with model `{}`: {e}", m.spec, checkpoint.id);
         }
     }

@@ -26,6 +26,9 @@ pub struct Scored {
     pub label: String,
     pub class: u32,
     pub predicted: u32,
+    /// The explained class is what the model says.
+    #[serde(default)]
+    pub right: bool,
     /// `[candidate][metric]`
     pub scores: Vec<Vec<Option<Score>>>,
     /// `[candidate]`, for inputs that the report shows; else empty.

@@ -7,15 +7,15 @@ use super::prepare::{batch_of, Preparer, Ready};
 use super::report::{catch_interrupts, Reporter};
 use super::sources::{Kind, Source};
 use anyhow::{bail, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use vitx::evaluate::dataset::{self, mask_at_input, rationale_tokens, Content, Sample};
 use vitx::evaluate::Truth;
 use vitx::explanation::Layout;
 use vitx::input::text::Text;
 use vitx::method::{Batch, Facts, Noise};
-use vitx::model::{Modality, Model};
-use vitx::target::Output;
+use vitx::model::{Checkpoint, Modality, Model};
+use vitx::target::{Output, Reading, Scale};
 use vitx::Error;
 
 /// Arguments of both commands.
@@ -82,7 +82,7 @@ pub struct Labelled {
 
 /// What was checked before weights were read.
 pub struct Checked {
-    checkpoint: vitx::model::Checkpoint,
+    checkpoint: Checkpoint,
     device: candle_core::Device,
     pub facts: Facts,
     inputs: Vec<Input>,
@@ -108,7 +108,11 @@ impl Checked {
             let reads = if texts { "pictures, but the data are texts" } else { "texts, but the data are pictures" };
             bail!("model `{id}` reads {reads}");
         }
-        let (mut inputs, mut failures) = group(samples, &checkpoint.labels);
+        let readings = Readings::of(&samples, &checkpoint);
+        if !report.quiet && (args.data.is_dir() || readings.numbers > 0) {
+            eprintln!("note: {}", readings.told(args.data.is_dir()));
+        }
+        let (mut inputs, mut failures) = group(samples, &checkpoint);
         if let Some(limit) = args.limit {
             inputs.truncate(limit);
         }
@@ -122,7 +126,7 @@ impl Checked {
     }
 
     /// The model's name, as it was asked for.
-    pub fn checkpoint(&self) -> &vitx::model::Checkpoint {
+    pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
 
@@ -140,8 +144,10 @@ impl Checked {
 pub struct Prepared<'m> {
     pub ready: Ready,
     pub batch: Batch<'m>,
-    /// The class the model says.
+    /// The likeliest class.
     pub predicted: u32,
+    /// Logits of the input as it is.
+    pub logits: Vec<f32>,
     /// What is explained, with what is known of it; in the order of the input's questions.
     pub questions: Vec<(Output, Truth)>,
 }
@@ -160,17 +166,55 @@ impl Labelled {
             Ok((q.output(args.target, &logits), q.truth(&ready, batch.layout(0))?))
         };
         let questions = input.questions.iter().map(asked).collect::<vitx::Result<Vec<_>>>()?;
-        Ok(Prepared { ready, predicted: vitx::target::ranked(&logits)[0], batch, questions })
+        Ok(Prepared { ready, predicted: vitx::target::ranked(&logits)[0], logits, batch, questions })
+    }
+}
+
+/// The class that a written label means. Of a model with one value any number is its true value.
+fn class_of(text: &str, checkpoint: &Checkpoint) -> vitx::Result<(u32, Reading)> {
+    let read = checkpoint.labels.read(text);
+    let one_value = checkpoint.scale == Scale::Value && checkpoint.labels.len() == 1;
+    if read.is_err() && one_value && text.trim().parse::<f64>().is_ok_and(f64::is_finite) {
+        return Ok((0, Reading::Number));
+    }
+    read
+}
+
+/// How many different labels of the data were found by name, how many by number, and how many not.
+struct Readings {
+    names: usize,
+    numbers: usize,
+    unknown: usize,
+}
+
+impl Readings {
+    fn of(samples: &[Sample], checkpoint: &Checkpoint) -> Self {
+        let written: BTreeSet<&str> = samples.iter().map(|s| s.label.as_str()).collect();
+        let mut all = Readings { names: 0, numbers: 0, unknown: 0 };
+        for text in written {
+            match class_of(text, checkpoint) {
+                Ok((_, Reading::Name)) => all.names += 1,
+                Ok((_, Reading::Number)) => all.numbers += 1,
+                Err(_) => all.unknown += 1,
+            }
+        }
+        all
+    }
+
+    fn told(&self, folders: bool) -> String {
+        let what = if folders { "class folders" } else { "labels" };
+        let unknown = if self.unknown > 0 { format!(", {} by neither", self.unknown) } else { String::new() };
+        format!("{what}: {} matched by name, {} by number{unknown}", self.names, self.numbers)
     }
 }
 
 /// Samples of one picture stand together, so that it goes through the model once.
-fn group(samples: Vec<Sample>, labels: &vitx::target::Labels) -> (Vec<Input>, Vec<(String, String)>) {
+fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Input>, Vec<(String, String)>) {
     let (mut inputs, mut failures): (Vec<Input>, Vec<(String, String)>) = (Vec::new(), Vec::new());
     let mut known: HashMap<String, usize> = HashMap::new();
     for sample in samples {
-        let class = match labels.find(&sample.label) {
-            Ok(class) => class,
+        let class = match class_of(&sample.label, checkpoint) {
+            Ok((class, _)) => class,
             Err(e) => {
                 failures.push((sample.name, e.to_string()));
                 continue;
@@ -180,7 +224,8 @@ fn group(samples: Vec<Sample>, labels: &vitx::target::Labels) -> (Vec<Input>, Ve
             Content::Picture(path) => path.display().to_string(),
             Content::Text(text) => text.clone(),
         };
-        let question = Question { class, label: labels.name(class), mask: sample.mask, rationale: sample.rationale };
+        let question =
+            Question { class, label: checkpoint.labels.name(class), mask: sample.mask, rationale: sample.rationale };
         let at = *known.entry(key).or_insert_with(|| {
             inputs.push(Input { name: sample.name, content: sample.content, questions: Vec::new() });
             inputs.len() - 1
@@ -226,7 +271,7 @@ impl Question {
             TargetArg::Label => self.class,
             TargetArg::Predicted => vitx::target::ranked(logits)[0],
         };
-        Output { class, against: None }
+        Output::of(class)
     }
 }
 

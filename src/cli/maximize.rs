@@ -16,9 +16,9 @@ use std::time::Instant;
 use vitx::input::image::{decode, ImageProcessor};
 use vitx::maximize::{Ascent, Colours, Objective, Settings};
 use vitx::method::Noise;
-use vitx::model::{EmbeddingSpec, Model, Processor};
+use vitx::model::{Checkpoint, EmbeddingSpec, Model, Processor};
 use vitx::render::save;
-use vitx::target::{Output, Target};
+use vitx::target::{Output, Request, Target};
 
 const DEFAULT: Settings = Settings::DEFAULT;
 
@@ -27,8 +27,15 @@ const DEFAULT: Settings = Settings::DEFAULT;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The class whose logit is maximised: a label, a class number, or A-B
-    #[arg(short, long, value_name = "CLASS", required_unless_present = "unit", conflicts_with = "unit")]
+    /// The class whose logit is maximised: a label, a class number, A-B, or -LABEL (its logit is minimised)
+    #[arg(
+        short,
+        long,
+        value_name = "CLASS",
+        required_unless_present = "unit",
+        conflicts_with = "unit",
+        allow_hyphen_values = true
+    )]
     target: Option<String>,
     /// A unit of the state entering a layer: layer=L[,channel=C][,token=T]; without channel the whole layer (mean of
     /// squares), without token the mean over all
@@ -125,7 +132,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Processor::Text(_) => bail!("model `{id}` reads texts; activation maximisation paints pictures"),
     };
     let objective = match (&args.target, &args.unit) {
-        (Some(text), _) => class(text, &checkpoint.labels).with_context(|| format!("model `{id}`"))?,
+        (Some(text), _) => class(text, &checkpoint).with_context(|| format!("model `{id}`"))?,
         (None, Some(text)) => unit(text)?,
         (None, None) => bail!("pass --target CLASS or --unit layer=L,channel=C"),
     };
@@ -148,11 +155,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Work { args: &args, model: &model, processor: &processor, objective, settings }.ascend(&start, &noise)
 }
 
-fn class(text: &str, labels: &vitx::target::Labels) -> Result<Objective> {
-    match Target::parse(text, labels)? {
-        Target::Class(class) => Ok(Objective::Class(Output { class, against: None })),
-        Target::Contrast { class, against } => Ok(Objective::Class(Output { class, against: Some(against) })),
-        Target::Predicted | Target::Top(_) => {
+fn class(text: &str, checkpoint: &Checkpoint) -> Result<Objective> {
+    let request = Request::parse(text, &checkpoint.labels, checkpoint.scale)?;
+    match request.target {
+        Target::Class(class) => Ok(Objective::Class(Output { lowers: request.lowers, ..Output::of(class) })),
+        Target::Contrast { class, against } => Ok(Objective::Class(Output::contrast(class, against))),
+        Target::Predicted | Target::Top(_) | Target::Above { .. } => {
             bail!("--target {text}: name a class; there is no picture yet to predict")
         }
     }
@@ -231,7 +239,8 @@ impl Work<'_> {
         save::save(&self.args.out, &self.png(&ascent, &record)?, self.args.overwrite)?;
         report.json_line(&record)?;
         let number = |state: &Value, key: &str| state[key].as_f64().unwrap_or(f64::NAN);
-        let what = if before["probability"].is_null() { "score" } else { "probability" };
+        let contrast = matches!(self.objective, Objective::Class(Output { against: Some(_), .. }));
+        let what = if contrast || before["probability"].is_null() { "score" } else { "probability" };
         report.line(&format!(
             "{}: {what} {:.3} -> {:.3} in {} steps -> {}",
             self.title(),
@@ -284,7 +293,7 @@ impl Work<'_> {
         let inputs = vitx::encoder::Inputs::Pixels(pixels);
         let trace = self.model.encoder.forward(&inputs, vitx::encoder::Keep::Logits)?;
         let logits = vitx::method::logits(&trace.logits)?.remove(0);
-        let probability = self.model.probabilities(&logits)[output.class as usize];
+        let probability = self.model.probabilities(&logits).and_then(|p| p.get(output.class as usize).copied());
         Ok(json!({"objective": objective, "score": score, "probability": probability}))
     }
 

@@ -4,6 +4,7 @@ use anyhow::{bail, Result};
 use std::path::{Path, PathBuf};
 use vitx::render::save;
 use vitx::render::Renderer;
+pub use vitx::target::Request;
 use vitx::target::{Labels, Output, Target};
 
 /// `--out`
@@ -41,15 +42,6 @@ impl Format {
             Format::Json => "json",
         }
     }
-}
-
-/// A target as the user wrote it, and what it means.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// As written.
-    pub text: String,
-    /// As understood.
-    pub target: Target,
 }
 
 impl Out {
@@ -116,8 +108,9 @@ fn check_parent(path: Option<&Path>) -> Result<()> {
 
 /// The part of a file name that tells the target: empty for the predicted class.
 pub fn target_part(request: &Request, output: Output, labels: &Labels) -> String {
+    let minus = if output.lowers { "-" } else { "" };
     if request.target == Target::Predicted {
-        return String::new();
+        return if output.lowers { "-predicted".into() } else { String::new() };
     }
     let part = |class: u32| {
         let label = labels.name(class);
@@ -129,8 +122,8 @@ pub fn target_part(request: &Request, output: Output, labels: &Labels) -> String
         }
     };
     match output.against {
-        None => part(output.class),
-        Some(against) => format!("{}-vs-{}", part(output.class), part(against)),
+        None => format!("{minus}{}", part(output.class)),
+        Some(against) => format!("{minus}{}-vs-{}", part(output.class), part(against)),
     }
 }
 
@@ -168,13 +161,16 @@ mod tests {
         let out = Out::Folder("out".into());
         let path = out.path(Path::new("a/img.x"), "rollout:discard_ratio=0.5", "mammal", Format::Json);
         assert_eq!(path, Path::new("out/a/img.x.rollout-discard_ratio=0.5.mammal.json"));
-        let request = |target| Request { text: String::new(), target };
-        let one = |class| Output { class, against: None };
+        let request = |target| Request { text: String::new(), target, lowers: false };
+        let one = Output::of;
         assert_eq!(target_part(&request(Target::Predicted), one(0), &labels()), "");
         assert_eq!(target_part(&request(Target::Top(2)), one(0), &labels()), "tabby");
         assert_eq!(target_part(&request(Target::Top(2)), one(2), &labels()), "crane-2");
+        let lowers = Output { lowers: true, ..one(0) };
+        assert_eq!(target_part(&request(Target::Predicted), lowers, &labels()), "-predicted");
+        assert_eq!(target_part(&request(Target::Class(0)), lowers, &labels()), "-tabby");
         let contrast = Target::Contrast { class: 3, against: 0 };
-        assert_eq!(target_part(&request(contrast), Output { class: 3, against: Some(0) }, &labels()), "a-b-c-vs-tabby");
+        assert_eq!(target_part(&request(contrast), Output::contrast(3, 0), &labels()), "a-b-c-vs-tabby");
     }
 
     #[test]

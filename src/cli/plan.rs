@@ -75,12 +75,8 @@ impl Plan {
     ) -> Result<Self> {
         let text = checkpoint.family.modality == Modality::Text;
         let methods = job::methods(asked.method, checkpoint)?;
-        let request = |text: &String| -> Result<Request> {
-            let target =
-                Target::parse(text, &checkpoint.labels).with_context(|| format!("model `{}`", checkpoint.id))?;
-            Ok(Request { text: text.clone(), target })
-        };
-        let requests = asked.target.iter().map(request).collect::<Result<Vec<_>>>()?;
+        let requests = Request::parse_list(asked.target, &checkpoint.labels, checkpoint.scale);
+        let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;
         let formats = formats(&asked.output.format, text)?;
         let drawn = formats.iter().find(|f| !["npy", "npy-pixels", "json"].contains(&f.name()));
         if let (Some(m), Some(f)) = (methods.iter().find(|m| m.matrix()), drawn) {
@@ -90,7 +86,12 @@ impl Plan {
         if let (Some(m), true) = (methods.iter().find(|m| m.method.rows().is_none()), row.is_some()) {
             return Err(m.no_rows().into());
         }
-        let targets: usize = requests.iter().map(|r| if let Target::Top(k) = r.target { k } else { 1 }).sum();
+        let most = |request: &Request| match request.target {
+            Target::Top(k) => k,
+            Target::Above { .. } => checkpoint.labels.len(),
+            Target::Predicted | Target::Class(_) | Target::Contrast { .. } => 1,
+        };
+        let targets: usize = requests.iter().map(most).sum();
         let files: usize = methods.iter().map(|m| formats_of(&formats, m).count()).sum();
         let outputs = sources.list.len() * targets * files;
         let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");
@@ -137,11 +138,11 @@ impl Plan {
 
     /// Every output whose name does not depend on what the model says.
     fn known_paths(&self, checkpoint: &Checkpoint, sources: &Sources) -> Vec<PathBuf> {
-        let known = |r: &&Request| !matches!(r.target, Target::Top(_));
+        let known = |r: &&Request| !matches!(r.target, Target::Top(_) | Target::Above { .. });
         let mut paths = Vec::new();
         for source in &sources.list {
             for request in self.requests.iter().filter(known) {
-                let output = request.target.resolve(&vec![0.0; checkpoint.labels.len()])[0];
+                let output = request.resolve(&vec![0.0; checkpoint.labels.len()])[0];
                 let target = target_part(request, output, &checkpoint.labels);
                 for method in &self.methods {
                     let name = self.name(method);

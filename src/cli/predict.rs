@@ -1,4 +1,4 @@
-//! `vitx predict`: classes and probabilities only.
+//! `vitx predict`: classes and probabilities (or values) only.
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::guard::guarded;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use vitx::method::logits;
 use vitx::model::Model;
 
-/// Classify images or texts: classes and probabilities only
+/// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]
 pub struct Args {
     #[command(flatten)]
@@ -78,6 +78,6 @@ fn tell(model: &Model, report: &Reporter, input: &str, predictions: &[Prediction
         let record = json!({"status": "ok", "input": input, "model": ModelId::of(model), "predictions": predictions});
         return report.stdout(format!("{record}\n").as_bytes());
     }
-    let list: Vec<_> = predictions.iter().map(|p| format!("{} {:.3}", p.label, p.probability)).collect();
+    let list: Vec<_> = predictions.iter().map(|p| format!("{} {:.3}", p.label, p.figure())).collect();
     report.line(&format!("{input}: {}", list.join(", ")))
 }

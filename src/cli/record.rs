@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vitx::explanation::{Explanation, Layout, Word};
 use vitx::model::Model;
-use vitx::target::ranked;
+use vitx::target::{ranked, Output};
 
 /// Classes in a record's `predictions`.
 const PREDICTIONS: usize = 5;
@@ -17,6 +17,8 @@ pub enum Record {
     Ok(Box<Done>),
     /// An input that failed.
     Error { input: String, error: String },
+    /// An input of which a target means no output, such as `above:0.5` where nothing is above.
+    Nothing { input: String, target: String, note: String },
     /// An input left out by `--resume`.
     Skipped { input: String },
 }
@@ -60,14 +62,53 @@ pub struct TargetRecord {
     pub against: Option<u32>,
     pub label: String,
     pub logit: f32,
-    pub probability: f32,
+    /// Of the class; none of models that give values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f32>,
+    /// Of models that give values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f32>,
+    /// Of a contrast: the class's logit less the other's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difference: Option<f32>,
+    /// What lowers the class is explained.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lowers: bool,
+}
+
+impl TargetRecord {
+    fn new(model: &Model, output: Output, logits: &[f32]) -> Self {
+        let probability = model.probabilities(logits).and_then(|p| p.get(output.class as usize).copied());
+        let logit = output.logit(logits);
+        TargetRecord {
+            class: output.class,
+            against: output.against,
+            label: output.label(&model.checkpoint.labels),
+            logit,
+            probability,
+            value: probability.is_none().then_some(logit),
+            difference: output.against.map(|_| logit),
+            lowers: output.lowers,
+        }
+    }
 }
 
 #[derive(Serialize, Debug, Clone)]
 pub struct Prediction {
     pub class: u32,
     pub label: String,
-    pub probability: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f32>,
+    /// Of models that give values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f32>,
+}
+
+impl Prediction {
+    /// What is printed of it: the probability, or the value.
+    pub fn figure(&self) -> f32 {
+        self.probability.or(self.value).unwrap_or(f32::NAN)
+    }
 }
 
 #[derive(Serialize, Debug)]
@@ -93,12 +134,14 @@ impl ModelId {
     }
 }
 
-/// The likeliest classes.
+/// The likeliest classes, or the greatest values.
 pub fn predictions(model: &Model, logits: &[f32], top: usize) -> Vec<Prediction> {
     let probabilities = model.probabilities(logits);
     let prediction = |class: u32| {
         let label = model.checkpoint.labels.name(class);
-        Prediction { class, label, probability: probabilities[class as usize] }
+        let of = |row: &[f32]| row.get(class as usize).copied();
+        let value = if probabilities.is_none() { of(logits) } else { None };
+        Prediction { class, label, probability: probabilities.as_deref().and_then(of), value }
     };
     ranked(logits).into_iter().take(top).map(prediction).collect()
 }
@@ -120,13 +163,7 @@ impl Done {
             input: input.to_string(),
             model: ModelId::of(model),
             method: MethodId { name: e.method, params: e.params.clone() },
-            target: TargetRecord {
-                class: e.output.class,
-                against: e.output.against,
-                label: e.output.label(&model.checkpoint.labels),
-                logit: e.output.logit(logits),
-                probability: model.probabilities(logits)[e.output.class as usize],
-            },
+            target: TargetRecord::new(model, e.output, logits),
             predictions: predictions(model, logits, PREDICTIONS),
             grid,
             tokens,

@@ -46,8 +46,10 @@ pub fn check(subject: &Subject<'_>, permuted: Option<&str>, data: &DataArgs, rep
         correlations.stages.push(name);
         columns.push(compared(&own, maps, subject.candidates.len()));
     };
-    let (other, _) = maps(subject, trained, data, report, Some(data.seed))?;
-    stage("other class".into(), &other);
+    if trained.encoder.classes() > 1 {
+        let (other, _) = maps(subject, trained, data, report, Some(data.seed))?;
+        stage("other class".into(), &other);
+    }
     if let Some(id) = permuted {
         let checkpoint =
             job::open(id, &data.model, super::args::ReportArgs { json: false, quiet: true, verbose: false })?;
@@ -122,7 +124,7 @@ fn maps(
                     ((u64::from(question.class) + step) % classes) as u32
                 }
             };
-            let pass = batch.pass(vec![Output { class, against: None }])?;
+            let pass = batch.pass(vec![Output::of(class)])?;
             let run = pass.run(0);
             let truth = question.truth(&ready, run.layout())?;
             let mut own = Vec::new();

@@ -1,9 +1,10 @@
 //! From the last state to logits: what is pooled, an optional dense layer, one or two classifiers.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::Carried;
 use crate::nn::{residual, Activation, LayerNorm, Linear, Rules};
+use crate::scale::Scale;
 use crate::trace::HeadGrads;
 use candle_core::{Tensor, D};
 
@@ -29,8 +30,8 @@ pub struct Head {
     pub dense: Option<(Linear, Activation)>,
     /// One classifier, or two whose logits are averaged (DeiT).
     pub classifiers: Vec<Linear>,
-    /// Each class has a probability of its own (a sigmoid) instead of sharing one (softmax).
-    pub multi_label: bool,
+    /// What the logits are.
+    pub scale: Scale,
 }
 
 impl Head {
@@ -61,23 +62,24 @@ impl Head {
         }
     }
 
-    /// Probabilities of logits, `[...,C]`.
-    pub fn probabilities(&self, logits: &Tensor) -> Result<Tensor> {
-        if self.multi_label {
-            return Ok(candle_nn::ops::sigmoid(logits)?);
-        }
-        Ok(candle_nn::ops::softmax_last_dim(&logits.contiguous()?)?)
-    }
-
     /// The seed `[B,C]` that explains probabilities where `seed` explains logits: its product with their derivative,
     /// `p (s - sum(p s))` for a softmax.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a head that gives values.
     pub fn probability_seed(&self, logits: &Tensor, seed: &Tensor) -> Result<Tensor> {
-        let p = self.probabilities(logits)?;
-        if self.multi_label {
-            return Ok(((&p * p.affine(-1.0, 1.0)?)? * seed)?);
+        match self.scale {
+            Scale::Softmax => {
+                let p = candle_nn::ops::softmax_last_dim(&logits.contiguous()?)?;
+                let weighted = (&p * seed)?;
+                Ok((&weighted - p.broadcast_mul(&weighted.sum_keepdim(1)?)?)?)
+            }
+            Scale::Sigmoid => {
+                let p = candle_nn::ops::sigmoid(logits)?;
+                Ok(((&p * p.affine(-1.0, 1.0)?)? * seed)?)
+            }
+            Scale::Value => Err(Error::Refused("a probability is asked of a model that gives a value".into())),
         }
-        let weighted = (&p * seed)?;
-        Ok((&weighted - p.broadcast_mul(&weighted.sum_keepdim(1)?)?)?)
     }
 
     /// Reverse of [`Head::classify`]: `[B,C]` -> what reaches the dense layer's output, and the pooled state `[B,P]`
@@ -173,21 +175,21 @@ mod tests {
                 prefix: 1,
                 dense: Some((linear(5, 4, 1), Activation::Tanh)),
                 classifiers: vec![linear(3, 5, 2)],
-                multi_label: false,
+                scale: Scale::Softmax,
             },
             Head {
                 pooling: Pooling::FirstAndSecond,
                 prefix: 2,
                 dense: None,
                 classifiers: vec![linear(3, 4, 3), linear(3, 4, 4)],
-                multi_label: false,
+                scale: Scale::Softmax,
             },
             Head {
                 pooling: Pooling::ClassAndPatchMean,
                 prefix: 2,
                 dense: None,
                 classifiers: vec![linear(3, 8, 5)],
-                multi_label: false,
+                scale: Scale::Softmax,
             },
         ];
         for head in heads {

@@ -81,8 +81,7 @@ pub(super) fn read_baseline(params: &mut Params, choices: [&'static str; 4]) -> 
 
 /// `value=probability|logit`
 pub(super) fn read_value(params: &mut Params) -> Result<Value> {
-    let name = params.choice("value", &["probability", "logit"], "what is measured of the class")?;
-    Ok(if name == "logit" { Value::Logit } else { Value::Probability })
+    params.measure("value", &["probability", "logit"], "what is measured of the class")
 }
 
 pub(super) fn value_name(value: Value) -> &'static str {

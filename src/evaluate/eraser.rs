@@ -43,6 +43,7 @@ struct Eraser {
 }
 
 fn build(params: &mut Params, keep: bool) -> Result<Box<dyn Metric>> {
+    params.measures(Value::Probability);
     let removal = params.choice("removal", &["delete", "mask"], "cut tokens out, or write the mask token")?;
     Ok(Box::new(Eraser { keep, removal: Removal::named(removal) }))
 }

@@ -26,7 +26,8 @@ pub use candidates::Candidate;
 
 use crate::error::{unknown, Error, Result};
 use crate::explanation::Explanation;
-use crate::method::{Facts, Param, Params, Run};
+use crate::method::{Facts, Measured, Param, Params, Run, Score as Value};
+use crate::scale::Scale;
 use serde::{Deserialize, Serialize};
 
 /// Every metric, in the order of tables.
@@ -100,6 +101,11 @@ pub trait Metric: Send + Sync {
 
     /// How the figure is computed, in a line.
     fn convention(&self) -> String;
+
+    /// Whether what it counts is how often the model is right.
+    fn counts_hits(&self) -> bool {
+        false
+    }
 
     /// Refuses a model.
     ///
@@ -194,8 +200,46 @@ pub struct Configured {
     pub entry: &'static Entry,
     /// As given, normalised.
     pub spec: String,
+    /// What of the explained class it measures, if it does.
+    pub measured: Option<Measured>,
+    /// What the logits of the judged model are.
+    pub scale: Scale,
     /// The metric itself.
     pub metric: Box<dyn Metric>,
+}
+
+impl Configured {
+    /// How the figure is computed for the judged model, in a line.
+    pub fn convention(&self) -> String {
+        let how = self.metric.convention();
+        match (self.scale, self.measured.map(|m| m.score)) {
+            (Scale::Sigmoid, _) if self.metric.counts_hits() => {
+                format!("{how}; right: the class's own probability is above 0.5")
+            }
+            (Scale::Value, Some(Value::Probability)) => {
+                format!("{how}; the model gives values: of the value, where a probability is named")
+            }
+            _ => how,
+        }
+    }
+
+    /// The same for a model.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a model that lacks what the metric needs.
+    pub fn fitted(self, model: &Facts) -> Result<Self> {
+        let refused = |e| match e {
+            Error::Refused(why) => Error::Refused(format!("metric `{}`: {why}", self.spec)),
+            other => other,
+        };
+        if self.metric.counts_hits() && model.scale == Scale::Value {
+            let why = "accuracy is asked of a model that gives a value; pass value=logit";
+            return Err(refused(Error::Refused(why.into())));
+        }
+        self.measured.map_or(Ok(()), |m| m.check(model.scale)).map_err(refused)?;
+        self.metric.check(model).map_err(refused)?;
+        Ok(Configured { scale: model.scale, ..self })
+    }
 }
 
 impl Entry {
@@ -227,9 +271,9 @@ pub fn parse(text: &str) -> Result<Configured> {
     let entry = entry.ok_or_else(|| unknown("metric", name, METRICS.iter().map(|e| e.name), "see `vitx metrics`"))?;
     let mut params = Params::parse_for("metric", entry.name, given)?;
     let metric = (entry.build)(&mut params)?;
-    let spec = params.spec(entry.name);
+    let (spec, measured) = (params.spec(entry.name), params.measured);
     params.finish()?;
-    Ok(Configured { entry, spec, metric })
+    Ok(Configured { entry, spec, measured, scale: Scale::Softmax, metric })
 }
 
 /// The metrics of a model: those named, or the defaults that suit it; `all` stands for all that suit it.
@@ -237,8 +281,9 @@ pub fn parse(text: &str) -> Result<Configured> {
 /// # Errors
 /// As [`parse`], and [`Error::Refused`] for a metric that does not suit the model.
 pub fn parse_list(texts: &[impl AsRef<str>], model: &Facts) -> Result<Vec<Configured>> {
+    let can = |e: &&Entry| parse(e.name).and_then(|c| c.fitted(model)).is_ok();
     let suiting = |wanted: fn(&&Entry) -> bool| -> Vec<String> {
-        METRICS.iter().filter(|e| e.suits(model)).filter(wanted).map(|e| e.name.to_string()).collect()
+        METRICS.iter().filter(|e| e.suits(model)).filter(wanted).filter(can).map(|e| e.name.to_string()).collect()
     };
     let given = crate::method::split_specs(texts);
     let specs = match &given[..] {
@@ -256,7 +301,7 @@ pub fn parse_list(texts: &[impl AsRef<str>], model: &Facts) -> Result<Vec<Config
                 configured.entry.name
             )));
         }
-        configured.metric.check(model)?;
+        let configured = configured.fitted(model)?;
         if list.iter().any(|c| c.spec == configured.spec) {
             return Err(Error::Usage(format!("metric `{}` is given twice with the same parameters", configured.spec)));
         }

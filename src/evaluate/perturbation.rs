@@ -2,7 +2,8 @@
 //!
 //! Chefer, Gur & Wolf, CVPR 2021. The first `floor(N i / 10)` of the N pixels, i = 1..9, in descending (`positive`) or
 //! ascending (`negative`) order of relevance become black; of texts the ordinary tokens become the mask token (the padding
-//! token where there is none). `value=hit` (default): 1 while the prediction is the explained class, as the authors' script;
+//! token where there is none). `value=hit` (default): 1 while the prediction is the explained class, as the authors' script
+//! (of several labels at once: while the class's own probability is above 0.5; refused for models that give values);
 //! `probability` and `logit` of the class otherwise. The figure is the area under the curve from 0 % to 90 %
 //! (`auc=with-zero`, the authors' table); `nine`: from 10 %; `mean`: the plain mean of the nine points.
 //!
@@ -13,7 +14,8 @@ use super::curves::{image_layout, patches, pixels, pixels_of, ranked, ranked_tok
 use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
 use crate::method::baseline::ImageBaseline;
-use crate::method::{Params, Score as Value};
+use crate::method::{Measured, Params, Score as Value};
+use crate::target::right;
 
 pub(super) const POSITIVE: Entry = Entry {
     name: "positive",
@@ -46,6 +48,9 @@ struct Perturbation {
 fn build(params: &mut Params, descending: bool) -> Result<Box<dyn Metric>> {
     let about = "hit: 1 while the prediction is the explained class; or the class's probability, or its logit";
     let value = params.choice("value", &["hit", "probability", "logit"], about)?;
+    if value == "probability" {
+        params.measured = Some(Measured { score: Value::Probability, asked: true });
+    }
     let about = "with-zero: the area from 0 % to 90 %, nine: from 10 %, mean: the mean of the nine points";
     let auc = params.choice("auc", &["with-zero", "nine", "mean"], about)?;
     let level = params.choice("level", &["pixel", "patch"], "images: what is ranked and hidden")?;
@@ -86,10 +91,7 @@ impl Perturbation {
         Ok(match self.value {
             "logit" => subject.score(Value::Logit, logits),
             "probability" => subject.score(Value::Probability, logits),
-            _ => {
-                let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
-                f64::from(u8::from(best == Some(case.run.output().class as usize)))
-            }
+            _ => f64::from(u8::from(right(case.run.output().class, logits, case.run.encoder().head.scale))),
         })
     }
 }
@@ -110,6 +112,10 @@ impl Metric for Perturbation {
             curve.insert(0, self.value(case, &crate::method::combine::numbers(&own)?)?);
         }
         Ok(Some(Score { value: trapezoid(&curve), curve, counts: Vec::new() }))
+    }
+
+    fn counts_hits(&self) -> bool {
+        self.value == "hit"
     }
 
     fn convention(&self) -> String {

@@ -123,7 +123,7 @@ fn figures(out: &mut String, report: &Report<'_>) {
     out.push_str("<table class=\"figures\"><tr><th>method</th>");
     for metric in report.metrics {
         let (name, arrow) = (escaped(&metric.spec), metric.entry.direction.arrow());
-        let _ = write!(out, "<th title=\"{}\">{name} {arrow}</th>", escaped(&metric.metric.convention()));
+        let _ = write!(out, "<th title=\"{}\">{name} {arrow}</th>", escaped(&metric.convention()));
     }
     out.push_str("</tr>\n");
     for row in &report.rows {
@@ -147,7 +147,7 @@ fn figures(out: &mut String, report: &Report<'_>) {
     out.push_str("</table>\n<p>Below each figure its 95 % bootstrap interval over inputs. Grey: not better than the random control.</p>\n<ul>");
     for metric in report.metrics {
         let better = if metric.entry.direction == super::Direction::Higher { "higher" } else { "lower" };
-        let (name, how) = (escaped(&metric.spec), escaped(&metric.metric.convention()));
+        let (name, how) = (escaped(&metric.spec), escaped(&metric.convention()));
         let _ = write!(out, "<li><b>{name}</b> ({better} is better): {how}. {}</li>", escaped(metric.entry.paper));
     }
     out.push_str("</ul>\n");

@@ -35,6 +35,7 @@ struct Road {
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Metric>> {
+    params.measures(Value::Probability);
     let about = "combined: least minus most relevant hidden, halved; or one of the two";
     let order = params.choice("order", &["combined", "most", "least"], about)?;
     Ok(Box::new(Road { order, noise: params.number("noise", 0.01, "deviation of the filling's noise", 0.0..=10.0)? }))

@@ -46,13 +46,14 @@ mod value_zeroing;
 pub mod vit_cx;
 
 pub use noise::Noise;
-pub use params::{Param, Params};
+pub use params::{Measured, Param, Params};
 pub use run::{logits, Batch, Pass, Reversed, Run, Seed, Watch};
-pub use subject::{probabilities, Score, Subject};
+pub use subject::{Score, Subject};
 
 use crate::error::{unknown, Error, Result};
 use crate::explanation::{Explanation, PixelMap};
 use crate::nn::Rules;
+use crate::scale::Scale;
 use combine::Rows;
 use serde_json::{Map, Value};
 
@@ -190,6 +191,8 @@ pub struct Facts {
     pub distillation_token: bool,
     /// The layer norms stand behind the sub-layers (BERT), not before them (ViT).
     pub post_norm: bool,
+    /// What its logits are.
+    pub scale: Scale,
 }
 
 /// An entry of the method registry.
@@ -219,6 +222,8 @@ pub struct Configured {
     pub spec: String,
     /// Parameters in force, defaults included.
     pub params: serde_json::Map<String, serde_json::Value>,
+    /// What of the explained class it measures, if it does.
+    pub measured: Option<Measured>,
     /// The method itself.
     pub method: Box<dyn Method>,
 }
@@ -273,8 +278,8 @@ pub fn parse(text: &str) -> Result<Configured> {
     let entry = find(name.trim())?;
     let mut params = Params::parse(entry.name, given)?;
     let method = (entry.build)(&mut params)?;
-    let spec = params.spec(entry.name);
-    Ok(Configured { entry, spec, params: params.finish()?, method })
+    let (spec, measured) = (params.spec(entry.name), params.measured);
+    Ok(Configured { entry, spec, params: params.finish()?, measured, method })
 }
 
 /// Cuts the values of a list option into `NAME[:key=value,...]` parts: commas separate names, and `key=value` parts belong
@@ -323,6 +328,15 @@ pub fn parse_list(texts: &[impl AsRef<str>]) -> Result<Vec<Configured>> {
 }
 
 impl Configured {
+    /// Refuses a model that lacks what the method needs.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason.
+    pub fn check(&self, model: &Facts) -> Result<()> {
+        self.method.check(model)?;
+        self.measured.map_or(Ok(()), |m| m.check(model.scale))
+    }
+
     /// Whether it returns a whole matrix.
     pub fn matrix(&self) -> bool {
         self.method.rows().is_some_and(|r| r.matrix)
@@ -344,8 +358,13 @@ impl Configured {
         if self.method.rows().is_none() && run.row().is_some() {
             return Err(self.no_rows());
         }
+        let scale = run.encoder().head.scale;
+        self.measured.map_or(Ok(()), |m| m.check(scale))?;
         let relevance = self.method.explain(run)?;
         let mut params = self.params.clone();
+        if scale == Scale::Value && params.get("score").is_some_and(|s| s == "probability") {
+            params.insert("score".into(), "value".into()); // what stood in for the default
+        }
         if let Some(row) = run.row() {
             params.insert("row".into(), row.into());
         }

@@ -4,6 +4,7 @@ use crate::error::{nearest, Error, Result};
 use crate::method::combine::{Heads, Layer, Row, Rows};
 use crate::method::subject::Score;
 use crate::nn::Rules;
+use crate::scale::Scale;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
@@ -18,6 +19,30 @@ pub struct Param {
     pub about: &'static str,
 }
 
+/// What of the explained class a method or metric measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// Its logit or its probability.
+    pub score: Score,
+    /// Whether the user said so; a default probability is the value where a model gives values.
+    pub asked: bool,
+}
+
+impl Measured {
+    /// Refuses a probability that was asked for where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason.
+    pub fn check(self, scale: Scale) -> Result<()> {
+        match (self.score, scale) {
+            (Score::Probability, Scale::Value) if self.asked => Err(Error::Refused(
+                "a probability is asked of a model that gives a value; leave it out, or measure the logit".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Parameters while a method is being built.
 #[derive(Debug, Default)]
 pub struct Params {
@@ -25,6 +50,8 @@ pub struct Params {
     subject: String,
     given: Vec<(String, String)>,
     in_force: Map<String, Value>,
+    /// What of the explained class is measured, as far as has been read.
+    pub measured: Option<Measured>,
     /// What has been asked for so far.
     pub declared: Vec<Param>,
 }
@@ -220,7 +247,19 @@ impl Params {
     /// `score=logit|probability`: whose change is measured; the first is the method's default.
     pub fn score(&mut self, choices: [&'static str; 2]) -> Result<Score> {
         let about = "the value whose change is measured: the explained logit, or the class's probability";
-        Ok(if self.choice("score", &choices, about)? == "logit" { Score::Logit } else { Score::Probability })
+        self.measure("score", &choices, about)
+    }
+
+    /// `KEY=logit|probability` in the order of `choices`, noted as what is measured.
+    pub fn measure(&mut self, key: &'static str, choices: &[&'static str], about: &'static str) -> Result<Score> {
+        let score = if self.choice(key, choices, about)? == "logit" { Score::Logit } else { Score::Probability };
+        self.measured = Some(Measured { score, asked: self.given.iter().any(|(k, _)| k == key) });
+        Ok(score)
+    }
+
+    /// Notes what is measured without a choice.
+    pub fn measures(&mut self, score: Score) {
+        self.measured = Some(Measured { score, asked: false });
     }
 
     /// `libra=true|false`: the reverse pass.

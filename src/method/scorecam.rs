@@ -11,6 +11,7 @@ use super::masking::{enlarged, masked_scores, unit_range, Corners};
 use super::{Entry, Facts, Method, Params, Relevance, Run, Score};
 use crate::error::Result;
 use crate::explanation::Layout;
+use crate::scale::softmax;
 use candle_core::Tensor;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -74,7 +75,7 @@ impl Method for ScoreCam {
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let (maps, scores) = self.channels(run)?;
-        let weights = super::probabilities(&scores, false);
+        let weights = softmax(&scores);
         let patches = numbers(&super::masking::weighted_sum(&weights, &maps)?)?;
         let shown = patches.into_iter().map(|p| if self.clamp { p.max(0.0) } else { p } as f32);
         let tokens: Vec<f32> = std::iter::repeat_n(0.0, prefix(run.layout())).chain(shown).collect();

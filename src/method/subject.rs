@@ -29,7 +29,7 @@ pub struct Subject<'r> {
 pub enum Score {
     /// The explained logit.
     Logit,
-    /// The explained class's probability.
+    /// The explained class's probability; its value where the model gives values.
     Probability,
 }
 
@@ -167,7 +167,7 @@ impl<'r> Subject<'r> {
     pub fn score(&self, score: Score, logits: &[f64]) -> f64 {
         match score {
             Score::Logit => self.run.output().value(logits),
-            Score::Probability => self.run.output().value(&probabilities(logits, self.encoder().head.multi_label)),
+            Score::Probability => self.run.output().value(&self.encoder().head.scale.measured(logits)),
         }
     }
 
@@ -227,15 +227,4 @@ impl<'r> Subject<'r> {
 /// `0..count` in pieces of `size`.
 fn chunks(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(size).map(move |from| from..(from + size).min(count))
-}
-
-/// Probabilities of logits in f64.
-pub fn probabilities(logits: &[f64], multi_label: bool) -> Vec<f64> {
-    if multi_label {
-        return logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect();
-    }
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = logits.iter().map(|l| (l - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.iter().map(|e| e / sum).collect()
 }

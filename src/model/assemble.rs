@@ -8,6 +8,7 @@ use crate::encoder::{
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
 use crate::nn::{LayerNorm, Linear};
+use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 
 /// Builds the encoder, reading every tensor once.
@@ -147,7 +148,7 @@ impl Loader<'_> {
                 .map(|(name, f)| Ok::<_, Error>((self.linear(name, s.width, s.width, true)?, f)))
                 .transpose()?,
             classifiers: n.classifiers.iter().map(|c| self.linear(c, classes, input, true)).collect::<Result<_>>()?,
-            multi_label: false,
+            scale: Scale::Softmax,
         })
     }
 }

@@ -92,22 +92,6 @@ impl Config {
         let list = self.get("architectures").and_then(Value::as_array);
         list.map(|a| a.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
     }
-
-    /// Class names in class order, from `id2label`, or `LABEL_0`... for `num_labels` (HuggingFace's default: 2).
-    pub fn labels(&self) -> Result<Vec<String>> {
-        let Some(map) = self.get("id2label").and_then(Value::as_object) else {
-            return Ok((0..self.size_or("num_labels", 2)?).map(|i| format!("LABEL_{i}")).collect());
-        };
-        (0..map.len())
-            .map(|i| match map.get(&i.to_string()) {
-                Some(Value::String(s)) => Ok(s.clone()),
-                Some(other) => Ok(other.to_string()),
-                None => {
-                    Err(Error::Model(format!("config.json: id2label has {} entries but none for class {i}", map.len())))
-                }
-            })
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -116,14 +100,13 @@ mod tests {
 
     #[test]
     fn errors_name_the_key() {
-        let c = Config::parse(br#"{"a": 0, "b": [3, 4], "c": 5, "id2label": {"0": "x", "2": "y"}}"#).unwrap();
+        let c = Config::parse(br#"{"a": 0, "b": [3, 4], "c": 5}"#).unwrap();
         assert_eq!(
             (c.pair_or("b", 1).unwrap(), c.pair_or("c", 1).unwrap(), c.pair_or("d", 7).unwrap()),
             ((3, 4), (5, 5), (7, 7))
         );
         assert!(c.size("a").unwrap_err().to_string().contains("`a` is 0"));
         assert!(c.size("z").unwrap_err().to_string().contains("`z` is missing"));
-        assert!(c.labels().unwrap_err().to_string().contains("class 1"));
         assert!(Config::parse(b"{\"a\": ").unwrap_err().to_string().contains("not valid JSON"));
     }
 }

@@ -4,6 +4,7 @@ mod assemble;
 mod bert;
 pub mod builtin;
 mod checkpoint;
+mod classes;
 mod config;
 mod deit;
 mod dinov2;
@@ -25,7 +26,8 @@ use crate::error::{nearest, Error, Result};
 use crate::explanation::{ImageLayout, Layout};
 use crate::input::image::{ImageProcessor, Prepared};
 use crate::input::text::{TextProcessor, Tokenised};
-use crate::target::Labels;
+use crate::labels::Labels;
+use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 
 /// Every family vitx reads.
@@ -51,8 +53,8 @@ pub struct Checkpoint {
     pub spec: Spec,
     /// Class names.
     pub labels: Labels,
-    /// Classes are independent (`problem_type: multi_label_classification`): probabilities are sigmoids.
-    pub multi_label: bool,
+    /// What the logits are.
+    pub scale: Scale,
     /// How inputs are prepared.
     pub processor: Processor,
     /// What a user should know of these files: what stood in for a missing one, what was not read. One sentence each.
@@ -92,14 +94,22 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Model`] for anything missing, unknown or inconsistent, before any weight is read.
     pub fn open(id: &str, access: &Access) -> Result<Self> {
+        Self::open_as(id, access, None)
+    }
+
+    /// The same, with logits that are what `head` says, for checkpoints that do not say it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; [`Error::Usage`] for a softmax over one output.
+    pub fn open_as(id: &str, access: &Access, head: Option<Scale>) -> Result<Self> {
         let files = Files::locate(id, access)?;
-        Self::read(id, files).map_err(|e| match e {
+        Self::read(id, files, head).map_err(|e| match e {
             Error::Model(message) if !message.contains(id) => Error::Model(format!("model `{id}`: {message}")),
             other => other,
         })
     }
 
-    fn read(id: &str, files: Files) -> Result<Self> {
+    fn read(id: &str, files: Files, head: Option<Scale>) -> Result<Self> {
         let bytes = files.read("config.json")?;
         let bytes = bytes.ok_or_else(|| {
             Error::Model(
@@ -117,15 +127,22 @@ impl Checkpoint {
                 spec.max_tokens().unwrap_or(512),
             )?)),
         };
+        let (labels, odd) = classes::labels(&config)?;
+        let scale = head.map_or_else(|| classes::scale(&config, labels.len()), Ok)?;
+        if (scale, labels.len()) == (Scale::Softmax, 1) {
+            return Err(Error::Usage(
+                "a softmax over one output is 1 whatever the input; it is a value, or a sigmoid's".into(),
+            ));
+        }
         Ok(Checkpoint {
             id: id.to_string(),
             revision: files.revision(),
             family,
-            labels: Labels::new(config.labels()?),
-            multi_label: config.text("problem_type") == Some("multi_label_classification"),
+            labels,
+            scale,
             spec,
             processor,
-            notes: Vec::new(),
+            notes: odd.into_iter().collect(),
             files,
         })
     }
@@ -142,7 +159,7 @@ impl Checkpoint {
             other => other,
         })?;
         encoder.neutral = self.processor.neutral();
-        encoder.head.multi_label = self.multi_label;
+        encoder.head.scale = self.scale;
         Ok(Model { checkpoint: self, encoder })
     }
 
@@ -210,9 +227,9 @@ impl Model {
         Ok((Inputs::Tokens { ids, types, mask }, layouts))
     }
 
-    /// Probabilities from logits: softmax, or a sigmoid each for multi-label models.
-    pub fn probabilities(&self, logits: &[f32]) -> Vec<f32> {
-        crate::target::probabilities(logits, self.checkpoint.multi_label)
+    /// Probabilities from logits; none where the model gives values.
+    pub fn probabilities(&self, logits: &[f32]) -> Option<Vec<f32>> {
+        self.checkpoint.scale.probabilities(logits)
     }
 }
 

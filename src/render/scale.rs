@@ -154,7 +154,7 @@ mod tests {
             params: Default::default(),
             pixels: None,
             checks: Default::default(),
-            output: Output { class: 0, against: None },
+            output: Output::of(0),
             relevance: [&[99.0], relevance].concat(),
             layout: Layout::Image(layout),
             matrix: false,

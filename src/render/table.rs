@@ -138,7 +138,7 @@ mod tests {
             params: Default::default(),
             pixels: None,
             checks: Default::default(),
-            output: Output { class: 0, against: None },
+            output: Output::of(0),
             relevance: vec![0.0, 1.0],
             layout: Layout::Text(layout),
             matrix: false,

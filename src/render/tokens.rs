@@ -99,7 +99,7 @@ mod tests {
             params: Default::default(),
             pixels: None,
             checks: Default::default(),
-            output: Output { class: 0, against: None },
+            output: Output::of(0),
             relevance: vec![5.0, 0.0, 1.0],
             layout: Layout::Text(TextLayout { tokens, texts: vec!["So good!".into()] }),
             matrix: false,

@@ -130,7 +130,7 @@ fn encoder(s: Shape) -> Encoder {
         embedding,
         blocks,
         final_norm,
-        head: Head { pooling, prefix, dense, classifiers, multi_label: false },
+        head: Head { pooling, prefix, dense, classifiers, scale: vitx::target::Scale::Softmax },
         neutral: Neutral::default(),
         passes: Passes::default(),
     }
@@ -152,7 +152,7 @@ fn inputs(encoder: &Encoder, seed: u64) -> (Inputs, Vec<Layout>) {
 
 fn outputs(seed: u64) -> Vec<Output> {
     let class = (seed % CLASSES as u64) as u32;
-    vec![Output { class, against: None }, Output { class, against: Some((class + 1) % CLASSES as u32) }]
+    vec![Output::of(class), Output::contrast(class, (class + 1) % CLASSES as u32)]
 }
 
 fn total(t: &Tensor) -> f64 {
@@ -207,7 +207,7 @@ proptest! {
         let encoder = encoder(shape);
         let (inputs, layouts) = inputs(&encoder, shape.seed);
         let batch = Batch::new(&encoder, inputs, layouts).unwrap();
-        let pass = batch.pass(vec![Output { class: 1, against: None }; 2]).unwrap();
+        let pass = batch.pass(vec![Output::of(1); 2]).unwrap();
         for row in 0..2 {
             let run = pass.run(row);
             let reversed = run.reverse(&Rules::TRANSFORMER_ATTRIBUTION).unwrap();
@@ -258,7 +258,7 @@ fn a_blow_up_names_its_layer() {
     }
     let (inputs, layouts) = inputs(&encoder, 1);
     let batch = Batch::new(&encoder, inputs, layouts).unwrap();
-    let pass = batch.pass(vec![Output { class: 0, against: None }; 2]).unwrap();
+    let pass = batch.pass(vec![Output::of(0); 2]).unwrap();
     let error = pass.run(0).reverse(&Rules::ATTN_LRP).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("attn-lrp") && error.contains("blows up in layer 1"), "{error}");
     assert!(pass.run(0).reverse(&Rules::GRADIENT).is_ok(), "a gradient is no relevance");

@@ -10,7 +10,7 @@ use vitx::target::Output;
 
 fn explain(model: &Model, inputs: &Inputs, layouts: &[Layout], method: &str, classes: &[u32]) -> Vec<Vec<f32>> {
     let batch = Batch::new(&model.encoder, inputs.clone(), layouts.to_vec()).unwrap();
-    let pass = batch.pass(classes.iter().map(|&class| Output { class, against: None }).collect()).unwrap();
+    let pass = batch.pass(classes.iter().map(|&class| Output::of(class)).collect()).unwrap();
     let configured = method::parse(method).unwrap();
     (0..layouts.len()).map(|row| configured.explain(&pass.run(row)).unwrap().relevance).collect()
 }
@@ -113,7 +113,7 @@ fn a_contrast_is_the_difference_of_two_seeds() {
     let (inputs, layouts) = case.batch(&model);
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
     let gradient = |class, against| {
-        let pass = batch.pass(vec![Output { class, against }; 2]).unwrap();
+        let pass = batch.pass(vec![Output { class, against, lowers: false }; 2]).unwrap();
         flat(&pass.run(0).attention_gradient(1).unwrap())
     };
     let difference: Vec<f64> = gradient(2, None).iter().zip(gradient(4, None)).map(|(a, b)| a - b).collect();
@@ -148,7 +148,7 @@ fn one_forward_and_one_reverse_pass_serve_every_method_that_needs_no_other() {
     let picture = vitx::input::image::decode(&std::fs::read(root().join("assets/flower.jpg")).unwrap()).unwrap();
     let (inputs, layouts) = model.image_inputs(&[processor.apply(&picture).unwrap()]).unwrap();
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-    let pass = batch.pass(vec![Output { class: 5, against: None }]).unwrap();
+    let pass = batch.pass(vec![Output::of(5)]).unwrap();
     let own_passes = ["perturbation", "class activation maps"];
     let own = |e: &method::Entry| {
         own_passes.contains(&e.group) && e.name != "gradcam"
@@ -173,7 +173,7 @@ fn globenc_is_refused_where_it_is_not_defined() {
     let model = case.model(DType::F32);
     let (inputs, layouts) = case.batch(&model);
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-    let pass = batch.pass(vec![Output { class: 0, against: None }; 2]).unwrap();
+    let pass = batch.pass(vec![Output::of(0); 2]).unwrap();
     let error = method::parse("globenc").unwrap().explain(&pass.run(0)).unwrap_err().to_string();
     assert!(error.contains("BERT"), "{error}");
 }
@@ -186,7 +186,7 @@ fn any_output_token_can_be_explained() {
         let (inputs, layouts) = case.batch(&model);
         let n = layouts[0].len();
         let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-        let outputs = vec![Output { class: 0, against: None }; 2];
+        let outputs = vec![Output::of(0); 2];
         let pass = batch.pass(outputs.clone()).unwrap();
         let other = batch.pass(outputs.clone()).unwrap().with_rows(vec![Some(3), None]).unwrap();
         for entry in defined(&model) {
@@ -216,7 +216,7 @@ fn a_row_that_is_not_there_is_refused() {
     let model = case.model(DType::F32);
     let (inputs, layouts) = case.batch(&model);
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-    let pass = batch.pass(vec![Output { class: 0, against: None }; 2]).unwrap();
+    let pass = batch.pass(vec![Output::of(0); 2]).unwrap();
     for (spec, part) in [("gae:row=distillation", "no distillation token"), ("gae:row=17", "tokens 0 to 16")] {
         let error = method::parse(spec).unwrap().explain(&pass.run(0)).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");

@@ -187,7 +187,7 @@ fn every_array_of_every_method_equals_the_reference() {
         let case = Case::open(name);
         let model = case.model(DType::F32);
         let (inputs, layouts) = case.batch(&model);
-        let outputs: Vec<Output> = case.targets().iter().map(|&class| Output { class, against: None }).collect();
+        let outputs: Vec<Output> = case.targets().iter().map(|&class| Output::of(class)).collect();
         for (row, layout) in layouts.iter().enumerate() {
             let n = layout.len();
             let batch = Batch::new(&model.encoder, inputs.clone(), layouts.clone()).unwrap();
@@ -282,7 +282,7 @@ fn intermediate(case: &Case, model: &Model, run: &Run<'_>, key: &str, array: &Va
         ("reslrp", what) => (additions(run, what), expected(case, key, row, None, n)),
         ("scorecam", what) => {
             let scores = ScoreCam::read(&mut params("")).unwrap().channels(run).unwrap().1;
-            let got = if what == "logits" { scores } else { method::probabilities(&scores, false) };
+            let got = if what == "logits" { scores } else { vitx::scale::softmax(&scores) };
             (got, expected(case, key, row, None, n))
         }
         ("rise", what) => {

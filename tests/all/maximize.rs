@@ -17,7 +17,7 @@ fn plain_steps_equal_the_reference() {
     for row in 0..2 {
         let class = case.targets()[row];
         let unit = Objective::Unit { layer: 2, channel: Some(5), token: None };
-        for (name, objective) in [("class", Objective::Class(Output { class, against: None })), ("unit", unit)] {
+        for (name, objective) in [("class", Objective::Class(Output::of(class))), ("unit", unit)] {
             let start = start.get(row).unwrap();
             let settings = Settings::PLAIN;
             let mut ascent =
@@ -81,9 +81,9 @@ fn what_is_not_there_is_refused() {
     refused(Objective::Unit { layer: 4, channel: None, token: None }, "layer=4: this model has 0 to 3");
     refused(Objective::Unit { layer: 0, channel: Some(32), token: None }, "channel=32");
     refused(Objective::Unit { layer: 0, channel: None, token: Some(17) }, "token=17: this model has 0 to 16");
-    refused(Objective::Class(Output { class: 9, against: None }), "class 9 does not exist");
+    refused(Objective::Class(Output::of(9)), "class 9 does not exist");
     let text = Case::open("bert").model(DType::F32);
-    let class = Objective::Class(Output { class: 0, against: None });
+    let class = Objective::Class(Output::of(0));
     let error = Ascent::new(&text.encoder, class, Settings::PLAIN, COLOURS, &image, &Noise::default()).err().unwrap();
     assert!(error.to_string().contains("reads texts"), "{error}");
 }

@@ -135,7 +135,7 @@ fn an_order_and_its_reverse_mirror_each_other() {
     let model = case.model(DType::F32);
     let (inputs, layouts) = case.batch(&model);
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-    let pass = batch.pass(vec![Output { class: 1, against: None }; 2]).unwrap();
+    let pass = batch.pass(vec![Output::of(1); 2]).unwrap();
     let run = pass.run(0);
     let mut explanation = injected(&case, &run, false);
     let truth = Truth::default();
@@ -162,7 +162,7 @@ fn a_steady_map_is_less_sensitive_than_a_gradient() {
     let model = case.model(DType::F32);
     let (inputs, layouts) = case.batch(&model);
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-    let pass = batch.pass(vec![Output { class: 1, against: None }; 2]).unwrap();
+    let pass = batch.pass(vec![Output::of(1); 2]).unwrap();
     let of = |candidate: Candidate| {
         let run = pass.run(0);
         let explanation = candidate.explain(&run).unwrap();
@@ -195,7 +195,7 @@ fn judging_together_gives_each_its_own_score() {
         let metrics: Vec<_> = metrics.iter().map(|m| evaluate::parse(m).unwrap()).collect();
         let candidates =
             [Candidate::Random, Candidate::Gaussian, Candidate::Method(vitx::method::parse("gae").unwrap())];
-        let (truth, output) = (Truth::default(), Output { class: 1, against: None });
+        let (truth, output) = (Truth::default(), Output::of(1));
         let mut waiting = Vec::new();
         let mut direct = Vec::new();
         for batch in &batches {
@@ -231,7 +231,7 @@ fn an_input_that_blows_up_does_not_take_the_others_along() {
     let alone = |inputs: Inputs, row: usize| Batch::new(&model.encoder, inputs, vec![layouts[row].clone()]).unwrap();
     let Inputs::Pixels(bad) = inputs.example(1, 0).unwrap() else { panic!() };
     let batches = [alone(inputs.example(0, 0).unwrap(), 0), alone(Inputs::Pixels((bad * f64::NAN).unwrap()), 1)];
-    let (truth, output) = (Truth::default(), Output { class: 1, against: None });
+    let (truth, output) = (Truth::default(), Output::of(1));
     let sound = batches[0].pass(vec![output]).unwrap();
     let candidate = Candidate::Gaussian;
     let waiting = batches.iter().map(|batch| {

@@ -77,7 +77,7 @@ impl Case {
     /// The stored inputs, run; and the stored targets as what is explained.
     pub fn asked<'m>(&self, model: &'m Model) -> (Batch<'m>, Vec<Output>) {
         let (inputs, layouts) = self.batch(model);
-        let outputs = self.targets().iter().map(|&class| Output { class, against: None }).collect();
+        let outputs = self.targets().iter().map(|&class| Output::of(class)).collect();
         (Batch::new(&model.encoder, inputs, layouts).unwrap(), outputs)
     }
 
@@ -121,6 +121,7 @@ pub fn facts(model: &Model) -> Facts {
         class_token: true,
         distillation_token: encoder.head.classifiers.len() == 2,
         post_norm: spec.placement == NormPlacement::Post,
+        scale: encoder.head.scale,
     }
 }
 

@@ -387,7 +387,7 @@ fn methods_equal_their_naive_twins() {
         let model = case.model(DType::F64);
         let (inputs, layouts) = case.batch(&model);
         let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-        let pass = batch.pass(vec![Output { class: 2, against: Some(1) }; 2]).unwrap();
+        let pass = batch.pass(vec![Output::contrast(2, 1); 2]).unwrap();
         for row in 0..2 {
             let x = numbers(&pass.run(row));
             for spec in SPECS.iter().filter(|s| **s != "globenc" || case.is_text()) {

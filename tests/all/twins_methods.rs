@@ -257,9 +257,9 @@ fn methods_equal_their_twins_on_the_naive_model() {
             texts => texts,
         };
         let batch = Batch::new(&model.encoder, inputs.clone(), layouts).unwrap();
-        let contrast = batch.pass(vec![Output { class: 2, against: Some(1) }; 2]).unwrap();
+        let contrast = batch.pass(vec![Output::contrast(2, 1); 2]).unwrap();
         // Relevance of a contrast starts with a sum of 0, which Chefer's additions cannot share: one class for them.
-        let single = batch.pass(vec![Output { class: 2, against: None }; 2]).unwrap();
+        let single = batch.pass(vec![Output::of(2); 2]).unwrap();
         for (row, pass) in [(0, &contrast), (1, &contrast), (0, &single), (1, &single)] {
             let run = pass.run(row);
             let naive = Naive::of(&run, &inputs);
