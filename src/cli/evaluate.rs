@@ -1,14 +1,15 @@
 //! `vitx evaluate`: is the picture faithful? Methods and controls over a labelled set, as a table.
 
 use super::args::ReportArgs;
-use super::job;
-use super::journal::{Journal, Judged, Scored};
+use super::guard::guarded;
+use super::journal::{Journal, Judged, Run, Scored};
 use super::labelled::{data_name, Checked, DataArgs, Labelled};
 use super::offered;
 use super::outputs::refuse_existing;
 use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
 use super::sanity;
+use super::{job, voice, NOTHING_DONE};
 use anyhow::Result;
 use clap::Parser;
 use serde_json::{json, Value};
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use vitx::evaluate::judge::{judge, Waiting};
 use vitx::evaluate::report::{html, Curves, Input as ReportInput, Map, Report, Row, Sanity, Shown};
 use vitx::evaluate::table::Scores;
-use vitx::evaluate::{self, Candidate, Configured, Direction, Score};
+use vitx::evaluate::{self, Axes, Candidate, Configured, Direction, Needs, Score};
 use vitx::explanation::Explanation;
 use vitx::render::{save, scale, sheet, table, Scene, Style};
 use vitx::target::{right, Scale};
@@ -65,32 +66,38 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let checked = Checked::open(&args.data, args.reporting)?;
     let metrics = evaluate::parse_list(&args.metric, &checked.facts)?;
+    let (metrics, unsuited) = judging(&args.metric, metrics, &checked)?;
     let candidates = candidates(&args.method, &checked)?;
     if !args.overwrite {
         refuse_existing(args.csv.iter().chain(&args.report), "")?;
     }
+    let model = checked.checkpoint().identity()?;
     let labelled = checked.load(&args.data)?;
     let inputs = labelled.inputs.len();
-    let mut journal = Journal::open(&key(&args, &labelled, &candidates, &metrics), args.resume, args.overwrite)?;
+    let (arguments, identities) = (key(&args, &labelled, &candidates, &metrics), labelled.identities());
+    let run = Run { arguments: &arguments, model, inputs: &identities };
+    let mut journal = Journal::open(&run, args.resume, args.overwrite)?;
     let report = Reporter::new(args.reporting, inputs).resumable();
+    unsuited.iter().chain(&journal.notes).for_each(|note| report.note(note));
     if !journal.done.is_empty() {
         report.note(&format!("{} of {inputs} inputs were judged before", journal.done.len()));
     }
-    for (name, why) in &labelled.failures {
-        report.failed(name, why)?;
-    }
+    labelled.tell(&report)?;
+    let mut noted = 0;
     let work = Work { args: &args, labelled: &labelled, candidates: &candidates, metrics: &metrics };
     // Groups are the same in a resumed run: on a GPU the last bits may differ with what goes through the model together.
     let all: Vec<usize> = (0..inputs).collect();
     for group in all.chunks(usize::from(args.batch_size)) {
         if !journal.has(group) {
-            let judged = match work.judge(group, &report) {
+            let mut judged = match work.judge(group, &report) {
                 Err(vitx::Error::Interrupted) => break,
                 other => other?,
             };
-            journal.add(judged)?;
+            judged.iter_mut().for_each(|j| j.identity.clone_from(&identities[j.input]));
+            journal.add(judged)?.iter().for_each(|note| report.note(note));
         }
         for one in journal.of(group) {
+            labelled.tell_notes(one.input, &one.notes, &mut noted, &report);
             for failure in &one.failures {
                 report.failed(&labelled.inputs[one.input].name, failure)?;
             }
@@ -103,21 +110,49 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if interrupted() {
         return Ok(report.finish(inputs));
     }
+    if journal.done.iter().all(|j| j.questions.is_empty()) {
+        let all = labelled.all();
+        journal.remove();
+        report.finish(all);
+        voice::say("error: nothing was judged: every input failed");
+        return Ok(ExitCode::from(NOTHING_DONE));
+    }
     let sanity = match args.sanity {
         Some(n) => Some(sanity::check(&work.sanity(n), args.permuted_labels.as_deref(), &args.data, &report)?),
         None => None,
     };
     work.tell(&journal.done, sanity.as_ref(), &report)?;
     journal.remove();
-    Ok(report.finish(inputs))
+    Ok(report.finish(labelled.all()))
+}
+
+/// The metrics that the data have something for. One that is named and lacks its masks or rationales is refused; of the
+/// defaults it is left out, and a note says so.
+fn judging(given: &[String], metrics: Vec<Configured>, checked: &Checked) -> Result<(Vec<Configured>, Option<String>)> {
+    let lacks = |m: &Configured| match m.entry.needs {
+        Needs::Nothing => None,
+        Needs::Mask => (!checked.masks()).then_some("masks"),
+        Needs::Rationale => (!checked.rationales()).then_some("rationales"),
+    };
+    let named = !given.is_empty() && given != ["all"];
+    let refused = metrics.iter().find_map(|m| lacks(m).map(|what| (m, what)));
+    if let (true, Some((metric, what))) = (named, refused) {
+        anyhow::bail!("metric `{}` needs {what}, and no input of the data has one", metric.spec);
+    }
+    let (metrics, without): (Vec<_>, Vec<_>) = metrics.into_iter().partition(|m| lacks(m).is_none());
+    let names: Vec<&str> = without.iter().map(|m| m.entry.name).collect();
+    let what = without.first().and_then(lacks).unwrap_or_default();
+    let note = format!("note: without {what}, left out: {}", names.join(", "));
+    Ok((metrics, (!names.is_empty()).then_some(note)))
 }
 
 /// What tells this run from others that do not give the same figures.
 fn key(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Configured]) -> Value {
     json!({
         "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
+        "device": format!("{:?}", labelled.model.encoder.device().location()),
         "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
-        "inputs": format!("{:?}", labelled.inputs),
+        "limit": args.data.limit,
         "batch_size": args.batch_size, "shown": args.report.as_ref().map(|_| args.report_inputs),
         "size": format!("{:?} {:?}", args.data.size, args.data.fit),
         "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
@@ -155,16 +190,32 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// All candidates and metrics on some inputs: one forward pass an input, shared reverse passes, and the perturbed inputs
-    /// of all of them together. What fails on one input is that input's.
+    /// All candidates and metrics on some inputs. What fails for all of them together, a panic included, is tried again one by
+    /// one: it is the error of the input it happens on.
     fn judge(&self, group: &[usize], report: &Reporter) -> vitx::Result<Vec<Judged>> {
+        match (guarded(|| self.together(group, report)), group) {
+            (Err(vitx::Error::Interrupted), _) => Err(vitx::Error::Interrupted),
+            (Err(e), &[input]) => Ok(vec![Judged { input, failures: vec![e.to_string()], ..Judged::default() }]),
+            (Err(_), _) => {
+                let alone = group.iter().map(|n| self.judge(std::slice::from_ref(n), report));
+                Ok(alone.collect::<vitx::Result<Vec<_>>>()?.into_iter().flatten().collect())
+            }
+            (Ok(judged), _) => Ok(judged),
+        }
+    }
+
+    /// One forward pass an input, shared reverse passes, and the perturbed inputs of all of them together.
+    fn together(&self, group: &[usize], report: &Reporter) -> vitx::Result<Vec<Judged>> {
         let mut all: Vec<Judged> = group.iter().map(|&n| Judged { input: n, ..Judged::default() }).collect();
         let mut prepared = Vec::new();
         for (place, &number) in group.iter().enumerate() {
             match self.labelled.prepared(number, &self.args.data, report) {
                 Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted),
                 Err(e) => all[place].failures.push(e.to_string()),
-                Ok(one) => prepared.push((place, one)),
+                Ok(one) => {
+                    all[place].notes.clone_from(&one.notes);
+                    prepared.push((place, one));
+                }
             }
         }
         let mut waiting = Vec::new();
@@ -290,21 +341,30 @@ impl<'a> Work<'a> {
             Scale::Sigmoid => format!("{right} of {all} have a probability above 0.5"),
             Scale::Value => "the model gives values".to_string(),
         };
-        vec![
+        let noted = judged.iter().filter(|j| !j.notes.is_empty()).count();
+        let masks = self.labelled.masks.line().map(|m| line("masks", m));
+        let cut = (noted > 0).then(|| line("left out", format!("a part of {noted} {kind} (see the warnings)")));
+        let mut setup = vec![
             line("model", self.labelled.model.checkpoint.id.clone()),
             line("data", format!("{}: {used} {kind}, {all} explained classes", data_name(&self.args.data.data))),
             line("explained", format!("the {:?} class ({said})", self.args.data.target).to_lowercase()),
             line("seed", self.args.data.seed.to_string()),
-        ]
+        ];
+        setup.extend(masks.into_iter().chain(cut));
+        setup
     }
 
     fn tell_json(&self, rows: &[Row], sanity: Option<&sanity::Found>, report: &Reporter) -> Result<()> {
         for row in rows {
             for (metric, figure) in self.metrics.iter().zip(&row.figures) {
-                let record = json!({
+                let mut record = json!({
                     "status": "ok", "method": row.name, "metric": metric.spec,
                     "direction": metric.entry.direction, "convention": metric.convention(), "figure": figure,
                 });
+                if figure.is_none() {
+                    record["status"] = "error".into();
+                    record["error"] = "no input has a score of it".into();
+                }
                 report.json_line(&record)?;
             }
         }
@@ -354,20 +414,21 @@ impl<'a> Work<'a> {
         Ok(html(&page)?)
     }
 
-    /// Mean curves of metrics that have them; curves of other lengths than the first are left out.
+    /// Mean curves of metrics that have them; curves with points at other places than the first are left out.
     fn curves(&self, judged: &[Judged]) -> Vec<Curves> {
         let scores = self.scores(judged);
-        let mean = |c: usize, m: usize| -> Option<Vec<f64>> {
+        let mean = |c: usize, m: usize| -> Option<Vec<(f64, f64)>> {
             let own = scores.of(c, m);
-            let n = own.first()?.1.curve.len();
-            let same: Vec<&Vec<f64>> = own.iter().map(|(_, s)| &s.curve).filter(|c| c.len() == n && n > 1).collect();
-            (!same.is_empty())
-                .then(|| (0..n).map(|k| same.iter().map(|c| c[k]).sum::<f64>() / same.len() as f64).collect())
+            let at = &own.first()?.1.at;
+            let same: Vec<&Vec<f64>> = own.iter().filter(|(_, s)| s.at == *at).map(|(_, s)| &s.curve).collect();
+            let height = |k: usize| same.iter().map(|c| c[k]).sum::<f64>() / same.len() as f64;
+            (at.len() > 1).then(|| at.iter().enumerate().map(|(k, x)| (*x, height(k))).collect())
         };
         let of = |(m, metric): (usize, &Configured)| {
             let line = |(c, candidate): (usize, &Candidate)| Some((candidate.name().to_string(), mean(c, m)?));
             let lines: Vec<_> = self.candidates.iter().enumerate().filter_map(line).collect();
-            (!lines.is_empty()).then(|| Curves { metric: metric.spec.clone(), lines })
+            let axes: Axes = metric.axes()?;
+            (!lines.is_empty()).then(|| Curves { metric: metric.spec.clone(), axes, lines })
         };
         self.metrics.iter().enumerate().filter_map(of).collect()
     }

@@ -3,16 +3,19 @@
 use super::args::{FitArg, ModelArgs, ReportArgs};
 use super::devices;
 use super::job::{self, Job};
-use super::prepare::{batch_of, Preparer, Ready};
+use super::prepare::{array_shape, batch_of, Preparer, Ready};
 use super::report::{catch_interrupts, Reporter};
 use super::sources::{Kind, Source};
 use anyhow::{bail, Result};
+use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use vitx::evaluate::dataset::{self, mask_at_input, rationale_tokens, Content, Sample};
+use vitx::evaluate::dataset::{self, rationale_tokens, Content, MaskFile, Sample};
+use vitx::evaluate::mask::{useless, Useless};
+use vitx::evaluate::survey::Survey;
 use vitx::evaluate::Truth;
 use vitx::explanation::Layout;
-use vitx::input::text::Text;
+use vitx::identity;
 use vitx::method::{Batch, Facts, Noise};
 use vitx::model::{Checkpoint, Modality, Model};
 use vitx::target::{Output, Reading, Scale};
@@ -21,7 +24,8 @@ use vitx::Error;
 /// Arguments of both commands.
 #[derive(clap::Args, Debug)]
 pub struct DataArgs {
-    /// A folder of class folders, or a CSV: path,label[,mask] for images, text,label[,rationale] for texts
+    /// A folder of class folders, or a CSV: path,label[,mask[,mask_value]] for images, text,label[,text_pair][,rationale] for
+    /// texts. Of a mask all but 0 is the object, and 255 of class ids or a palette is left out (README: masks)
     #[arg(long, value_name = "DATA")]
     pub data: PathBuf,
     #[command(flatten)]
@@ -30,7 +34,7 @@ pub struct DataArgs {
     #[arg(short, long, default_value = "label", value_enum)]
     pub target: TargetArg,
     /// Use the first N inputs only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: Option<usize>,
     /// Input resolution other than the checkpoint's, in pixels: HxW or N
     #[arg(long, value_name = "HxW", value_parser = super::args::size)]
@@ -57,6 +61,8 @@ pub enum TargetArg {
 pub struct Input {
     pub name: String,
     content: Content,
+    /// Which example of an array.
+    example: Option<usize>,
     pub questions: Vec<Question>,
 }
 
@@ -67,7 +73,7 @@ pub struct Question {
     pub class: u32,
     /// Its name.
     pub label: String,
-    mask: Option<PathBuf>,
+    mask: Option<MaskFile>,
     rationale: Option<String>,
 }
 
@@ -78,6 +84,10 @@ pub struct Labelled {
     pub inputs: Vec<Input>,
     /// Samples that were left out, with the reason.
     pub failures: Vec<(String, String)>,
+    /// How the masks were read.
+    pub masks: Survey,
+    /// How labels were found, and what of the data was left out.
+    notes: Vec<String>,
 }
 
 /// What was checked before weights were read.
@@ -87,6 +97,7 @@ pub struct Checked {
     pub facts: Facts,
     inputs: Vec<Input>,
     failures: Vec<(String, String)>,
+    notes: Vec<String>,
 }
 
 impl Checked {
@@ -97,9 +108,10 @@ impl Checked {
     pub fn open(args: &DataArgs, report: ReportArgs) -> Result<Self> {
         devices::limit_threads(&args.model);
         let device = devices::device(&args.model.device)?;
-        let samples = dataset::read(&args.data)?;
-        let texts = matches!(samples[0].content, Content::Text(_));
-        if samples.iter().any(|s| matches!(s.content, Content::Text(_)) != texts) {
+        let dataset::Data { samples, left_out } = dataset::read(&args.data)?;
+        let left_out = (!left_out.is_empty()).then(|| format!("left out of --data: {}", left_out.join("; ")));
+        let texts = samples.iter().all(|s| s.content.is_text());
+        if !texts && samples.iter().any(|s| s.content.is_text()) {
             bail!("--data {}: texts and pictures in one data set", args.data.display());
         }
         let id = args.model.model.clone().unwrap_or_else(|| if texts { "demo-bert" } else { "demo-vit" }.into());
@@ -109,20 +121,19 @@ impl Checked {
             bail!("model `{id}` reads {reads}");
         }
         let readings = Readings::of(&samples, &checkpoint);
-        if !report.quiet && (args.data.is_dir() || readings.numbers > 0) {
-            eprintln!("note: {}", readings.told(args.data.is_dir()));
-        }
+        let told = (args.data.is_dir() || readings.numbers > 0).then(|| readings.told(args.data.is_dir()));
         let (mut inputs, mut failures) = group(samples, &checkpoint);
         if let Some(limit) = args.limit {
             inputs.truncate(limit);
         }
         if inputs.is_empty() {
-            let (name, why) = failures.swap_remove(0);
-            bail!("--data {}: no label of it is one of the model's; {name}: {why}", args.data.display());
+            let first = failures.pop().map(|(name, why)| format!("; {name}: {why}")).unwrap_or_default();
+            bail!("--data {}: no label of it is one of the model's{first}", args.data.display());
         }
         catch_interrupts()?;
         let facts = job::facts(&checkpoint);
-        Ok(Checked { checkpoint, device, facts, inputs, failures })
+        let notes = told.into_iter().chain(left_out).collect();
+        Ok(Checked { checkpoint, device, facts, inputs, failures, notes })
     }
 
     /// The model's name, as it was asked for.
@@ -130,13 +141,31 @@ impl Checked {
         &self.checkpoint
     }
 
-    /// Reads the weights.
+    /// Whether any input has a mask.
+    pub fn masks(&self) -> bool {
+        self.inputs.iter().flat_map(|i| &i.questions).any(|q| q.mask.is_some())
+    }
+
+    /// Whether any input has a rationale.
+    pub fn rationales(&self) -> bool {
+        self.inputs.iter().flat_map(|i| &i.questions).any(|q| q.rationale.is_some())
+    }
+
+    /// Looks at the masks and reads the weights.
     ///
     /// # Errors
     /// As [`Job::load`].
     pub fn load(self, args: &DataArgs) -> Result<Labelled> {
+        let mut known = BTreeSet::new();
+        let asked = self.inputs.iter().flat_map(|i| i.questions.iter().map(move |q| (q, i)));
+        let masks: Vec<_> = asked
+            .filter_map(|(q, i)| Some((q.mask.as_ref()?, &i.content)))
+            .filter(|(mask, _)| known.insert((&mask.path, &mask.object)))
+            .collect();
+        let masks = Survey::of(&masks);
         let model = Job::load(self.checkpoint, &args.model, &self.device)?;
-        Ok(Labelled { model, facts: self.facts, inputs: self.inputs, failures: self.failures })
+        let Checked { facts, inputs, failures, notes, .. } = self;
+        Ok(Labelled { model, facts, inputs, failures, masks, notes })
     }
 }
 
@@ -150,23 +179,80 @@ pub struct Prepared<'m> {
     pub logits: Vec<f32>,
     /// What is explained, with what is known of it; in the order of the input's questions.
     pub questions: Vec<(Output, Truth)>,
+    /// What of the input was left out.
+    pub notes: Vec<String>,
 }
 
+/// Inputs of which a note is printed one by one; of more the number is told.
+const NOTED: usize = 8;
+
 impl Labelled {
+    /// Inputs and samples that could not be used: how many there are of both together.
+    pub fn all(&self) -> usize {
+        let names = self.inputs.iter().map(|i| &i.name).chain(self.failures.iter().map(|(name, _)| name));
+        names.collect::<BTreeSet<_>>().len()
+    }
+
+    /// Says what of the data was left out and how masks were read, and reports the samples that cannot be used.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub fn tell(&self, report: &Reporter) -> Result<()> {
+        self.notes.iter().for_each(|n| report.note(&format!("note: {n}")));
+        if let Some(line) = self.masks.line() {
+            report.note(&format!("masks: {line}"));
+        }
+        self.masks.warnings().iter().for_each(|w| report.note(&format!("warning: {w}")));
+        self.failures.iter().try_for_each(|(name, why)| report.failed(name, why))
+    }
+
+    /// Says what of an input was left out; `told` counts the inputs of which this was said.
+    pub fn tell_notes(&self, number: usize, notes: &[String], told: &mut usize, report: &Reporter) {
+        if notes.is_empty() {
+            return;
+        }
+        *told += 1;
+        let name = &self.inputs[number].name;
+        match *told {
+            n if n <= NOTED => notes.iter().for_each(|note| report.note(&format!("warning: {name}: {note}"))),
+            n if n == NOTED + 1 => report.note("warning: and more of this kind; the table says how many"),
+            _ => {}
+        }
+    }
+
+    /// What tells each input from another: the contents of its picture or text and of its masks, its labels and rationales.
+    /// An input that was changed in place has another identity.
+    pub fn identities(&self) -> Vec<String> {
+        let mut paths: BTreeSet<&Path> = BTreeSet::new();
+        for input in &self.inputs {
+            paths.extend(input.content.path());
+            paths.extend(input.questions.iter().filter_map(|q| Some(q.mask.as_ref()?.path.as_path())));
+        }
+        let paths: Vec<&Path> = paths.into_iter().collect();
+        // What cannot be read is its own reason: it fails later, and is tried again once it can be read.
+        let of = |path: &&Path| (path.to_path_buf(), identity::of_file(path).unwrap_or_else(|e| e.to_string()));
+        let files: HashMap<PathBuf, String> = paths.par_iter().map(of).collect();
+        self.inputs.iter().map(|input| input.identity(&files)).collect()
+    }
+
     /// Runs the model on one input.
     ///
     /// # Errors
     /// Whatever reading, preparing or the pass reports.
     pub fn prepared(&self, number: usize, args: &DataArgs, report: &Reporter) -> vitx::Result<Prepared<'_>> {
         let input = &self.inputs[number];
+        input.check()?;
         let ready = preparer(&self.model, args).prepare(&input.source())?;
+        let mut notes: Vec<String> = cut(&ready).into_iter().collect();
         let batch = batch(&self.model, &ready, args.seed, report)?;
         let logits = batch.logits()?.remove(0);
         let asked = |q: &Question| -> vitx::Result<(Output, Truth)> {
-            Ok((q.output(args.target, &logits), q.truth(&ready, batch.layout(0))?))
+            let (truth, note) = q.truth(&ready, batch.layout(0))?;
+            notes.extend(note);
+            Ok((q.output(args.target, &logits), truth))
         };
         let questions = input.questions.iter().map(asked).collect::<vitx::Result<Vec<_>>>()?;
-        Ok(Prepared { ready, predicted: vitx::target::ranked(&logits)[0], logits, batch, questions })
+        Ok(Prepared { ready, predicted: vitx::target::ranked(&logits)[0], logits, batch, questions, notes })
     }
 }
 
@@ -220,19 +306,33 @@ fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Input>, Vec<(Str
                 continue;
             }
         };
-        let key = match &sample.content {
-            Content::Picture(path) => path.display().to_string(),
-            Content::Text(text) => text.clone(),
-        };
-        let question =
-            Question { class, label: checkpoint.labels.name(class), mask: sample.mask, rationale: sample.rationale };
-        let at = *known.entry(key).or_insert_with(|| {
-            inputs.push(Input { name: sample.name, content: sample.content, questions: Vec::new() });
-            inputs.len() - 1
-        });
-        inputs[at].questions.push(question);
+        for example in examples(&sample.content) {
+            let (mask, rationale) = (sample.mask.clone(), sample.rationale.clone());
+            let question = Question { class, label: checkpoint.labels.name(class), mask, rationale };
+            let at = *known.entry(format!("{:?} {example:?}", sample.content)).or_insert_with(|| {
+                let name = example.map_or(sample.name.clone(), |b| format!("{}[{b}]", sample.name));
+                inputs.push(Input { name, content: sample.content.clone(), example, questions: Vec::new() });
+                inputs.len() - 1
+            });
+            inputs[at].questions.push(question);
+        }
     }
     (inputs, failures)
+}
+
+/// The examples of an array `[B,3,H,W]`; one for everything else.
+fn examples(content: &Content) -> Vec<Option<usize>> {
+    let Content::Array(path) = content else { return vec![None] };
+    match (path.is_file(), array_shape(path)) {
+        (true, Ok(shape)) if shape.len() == 4 => (0..shape[0] as usize).map(Some).collect(),
+        _ => vec![None], // reading it says what is wrong
+    }
+}
+
+/// What of a text was cut off.
+fn cut(ready: &Ready) -> Option<String> {
+    let tokens = ready.truncated();
+    (tokens > 0).then(|| format!("too long for the model; its last {tokens} tokens were left out"))
 }
 
 impl Input {
@@ -240,21 +340,60 @@ impl Input {
     pub fn source(&self) -> Source {
         let kind = match &self.content {
             Content::Picture(path) => Kind::Picture(path.clone()),
-            Content::Text(text) => Kind::Text(Text { first: text.clone(), second: None }),
+            Content::Array(path) => Kind::Array(path.clone(), self.example),
+            Content::Text(text) => Kind::Text(text.clone()),
+            Content::TextFile(path) => Kind::TextFile(path.clone()),
         };
         Source { name: self.name.clone(), stem: PathBuf::new(), kind }
+    }
+
+    /// Refuses what could be waited on for ever.
+    fn check(&self) -> vitx::Result<()> {
+        match self.content.path() {
+            Some(path) if path.exists() && !path.is_file() => {
+                Err(Error::Input("is no regular file (a folder, a pipe or a device)".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn identity(&self, files: &HashMap<PathBuf, String>) -> String {
+        let of = |path: &Path| files.get(path).cloned().unwrap_or_default();
+        let content = match &self.content {
+            Content::Text(text) => format!("{:?}", (&text.first, &text.second)),
+            Content::Picture(path) | Content::Array(path) | Content::TextFile(path) => {
+                format!("{} {:?}", of(path), self.example)
+            }
+        };
+        let question = |q: &Question| {
+            let mask = q.mask.as_ref().map(|m| (of(&m.path), &m.object));
+            format!("{:?}", (q.class, mask, &q.rationale))
+        };
+        let questions: Vec<String> = self.questions.iter().map(question).collect();
+        identity::of_parts([("content", content), ("name", self.name.clone()), ("questions", questions.join("\n"))])
     }
 }
 
 impl Question {
-    /// Mask and rationale as metrics read them.
-    pub fn truth(&self, ready: &Ready, layout: &Layout) -> vitx::Result<Truth> {
+    /// Mask and rationale as metrics read them, and what is to be said of them. A mask without object or background is left
+    /// out: nothing can be judged by it.
+    pub fn truth(&self, ready: &Ready, layout: &Layout) -> vitx::Result<(Truth, Option<String>)> {
+        let mut note = None;
         let mask = match (&self.mask, ready) {
-            (Some(path), Ready::Picture(picture)) => {
-                let failed = |e: &dyn std::fmt::Display| Error::Input(format!("mask {}: {e}", path.display()));
-                let bytes = std::fs::read(path).map_err(|e| failed(&e))?;
-                let mask = image::load_from_memory(&bytes).map_err(|e| failed(&e))?.into_luma8();
-                Some(mask_at_input(&mask, picture.0.dimensions(), &picture.1))
+            (Some(file), Ready::Picture(picture)) => {
+                let mask = file.read()?;
+                let places = mask.at_input(picture.0.dimensions(), &picture.1);
+                match (mask.useless(), useless(&places)) {
+                    (None, None) => Some(places),
+                    (Some(_), _) => None, // told before, of all masks at once
+                    (None, Some(why)) => {
+                        let what = if why == Useless::Empty { "object" } else { "background" };
+                        note = Some(format!(
+                            "the mask's {what} lies outside of what the model sees: the mask is left out"
+                        ));
+                        None
+                    }
+                }
             }
             _ => None,
         };
@@ -262,7 +401,7 @@ impl Question {
             (Some(rationale), Layout::Text(text)) => Some(rationale_tokens(rationale, text)?),
             _ => None,
         };
-        Ok(Truth { mask, rationale })
+        Ok((Truth { mask, rationale }, note))
     }
 
     /// What is explained.

@@ -5,7 +5,8 @@ use super::record::Record;
 use super::{voice, INTERRUPTED, SOME_FAILED};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,8 @@ pub struct Reporter {
     bar: ProgressBar,
     /// Steps of a slow method within one input.
     steps: ProgressBar,
-    failed: Cell<usize>,
+    /// Inputs that failed: one that fails twice is one.
+    failed: RefCell<BTreeSet<String>>,
     resumable: bool,
 }
 
@@ -54,7 +56,7 @@ impl Reporter {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        Reporter { args, bar, steps, failed: Cell::new(0), resumable: false }
+        Reporter { args, bar, steps, failed: RefCell::default(), resumable: false }
     }
 
     /// For commands with `--resume`: an interruption names it.
@@ -136,7 +138,7 @@ impl Reporter {
 
     /// One input failed.
     pub fn failed(&self, input: &str, error: &str) -> Result<()> {
-        self.failed.set(self.failed.get() + 1);
+        self.failed.borrow_mut().insert(input.to_string());
         self.bar.suspend(|| voice::say(&format!("error: {input}: {error}")));
         self.record(&Record::Error { input: input.to_string(), error: error.to_string() })
     }
@@ -173,7 +175,7 @@ impl Reporter {
 
     /// Number of inputs that failed so far.
     pub fn failures(&self) -> usize {
-        self.failed.get()
+        self.failed.borrow().len()
     }
 
     /// Ends the run.

@@ -126,7 +126,7 @@ fn maps(
             };
             let pass = batch.pass(vec![Output::of(class)])?;
             let run = pass.run(0);
-            let truth = question.truth(&ready, run.layout())?;
+            let truth = question.truth(&ready, run.layout())?.0;
             let mut own = Vec::new();
             for (c, candidate) in subject.candidates.iter().enumerate() {
                 let Ok(explanation) = candidate.explain(&run) else {

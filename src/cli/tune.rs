@@ -2,6 +2,7 @@
 
 use super::args::ReportArgs;
 use super::evaluate::explained;
+use super::guard::guarded;
 use super::job;
 use super::labelled::{Checked, DataArgs, Labelled, Prepared};
 use super::offered;
@@ -12,13 +13,14 @@ use clap::Parser;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
 use serde_json::json;
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::evaluate::judge::{judge, Waiting};
 use vitx::evaluate::table::{gain, pooled};
 use vitx::evaluate::tune::{default_grid, expand, Choice, Grid, Race};
 use vitx::evaluate::{self, Candidate, Configured, Score};
-use vitx::method::{self, Facts};
+use vitx::method;
 use vitx::render::{grid, save};
 
 /// Search head and layer aggregation, start layer, or any parameters, and print the best --method string
@@ -68,7 +70,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if !args.overwrite {
         refuse_existing(args.out.iter(), "")?;
     }
-    let metric = metric(&args, &checked.facts)?;
+    let metric = metric(&args, &checked)?;
     let texts = match args.method.is_empty() {
         true => vec![default_grid(checked.facts.layers)],
         false => args.method.clone(),
@@ -95,11 +97,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let inputs = labelled.inputs.len();
     let report = Reporter::new(args.report, inputs);
-    for (name, why) in &labelled.failures {
-        report.failed(name, why)?;
-    }
+    labelled.tell(&report)?;
     let (search, held_out) = split(inputs, args.held_out, args.data.seed);
-    let work = Work { args: &args, labelled: &labelled, metric: &metric, report: &report };
+    let work = Work { args: &args, labelled: &labelled, metric: &metric, report: &report, noted: Cell::new(0) };
     let mut race = Race::new(candidates.len(), search.len(), args.budget, kept, metric.entry);
     for &input in &search {
         let alive: Vec<&Candidate> = race.alive().iter().map(|&s| candidates[s]).collect();
@@ -150,7 +150,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         report.note(&format!("grid: {}", path.display()));
     }
     report.line(&format!("--method {}", candidates[choice.chosen].name()))?;
-    Ok(report.finish(inputs))
+    Ok(report.finish(labelled.all()))
 }
 
 /// A grid's method with the keys that have one value.
@@ -164,10 +164,9 @@ fn without_choices(grid: &str) -> String {
     }
 }
 
-fn metric(args: &Args, facts: &Facts) -> Result<Configured> {
-    let masks =
-        std::fs::read_to_string(&args.data.data).is_ok_and(|t| t.lines().next().is_some_and(|l| l.contains("mask")));
-    let default = match (facts.text, masks) {
+fn metric(args: &Args, checked: &Checked) -> Result<Configured> {
+    let facts = &checked.facts;
+    let default = match (facts.text, checked.masks()) {
         (true, _) => "comprehensiveness",
         (false, true) => "average-precision",
         (false, false) => "srg",
@@ -213,12 +212,22 @@ struct Work<'a> {
     labelled: &'a Labelled,
     metric: &'a Configured,
     report: &'a Reporter,
+    /// Inputs of which a part was left out.
+    noted: Cell<usize>,
 }
 
 impl Work<'_> {
     /// Scores of some candidates on one input: a list over its labelled classes each, from one set of passes.
     fn scores(&self, number: usize, candidates: &[&Candidate]) -> vitx::Result<Vec<Vec<Score>>> {
-        let Prepared { batch, questions, .. } = self.labelled.prepared(number, &self.args.data, self.report)?;
+        guarded(|| self.judged(number, candidates))
+    }
+
+    fn judged(&self, number: usize, candidates: &[&Candidate]) -> vitx::Result<Vec<Vec<Score>>> {
+        let prepared = self.labelled.prepared(number, &self.args.data, self.report)?;
+        let Prepared { batch, questions, notes, .. } = prepared;
+        let mut noted = self.noted.get();
+        self.labelled.tell_notes(number, &notes, &mut noted, self.report);
+        self.noted.set(noted);
         let mut waiting = Vec::new();
         for (output, truth) in &questions {
             let pass = batch.pass(vec![*output])?;

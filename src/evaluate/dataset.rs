@@ -1,9 +1,10 @@
 //! Labelled data: a folder of class folders, or a CSV of pictures with masks or texts with rationales.
 
+use super::mask::Mask;
 use crate::error::{Error, Result};
 use crate::explanation::TextLayout;
-use crate::input::image::Prepared;
-use image::GrayImage;
+use crate::input::text::Text;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// One labelled input.
@@ -16,33 +17,124 @@ pub struct Sample {
     /// The label as written: a name or a class number.
     pub label: String,
     /// A mask of the object.
-    pub mask: Option<PathBuf>,
-    /// The reason people marked: character ranges `10-15`, or passages of the text, separated by semicolons.
+    pub mask: Option<MaskFile>,
+    /// The reason people marked: character ranges `10-15`, or passages of the (first) text, separated by semicolons.
     pub rationale: Option<String>,
 }
 
 /// What is explained.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A picture file.
     Picture(PathBuf),
-    /// A text.
-    Text(String),
+    /// An array of pixel values `[3,H,W]` or `[B,3,H,W]`: B inputs.
+    Array(PathBuf),
+    /// A text, or a pair of texts.
+    Text(Text),
+    /// A file that holds one text.
+    TextFile(PathBuf),
+}
+
+/// Where a mask is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MaskFile {
+    /// The picture that holds it.
+    pub path: PathBuf,
+    /// The value of the object in it, as written; none: see the rules of [`super::mask`].
+    pub object: Option<String>,
+}
+
+impl MaskFile {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`Mask::read`], and for a value that is no whole number.
+    pub fn read(&self) -> Result<Mask> {
+        let number = |text: &String| {
+            text.parse::<u32>().map_err(|_| {
+                Error::Input(format!("mask {}: mask_value `{text}` is no whole number", self.path.display()))
+            })
+        };
+        Mask::read(&self.path, self.object.as_ref().map(number).transpose()?)
+    }
+}
+
+/// A data set.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Data {
+    /// Its inputs.
+    pub samples: Vec<Sample>,
+    /// What of the folder or table was left out, a phrase each.
+    pub left_out: Vec<String>,
+}
+
+impl Content {
+    /// Whether it needs a text model.
+    pub fn is_text(&self) -> bool {
+        match self {
+            Content::Text(_) | Content::TextFile(_) => true,
+            Content::Picture(_) | Content::Array(_) => false,
+        }
+    }
+
+    /// The file it is read from.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Content::Picture(path) | Content::Array(path) | Content::TextFile(path) => Some(path),
+            Content::Text(_) => None,
+        }
+    }
+
+    /// What a file is by its ending; none for other endings.
+    fn of_file(path: &Path) -> Option<Self> {
+        match path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default().as_str() {
+            "txt" => Some(Content::TextFile(path.to_path_buf())),
+            "npy" => Some(Content::Array(path.to_path_buf())),
+            e if PICTURES.contains(&e) => Some(Content::Picture(path.to_path_buf())),
+            _ => None,
+        }
+    }
 }
 
 /// File names of pictures, by ending.
-const PICTURES: &[&str] = &["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "pnm", "ppm", "pgm"];
+const PICTURES: &[&str] = &[
+    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "gif", "webp", "bmp", "tif", "tiff", "pnm", "ppm", "pgm", "pbm", "pam",
+];
 
 /// Reads a data set.
 ///
 /// # Errors
 /// [`Error::Usage`] for a path that is neither, a CSV without the columns it needs, or no sample at all.
-pub fn read(path: &Path) -> Result<Vec<Sample>> {
-    let samples = if path.is_dir() { folders(path)? } else { table(path)? };
-    if samples.is_empty() {
-        return Err(Error::Usage(format!("--data {}: no labelled input in it", path.display())));
+pub fn read(path: &Path) -> Result<Data> {
+    let data = if path.is_dir() { folders(path)? } else { table(path)? };
+    if data.samples.is_empty() {
+        let left_out =
+            if data.left_out.is_empty() { String::new() } else { format!(" ({})", data.left_out.join("; ")) };
+        return Err(Error::Usage(format!("--data {}: no labelled input in it{left_out}", path.display())));
     }
-    Ok(samples)
+    Ok(data)
+}
+
+/// A folder whose folders are the classes; what lies deeper belongs to the class above it.
+fn folders(root: &Path) -> Result<Data> {
+    let mut data = Data::default();
+    let mut found = Found::default();
+    let own = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
+    for class in sorted(root)? {
+        if !class.is_dir() {
+            found.outside += 1;
+            continue;
+        }
+        let label = class.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut files = Vec::new();
+        found.walk(&class, &mut vec![own.clone()], &mut files);
+        for (file, content) in files {
+            let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+            data.samples.push(Sample { name, content, label: label.clone(), mask: None, rationale: None });
+        }
+    }
+    data.left_out = found.left_out();
+    Ok(data)
 }
 
 fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -54,37 +146,111 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.map_err(|e| Error::io(folder, e))
 }
 
-fn folders(root: &Path) -> Result<Vec<Sample>> {
-    let mut samples = Vec::new();
-    for class in sorted(root)?.into_iter().filter(|p| p.is_dir()) {
-        let label = class.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for file in sorted(&class)? {
-            let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-            let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
-            let content = match extension.as_str() {
-                "txt" => Content::Text(std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?),
-                e if PICTURES.contains(&e) => Content::Picture(file),
-                _ => continue,
-            };
-            samples.push(Sample { name, content, label: label.clone(), mask: None, rationale: None });
-        }
-    }
-    Ok(samples)
+/// What class folders hold besides inputs.
+#[derive(Default)]
+struct Found {
+    /// Files beside the class folders.
+    outside: usize,
+    /// Files of other endings.
+    others: Vec<PathBuf>,
+    /// Pipes, devices, dangling links: reading them could wait for ever.
+    irregular: Vec<PathBuf>,
+    /// Folders that cannot be listed.
+    closed: Vec<String>,
 }
 
-fn table(path: &Path) -> Result<Vec<Sample>> {
+impl Found {
+    /// All inputs of a folder and of the folders in it; `above` are the folders it lies in, so that a link to one of them is
+    /// not followed for ever.
+    fn walk(&mut self, folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<(PathBuf, Content)>) {
+        let own = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        if above.contains(&own) {
+            return;
+        }
+        let entries = match sorted(folder) {
+            Ok(entries) => entries,
+            Err(e) => return self.closed.push(e.to_string()),
+        };
+        above.push(own);
+        for path in entries {
+            match (path.is_dir(), path.is_file(), Content::of_file(&path)) {
+                (true, _, _) => self.walk(&path, above, files),
+                (false, false, _) => self.irregular.push(path),
+                (false, true, None) => self.others.push(path),
+                (false, true, Some(content)) => files.push((path, content)),
+            }
+        }
+        above.pop();
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        let ending = |p: &PathBuf| p.extension().map_or("no ending".into(), |e| format!(".{}", e.to_string_lossy()));
+        let endings: BTreeSet<String> = self.others.iter().map(ending).collect();
+        let name = |p: &PathBuf| p.display().to_string();
+        let mut all = Vec::new();
+        if !self.others.is_empty() {
+            let endings: Vec<_> = endings.into_iter().collect();
+            all.push(format!("{} of other endings: {}", counted(self.others.len()), endings.join(", ")));
+        }
+        if let Some(first) = self.irregular.first() {
+            all.push(format!("{} not regular, such as {}", counted(self.irregular.len()), name(first)));
+        }
+        if self.outside > 0 {
+            all.push(format!("{} beside the class folders", counted(self.outside)));
+        }
+        all.extend(self.closed.iter().map(|c| format!("a folder that cannot be read: {c}")));
+        all
+    }
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 {
+        "1 file".into()
+    } else {
+        format!("{files} files")
+    }
+}
+
+/// What the columns of a table may be called; the first name is the one to use.
+const COLUMNS: [(&str, &[&str]); 7] = [
+    ("path", &["path", "image", "file"]),
+    ("text", &["text", "text_a", "sentence", "sentence1", "premise"]),
+    ("text_pair", &["text_pair", "text2", "text_b", "sentence2", "hypothesis"]),
+    ("label", &["label", "label_id"]),
+    ("mask", &["mask"]),
+    ("mask_value", &["mask_value"]),
+    ("rationale", &["rationale"]),
+];
+
+fn table(path: &Path) -> Result<Data> {
     let at = |e: csv::Error| Error::Usage(format!("--data {}: {e}", path.display()));
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(at)?;
     let headers = reader.headers().map_err(at)?.clone();
-    let column = |names: &[&str]| headers.iter().position(|h| names.iter().any(|n| h.eq_ignore_ascii_case(n)));
-    let (picture, text) = (column(&["path", "image", "file"]), column(&["text"]));
-    let (label, mask, rationale) = (column(&["label", "label_id"]), column(&["mask"]), column(&["rationale"]));
-    let (Some(label), Some(content)) = (label, picture.or(text)) else {
+    let is = |header: &str, names: &[&str]| {
+        names.iter().any(|n| header.trim_start_matches('\u{feff}').eq_ignore_ascii_case(n))
+    };
+    let column = |wanted: &str| {
+        let (_, names) = COLUMNS.iter().find(|(name, _)| *name == wanted)?;
+        headers.iter().position(|h| is(h, names))
+    };
+    let (picture, text) = (column("path"), column("text"));
+    let (Some(label), Some(content)) = (column("label"), picture.or(text)) else {
         return Err(Error::Usage(format!(
-            "--data {}: expected the columns path,label[,mask] or text,label[,rationale]; it has {}",
+            "--data {}: expected the columns path,label[,mask[,mask_value]] or text,label[,text_pair][,rationale]; it has {}",
             path.display(),
             headers.iter().collect::<Vec<_>>().join(",")
         )));
+    };
+    // Of pictures and of texts, the columns that say something.
+    let (pair, rationale) = if picture.is_some() { (None, None) } else { (column("text_pair"), column("rationale")) };
+    let (mask, value) = if picture.is_some() { (column("mask"), column("mask_value")) } else { (None, None) };
+    let used = [Some(label), Some(content), pair, rationale, mask, value.filter(|_| mask.is_some())];
+    let ignored: Vec<&str> =
+        headers.iter().enumerate().filter(|(i, _)| !used.contains(&Some(*i))).map(|(_, h)| h).collect();
+    let left_out = match &ignored[..] {
+        [] => Vec::new(),
+        [one] => vec![format!("the column {one}")],
+        many => vec![format!("the columns {}", many.join(", "))],
     };
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut samples = Vec::new();
@@ -93,31 +259,15 @@ fn table(path: &Path) -> Result<Vec<Sample>> {
         let field = |i: usize| record.get(i).unwrap_or_default().to_string();
         let filled = |i: Option<usize>| i.map(field).filter(|f| !f.is_empty());
         let (name, content) = if picture.is_some() {
-            (field(content), Content::Picture(folder.join(field(content))))
+            let file = folder.join(field(content));
+            (field(content), Content::of_file(&file).unwrap_or(Content::Picture(file)))
         } else {
-            (format!("line {}", line + 2), Content::Text(field(content)))
+            (format!("line {}", line + 2), Content::Text(Text { first: field(content), second: filled(pair) }))
         };
-        let mask = filled(mask).map(|m| folder.join(m));
+        let mask = filled(mask).map(|m| MaskFile { path: folder.join(m), object: filled(value) });
         samples.push(Sample { name, content, label: field(label), mask, rationale: filled(rationale) });
     }
-    Ok(samples)
-}
-
-/// A mask as the model's input sees it, `[H*W]`: the mask's value at the place of each input pixel; outside of the picture
-/// there is no object. The mask may have another size than the picture.
-pub fn mask_at_input(mask: &GrayImage, picture: (u32, u32), prepared: &Prepared) -> Vec<bool> {
-    let (h, w) = prepared.size;
-    let view = prepared.view;
-    (0..h * w)
-        .map(|i| {
-            let x = view.x + ((i % w) as f64 + 0.5) / w as f64 * view.width;
-            let y = view.y + ((i / w) as f64 + 0.5) / h as f64 * view.height;
-            let at = |place: f64, side: u32, own: u32| place / f64::from(side) * f64::from(own);
-            let (mx, my) = (at(x, picture.0, mask.width()), at(y, picture.1, mask.height()));
-            let inside = mx >= 0.0 && my >= 0.0 && mx < f64::from(mask.width()) && my < f64::from(mask.height());
-            inside && mask.get_pixel(mx as u32, my as u32).0[0] > 127
-        })
-        .collect()
+    Ok(Data { samples, left_out })
 }
 
 /// The tokens of a rationale, `[T]`.
@@ -144,34 +294,53 @@ pub fn rationale_tokens(rationale: &str, layout: &TextLayout) -> Result<Vec<bool
 mod tests {
     use super::*;
     use crate::explanation::TextToken;
-    use crate::input::image::View;
-    use image::Luma;
 
     #[test]
-    fn csv_and_folders_are_read() {
+    fn csvs_are_read_and_other_columns_named() {
         let dir = tempfile::tempdir().unwrap();
         let csv = dir.path().join("d.csv");
-        std::fs::write(&csv, "image,label,mask\na.jpg,cat,m.png\nb.jpg,3,\n").unwrap();
-        let samples = read(&csv).unwrap();
-        assert_eq!(samples.len(), 2);
-        assert_eq!(samples[0].mask, Some(dir.path().join("m.png")));
-        assert_eq!((samples[1].label.as_str(), &samples[1].mask), ("3", &None));
-        std::fs::write(&csv, "text,label,rationale\n\"good, really\",positive,good\n").unwrap();
-        assert_eq!(read(&csv).unwrap()[0].content, Content::Text("good, really".into()));
-        std::fs::write(&csv, "a,b\n1,2\n").unwrap();
-        assert!(read(&csv).unwrap_err().to_string().contains("path,label"));
-        std::fs::create_dir_all(dir.path().join("data/cat")).unwrap();
-        assert!(read(&dir.path().join("data")).is_err());
-        std::fs::write(dir.path().join("data/cat/1.PNG"), b"").unwrap();
-        assert_eq!(read(&dir.path().join("data")).unwrap()[0].label, "cat");
+        let read = |text: &str| {
+            std::fs::write(&csv, text).unwrap();
+            read(&csv)
+        };
+        let data = read("image,label,mask,mask_value,split\na.jpg,cat,m.png,15,test\nb.npy,3,,,test\n").unwrap();
+        let mask = MaskFile { path: dir.path().join("m.png"), object: Some("15".into()) };
+        assert_eq!((data.samples.len(), &data.samples[0].mask), (2, &Some(mask)));
+        assert_eq!(data.samples[1].content, Content::Array(dir.path().join("b.npy")));
+        assert_eq!((data.samples[1].label.as_str(), &data.samples[1].mask), ("3", &None));
+        assert_eq!(data.left_out, ["the column split"]);
+        let data = read("\u{feff}text,text_pair,label,mask,id\n\"good, really\",bad,positive,m.png,7\n").unwrap();
+        let pair = Text { first: "good, really".into(), second: Some("bad".into()) };
+        assert_eq!(data.samples[0].content, Content::Text(pair));
+        assert_eq!(data.left_out, ["the columns mask, id"]);
+        let data = read("text,label,rationale\nfine,positive,fine\n").unwrap();
+        assert_eq!((data.samples[0].rationale.as_deref(), data.left_out.len()), (Some("fine"), 0));
+        assert!(read("a,b\n1,2\n").unwrap_err().to_string().contains("path,label"));
+        let mask = MaskFile { path: "m.png".into(), object: Some("cat".into()) };
+        assert!(mask.read().unwrap_err().to_string().contains("no whole number"));
     }
 
     #[test]
-    fn masks_follow_the_crop() {
-        let mask = GrayImage::from_fn(4, 4, |x, _| Luma([if x >= 2 { 255 } else { 0 }]));
-        let view = View { x: 2.0, y: 0.0, width: 4.0, height: 8.0 }; // of a picture of 8 x 8: columns 2 to 5
-        let prepared = Prepared { pixels: vec![], size: (1, 4), view };
-        assert_eq!(mask_at_input(&mask, (8, 8), &prepared), [false, false, true, true]);
+    fn class_folders_are_read_with_what_lies_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("data");
+        std::fs::create_dir_all(root.join("cat/tabby/more")).unwrap();
+        assert!(read(&root).unwrap_err().to_string().contains("no labelled input"));
+        for file in
+            ["cat/1.PNG", "cat/2.jfif", "cat/tabby/3.npy", "cat/tabby/more/4.webp", "cat/5.heic", "cat/README", "6.jpg"]
+        {
+            std::fs::write(root.join(file), b"").unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&root, root.join("cat/tabby/loop")).unwrap();
+        let data = read(&root).unwrap();
+        let names: Vec<_> = data.samples.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["cat/1.PNG", "cat/2.jfif", "cat/tabby/3.npy", "cat/tabby/more/4.webp"]);
+        assert!(data.samples.iter().all(|s| s.label == "cat"));
+        let told = data.left_out.join("; ");
+        for part in [".heic", "no ending", "1 file beside the class folders"] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 
     #[test]

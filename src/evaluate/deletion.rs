@@ -9,7 +9,7 @@
 //! (default of insertion). `patches=auto` makes at most 16 steps; the original takes 1 (of its pixels).
 
 use super::curves::{image_layout, patches, pixels_of, ranked, switched, trapezoid};
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
 use crate::method::baseline::ImageBaseline;
 use crate::method::{Params, Score as Value};
@@ -99,7 +99,8 @@ fn build(params: &mut Params, insert: bool) -> Result<Box<dyn Metric>> {
     Ok(Box::new(Deletion { insert, baseline, name, patches, value: read_value(params)? }))
 }
 
-/// The explained value while patches of a ranking turn from the image into a baseline (or back: `insert`).
+/// The explained value while patches of a ranking turn from the image into a baseline (or back: `insert`): the share of
+/// patches that have turned, and the value.
 pub(super) fn curve(
     case: &Case<'_, '_>,
     descending: bool,
@@ -107,7 +108,7 @@ pub(super) fn curve(
     patches_a_step: PatchesAStep,
     value: Value,
     insert: bool,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<(f64, f64)>> {
     let (subject, layout) = (case.run.subject()?, image_layout(case.explanation)?);
     let order = ranked(&patches(case.explanation), descending);
     let step = patches_a_step.of(order.len());
@@ -116,21 +117,34 @@ pub(super) fn curve(
     let ends = if insert { (&blank, &image) } else { (&image, &blank) };
     let width = subject.size()?.1;
     let points = order.len().div_ceil(step) + 1;
+    let turned = |k: usize| (k * step).min(order.len());
     let logits = switched(&subject, ends, points, |k| {
-        order[..(k * step).min(order.len())].iter().flat_map(|&p| pixels_of(layout, width, p)).collect()
+        order[..turned(k)].iter().flat_map(|&p| pixels_of(layout, width, p)).collect()
     })?;
-    Ok(logits.iter().map(|row| subject.score(value, row)).collect())
+    let share = |k: usize| turned(k) as f64 / order.len() as f64;
+    Ok(logits.iter().enumerate().map(|(k, row)| (share(k), subject.score(value, row))).collect())
+}
+
+/// The values of a curve.
+pub(super) fn heights(curve: &[(f64, f64)]) -> Vec<f64> {
+    curve.iter().map(|(_, value)| *value).collect()
 }
 
 impl Metric for Deletion {
     fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
         let curve = curve(case, true, self.baseline, self.patches, self.value, self.insert)?;
-        Ok(Some(Score { value: trapezoid(&curve), curve, counts: Vec::new() }))
+        let area = trapezoid(&heights(&curve));
+        Ok(Some(Score::of_curve(area, curve)))
     }
 
     fn convention(&self) -> String {
         let way = if self.insert { "from the baseline to the image" } else { "from the image to the baseline" };
         let value = value_name(self.value);
         format!("area under the {value}, patches by relevance {way} ({}), {}", self.name, self.patches)
+    }
+
+    fn axes(&self) -> Option<Axes> {
+        let how = if self.insert { "shown" } else { "hidden" };
+        Some(Axes::new(format!("share of patches {how}, most relevant first"), value_name(self.value)))
     }
 }

@@ -7,7 +7,7 @@
 //! `mask` writes the mask token.
 
 use super::curves::ranked_tokens;
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
 use crate::method::baseline::check_mask;
 use crate::method::leave_one_out::Removal;
@@ -63,13 +63,23 @@ impl Metric for Eraser {
         let whole = subject.own_score(Value::Probability)?;
         let scores = self.removal.scores(case.run, &subject, Value::Probability, &sets)?;
         let curve: Vec<f64> = scores.iter().map(|s| whole - s).collect();
-        Ok(Some(Score { value: curve.iter().sum::<f64>() / curve.len() as f64, curve, counts: Vec::new() }))
+        let value = curve.iter().sum::<f64>() / curve.len() as f64;
+        Ok(Some(Score::of_curve(value, BINS.iter().map(|b| *b as f64 / 100.0).zip(curve))))
     }
 
     fn convention(&self) -> String {
         let how = if self.removal == Removal::Delete { "cut out" } else { "masked" };
         let what = if self.keep { "all but the most relevant" } else { "the most relevant" };
         format!("fall of the probability with {what} 1, 5, 10, 20, 50 % of tokens {how}, mean")
+    }
+
+    fn axes(&self) -> Option<Axes> {
+        let how = match (self.keep, self.removal) {
+            (true, _) => "kept",
+            (false, Removal::Delete) => "cut out",
+            (false, _) => "masked",
+        };
+        Some(Axes::new(format!("share of tokens {how}, most relevant first"), "fall of the probability"))
     }
 
     fn check(&self, model: &Facts) -> Result<()> {

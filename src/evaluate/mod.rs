@@ -8,17 +8,21 @@ pub mod curves;
 pub mod dataset;
 mod deletion;
 mod eraser;
+mod filling;
 pub mod judge;
+pub mod mask;
 mod perturbation;
 mod pointing;
 pub mod randomisation;
 mod rationale;
 pub mod report;
 mod road;
+mod samples;
 mod segmentation;
 mod sensitivity;
 mod sparseness;
 mod srg;
+pub mod survey;
 pub mod table;
 pub mod tune;
 
@@ -54,8 +58,8 @@ pub const METRICS: &[Entry] = &[
 /// What is known of an input besides its class.
 #[derive(Debug, Clone, Default)]
 pub struct Truth {
-    /// `[H*W]` at the resolution of the model's input: where the object is.
-    pub mask: Option<Vec<bool>>,
+    /// `[H*W]` at the resolution of the model's input: where the object is. Void pixels are left out of every metric.
+    pub mask: Option<Vec<mask::Place>>,
     /// `[T]`: the tokens that people marked as the reason.
     pub rationale: Option<Vec<bool>>,
 }
@@ -80,6 +84,9 @@ pub struct Score {
     /// The curve it is the area under, if there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<f64>,
+    /// Where the curve's points lie, from 0 to 1: the shares that were hidden or shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<f64>,
     /// Counts that figures over a data set are made of, if they are no mean of values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counts: Vec<f64>,
@@ -88,6 +95,29 @@ pub struct Score {
 impl From<f64> for Score {
     fn from(value: f64) -> Self {
         Score { value, ..Score::default() }
+    }
+}
+
+impl Score {
+    /// A figure with its curve: `points` are the shares hidden or shown, and the value there.
+    fn of_curve(value: f64, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        let (at, curve) = points.into_iter().unzip();
+        Score { value, curve, at, counts: Vec::new() }
+    }
+}
+
+/// What the axes of a metric's curve are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Axes {
+    /// A share, from 0 to 1.
+    pub x: String,
+    /// What was measured there.
+    pub y: String,
+}
+
+impl Axes {
+    fn new(x: impl Into<String>, y: impl Into<String>) -> Self {
+        Axes { x: x.into(), y: y.into() }
     }
 }
 
@@ -105,6 +135,11 @@ pub trait Metric: Send + Sync {
     /// Whether what it counts is how often the model is right.
     fn counts_hits(&self) -> bool {
         false
+    }
+
+    /// The axes of its curves, if its scores have any.
+    fn axes(&self) -> Option<Axes> {
+        None
     }
 
     /// Refuses a model.
@@ -221,6 +256,15 @@ impl Configured {
             }
             _ => how,
         }
+    }
+
+    /// The axes of its curves for the judged model, if it has any.
+    pub fn axes(&self) -> Option<Axes> {
+        let axes = self.metric.axes()?;
+        Some(match self.scale {
+            Scale::Value => Axes { y: axes.y.replace("probability", "value"), ..axes },
+            Scale::Softmax | Scale::Sigmoid => axes,
+        })
     }
 
     /// The same for a model.

@@ -11,7 +11,7 @@
 //! better; negative: higher is better.
 
 use super::curves::{image_layout, patches, pixels, pixels_of, ranked, ranked_tokens, switched, trapezoid};
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
 use crate::method::baseline::ImageBaseline;
 use crate::method::{Measured, Params, Score as Value};
@@ -96,22 +96,25 @@ impl Perturbation {
     }
 }
 
+/// Shares that are hidden, a tenth apart.
+fn tenths(first: usize) -> impl Iterator<Item = f64> {
+    (first..10).map(|i| i as f64 / 10.0)
+}
+
 impl Metric for Perturbation {
     fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
         let logits = self.logits(case)?;
         let mut curve = logits.iter().map(|row| self.value(case, row)).collect::<Result<Vec<_>>>()?;
         if self.auc == "mean" {
-            return Ok(Some(Score {
-                value: curve.iter().sum::<f64>() / curve.len() as f64,
-                curve,
-                counts: Vec::new(),
-            }));
+            let value = curve.iter().sum::<f64>() / curve.len() as f64;
+            return Ok(Some(Score::of_curve(value, tenths(1).zip(curve))));
         }
         if self.auc == "with-zero" {
             let own = case.run.trace()?.logits.get(case.run.number())?;
             curve.insert(0, self.value(case, &crate::method::combine::numbers(&own)?)?);
         }
-        Ok(Some(Score { value: trapezoid(&curve), curve, counts: Vec::new() }))
+        let first = if self.auc == "with-zero" { 0 } else { 1 };
+        Ok(Some(Score::of_curve(trapezoid(&curve), tenths(first).zip(curve))))
     }
 
     fn counts_hits(&self) -> bool {
@@ -131,5 +134,15 @@ impl Metric for Perturbation {
             _ => "mean at 10 % to 90 %",
         };
         format!("{area} of the {value}, {order} relevant {what} black first (texts: tokens masked)")
+    }
+
+    fn axes(&self) -> Option<Axes> {
+        let order = if self.descending { "most" } else { "least" };
+        let what = if self.pixels { "pixels" } else { "patches" };
+        let value = match self.value {
+            "hit" => "accuracy",
+            other => other,
+        };
+        Some(Axes::new(format!("share of {what} (texts: tokens) hidden, {order} relevant first"), value))
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! `pointing-game` (Zhang et al., IJCV 2018): 1 if the first maximum in row-major order of the map at the input's resolution
 //! lies in the mask, or within `tolerance` pixels of it (default 0; the original 15 at full resolution); an empty mask is a
-//! miss. `mass-inside` (Wang et al. 2020): share of positive relevance that lies inside the mask.
+//! miss. `mass-inside` (Wang et al. 2020): share of positive relevance that lies inside the mask. Void pixels of the mask are
+//! left out: they cannot be the highest point, and their relevance counts on neither side.
 
 use super::curves::pixels;
+use super::mask::Place;
 use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
 
@@ -41,14 +43,15 @@ impl Metric for Pointing {
         let Some(mask) = &case.truth.mask else { return Ok(None) };
         let size = case.run.subject()?.size()?;
         let map = pixels(case.explanation, size)?;
-        let highest = (0..map.len()).max_by(|&a, &b| map[a].total_cmp(&map[b]).then(b.cmp(&a))).unwrap_or(0);
+        let known = (0..map.len()).filter(|&i| mask[i] != Place::Void);
+        let highest = known.max_by(|&a, &b| map[a].total_cmp(&map[b]).then(b.cmp(&a))).unwrap_or(0);
         let place = |i: usize| ((i / size.1) as f64, (i % size.1) as f64);
         let (y, x) = place(highest);
         let near = |i: usize| {
             let (my, mx) = place(i);
             (my - y).hypot(mx - x) <= self.tolerance
         };
-        let hit = (0..mask.len()).any(|i| mask[i] && near(i));
+        let hit = (0..mask.len()).any(|i| mask[i] == Place::Object && near(i));
         Ok(Some(f64::from(u8::from(hit)).into()))
     }
 
@@ -66,8 +69,10 @@ impl Metric for Mass {
     fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
         let Some(mask) = &case.truth.mask else { return Ok(None) };
         let map = pixels(case.explanation, case.run.subject()?.size()?)?;
-        let all: f64 = map.iter().map(|v| v.max(0.0)).sum();
-        let inside: f64 = map.iter().zip(mask).filter(|(_, m)| **m).map(|(v, _)| v.max(0.0)).sum();
+        let sum = |wanted: fn(Place) -> bool| -> f64 {
+            map.iter().zip(mask).filter(|(_, m)| wanted(**m)).map(|(v, _)| v.max(0.0)).sum()
+        };
+        let (all, inside) = (sum(|m| m != Place::Void), sum(|m| m == Place::Object));
         Ok(Some(if all > 0.0 { inside / all } else { 0.0 }.into()))
     }
 

@@ -1,7 +1,7 @@
 //! The HTML report of an evaluation: one file that needs nothing else. Curves are SVG, pictures are inside.
 
 use super::table::Figure;
-use super::Configured;
+use super::{Axes, Configured};
 use crate::error::{Error, Result};
 use crate::render::table::escaped;
 use base64::Engine;
@@ -41,8 +41,10 @@ pub struct Row {
 pub struct Curves {
     /// The metric.
     pub metric: String,
-    /// Of each candidate, over equally spaced points.
-    pub lines: Vec<(String, Vec<f64>)>,
+    /// What its axes are.
+    pub axes: Axes,
+    /// Of each candidate, points (share, value).
+    pub lines: Vec<(String, Vec<(f64, f64)>)>,
 }
 
 /// Rank correlations between maps of the trained and of randomised models.
@@ -153,27 +155,36 @@ fn figures(out: &mut String, report: &Report<'_>) {
     out.push_str("</ul>\n");
 }
 
-/// Curves as SVG: x is the share of the way, y the metric's value.
+/// Curves as SVG: x is the share that was hidden or shown, from 0 to the largest, y the metric's value.
 fn plot(curves: &Curves) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Input(format!("the curves cannot be drawn: {e}"));
-    let all = curves.lines.iter().flat_map(|(_, l)| l.iter().copied());
-    let (low, high) = all.fold((0f64, 1f64), |(low, high), v| (low.min(v), high.max(v)));
+    let all = || curves.lines.iter().flat_map(|(_, l)| l.iter().copied());
+    let (low, high) = all().fold((0f64, 1f64), |(low, high), (_, v)| (low.min(v), high.max(v)));
+    let end = all().map(|(at, _)| at).fold(0f64, f64::max);
+    let end = if end > 0.0 { end } else { 1.0 };
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, (860, 360)).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, (860, 380)).into_drawing_area();
         let (left, legend) = area.split_horizontally(560);
         let mut chart = ChartBuilder::on(&left)
             .margin(8)
-            .x_label_area_size(28)
-            .y_label_area_size(44)
-            .build_cartesian_2d(0f64..1f64, low..high)
+            .x_label_area_size(40)
+            .y_label_area_size(56)
+            .build_cartesian_2d(0f64..end, low..high)
             .map_err(|e| failed(&e))?;
-        chart.configure_mesh().light_line_style(TRANSPARENT).draw().map_err(|e| failed(&e))?;
+        let percent = |x: &f64| format!("{:.0} %", 100.0 * x);
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc(&curves.axes.x)
+            .y_desc(&curves.axes.y)
+            .x_label_formatter(&percent)
+            .draw()
+            .map_err(|e| failed(&e))?;
         for (i, (name, line)) in curves.lines.iter().enumerate() {
             let colour = Palette99::pick(i).to_rgba();
-            let x = |k: usize| k as f64 / (line.len().max(2) - 1) as f64;
-            let points = line.iter().enumerate().map(|(k, v)| (x(k), *v));
-            chart.draw_series(LineSeries::new(points, colour.stroke_width(2))).map_err(|e| failed(&e))?;
+            let series = LineSeries::new(line.iter().copied(), colour.stroke_width(2)).point_size(2);
+            chart.draw_series(series).map_err(|e| failed(&e))?;
             let y = 14 + 15 * i as i32;
             legend
                 .draw(&PathElement::new(vec![(4, y + 5), (24, y + 5)], colour.stroke_width(2)))
@@ -264,7 +275,11 @@ mod tests {
             setup: vec![("model".into(), "x&y".into())],
             metrics: &metrics,
             rows: vec![Row { name: "gae".into(), figures: vec![Some(figure)] }],
-            curves: vec![Curves { metric: "deletion".into(), lines: vec![("gae".into(), vec![1.0, 0.5, 0.2])] }],
+            curves: vec![Curves {
+                metric: "deletion".into(),
+                axes: Axes { x: "share of patches".into(), y: "probability".into() },
+                lines: vec![("gae".into(), vec![(0.0, 1.0), (0.5, 0.2)])],
+            }],
             sanity: Some(Sanity { stages: vec!["head".into()], rows: vec![("gae".into(), vec![Some(0.25)])] }),
             inputs: vec![Input {
                 heading: "one".into(),
@@ -278,5 +293,31 @@ mod tests {
         {
             assert!(page.contains(part), "{part} is missing");
         }
+    }
+
+    /// Where the points of the curves are marked.
+    fn points(svg: &str) -> Vec<f64> {
+        let marks = svg.split("<circle").skip(1).map(|c| c.split("cx=\"").nth(1).unwrap().split('"').next().unwrap());
+        marks.map(|x| x.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn points_lie_at_their_shares_and_axes_have_names() {
+        let shares = [0.01, 0.05, 0.1, 0.2, 0.5];
+        let axes = Axes { x: "share of tokens cut out".into(), y: "fall of the probability".into() };
+        let lines = vec![("gae".into(), shares.iter().map(|s| (*s, 1.0 - s)).collect())];
+        let svg = plot(&Curves { metric: "m".into(), axes, lines }).unwrap();
+        for part in ["share of tokens cut out", "fall of the probability", "50 %"] {
+            assert!(svg.contains(part), "{part}: {svg}");
+        }
+        let points = points(&svg);
+        assert_eq!(points.len(), 5);
+        let width = (points[4] - points[0]) / 0.49; // of a share of 1
+        for (point, share) in points.iter().zip(shares) {
+            let want = points[0] + (share - 0.01) * width;
+            assert!((point - want).abs() <= 1.0, "{points:?}");
+        }
+        // The axis begins at 0: the first point lies a hundredth of a share to its right.
+        assert!((points[0] - 64.0 - 0.01 * width).abs() <= 1.5, "{points:?}");
     }
 }

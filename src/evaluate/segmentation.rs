@@ -4,9 +4,11 @@
 //! `pixel-accuracy`; `miou`, the mean of the intersections over unions of background and object; `average-precision` (mAP
 //! over a data set) of the 2 H W scores (1 - r, r) against the one-hot labels, step-wise over distinct scores. Over a data
 //! set counts are added before dividing, as the authors do; average precision is a mean. A constant map predicts
-//! background everywhere. Inputs without a mask are left out.
+//! background everywhere. Inputs without a mask are left out, and so are void pixels of a mask: of counts and of scores (the
+//! mean that cuts the map is over all of its pixels).
 
 use super::curves::pixels;
+use super::mask::Place;
 use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
 
@@ -78,23 +80,29 @@ impl Metric for Segmentation {
         let high = map.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let unit: Vec<f64> = map.iter().map(|v| if high > low { (v - low) / (high - low) } else { 0.0 }).collect();
         if self.0 == Kind::Precision {
-            let both = unit.iter().zip(mask).flat_map(|(r, m)| [(1.0 - r, !m), (*r, *m)]);
+            let known = unit.iter().zip(mask).filter(|(_, m)| **m != Place::Void);
+            let both = known.map(|(r, m)| (*r, *m == Place::Object)).flat_map(|(r, m)| [(1.0 - r, !m), (r, m)]);
             return Ok(Some(average_precision(both.collect()).into()));
         }
         let mean = unit.iter().sum::<f64>() / unit.len() as f64;
         let mut table = [[0.0; 2]; 2]; // [predicted][true]
         for (r, m) in unit.iter().zip(mask) {
-            table[usize::from(*r > mean)][usize::from(*m)] += 1.0;
+            match m {
+                Place::Void => {}
+                Place::Object | Place::Background => {
+                    table[usize::from(*r > mean)][usize::from(*m == Place::Object)] += 1.0;
+                }
+            }
         }
         if self.0 == Kind::Accuracy {
-            let (right, all) = (table[0][0] + table[1][1], unit.len() as f64);
-            return Ok(Some(Score { value: right / all, curve: Vec::new(), counts: vec![right, all] }));
+            let (right, all) = (table[0][0] + table[1][1], table.iter().flatten().sum::<f64>());
+            return Ok(Some(Score { value: right / all, counts: vec![right, all], ..Score::default() }));
         }
         let wrong = table[0][1] + table[1][0];
         let (background, object) = (table[0][0], table[1][1]);
         let iou = |both: f64| both / (both + wrong).max(1.0);
         let counts = vec![background, object, background + wrong, object + wrong];
-        Ok(Some(Score { value: (iou(background) + iou(object)) / 2.0, curve: Vec::new(), counts }))
+        Ok(Some(Score { value: (iou(background) + iou(object)) / 2.0, counts, ..Score::default() }))
     }
 
     fn convention(&self) -> String {

@@ -5,8 +5,8 @@
 //! is better, 0 is what a random order gets. `baseline` (default mean), `patches`, `value` as in `deletion`.
 
 use super::curves::trapezoid;
-use super::deletion::{curve, read_baseline, read_value, value_name, PatchesAStep};
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use super::deletion::{curve, heights, read_baseline, read_value, value_name, PatchesAStep};
+use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
 use crate::method::baseline::ImageBaseline;
 use crate::method::{Params, Score as Value};
@@ -40,12 +40,17 @@ impl Metric for Gain {
     fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
         let one = |most: bool| curve(case, most, self.baseline, self.patches, self.value, false);
         let (least, most) = (one(false)?, one(true)?);
-        let curve: Vec<f64> = least.iter().zip(&most).map(|(l, m)| l - m).collect();
-        Ok(Some(Score { value: trapezoid(&least) - trapezoid(&most), curve, counts: Vec::new() }))
+        let value = trapezoid(&heights(&least)) - trapezoid(&heights(&most));
+        Ok(Some(Score::of_curve(value, least.iter().zip(&most).map(|((at, l), (_, m))| (*at, l - m)))))
     }
 
     fn convention(&self) -> String {
         let (value, by) = (value_name(self.value), self.name);
         format!("area between the {value}'s curves, least and most influential patches first to {by}, {}", self.patches)
+    }
+
+    fn axes(&self) -> Option<Axes> {
+        let y = format!("{}: least less most influential first", value_name(self.value));
+        Some(Axes::new("share of patches hidden", y))
     }
 }

@@ -3,6 +3,7 @@
 use crate::support::*;
 use candle_core::DType;
 use vitx::encoder::Inputs;
+use vitx::evaluate::mask::Place;
 use vitx::evaluate::{self, Candidate, Case as Judged, Score, Truth};
 use vitx::explanation::{Explanation, PixelMap};
 use vitx::method::{Batch, Run};
@@ -35,7 +36,8 @@ fn injected(case: &Case, run: &Run<'_>, pixel_map: bool) -> Explanation {
 fn score(case: &Case, run: &Run<'_>, spec: &str, pixel_map: bool) -> Score {
     let explanation = injected(case, run, pixel_map);
     let mask = case.inputs.get("noise.metric-mask").map(|m| flat(&m.get(run.number()).unwrap()));
-    let truth = Truth { mask: mask.map(|m| m.iter().map(|v| *v > 0.0).collect()), rationale: None };
+    let place = |v: &f64| if *v > 0.0 { Place::Object } else { Place::Background };
+    let truth = Truth { mask: mask.map(|m| m.iter().map(place).collect()), rationale: None };
     let judged = Judged { run, explanation: &explanation, truth: &truth, candidate: &Candidate::Gaussian };
     let metric = evaluate::parse(spec).unwrap_or_else(|e| panic!("{spec}: {e}"));
     metric.metric.score(&judged).unwrap().expect("a score")
@@ -213,7 +215,7 @@ fn judging_together_gives_each_its_own_score() {
         let passes = model.encoder.passes.counts().0 - before;
         for (own, direct) in together.into_iter().zip(direct) {
             for (own, direct) in own.into_iter().zip(direct) {
-                let value = |s: Option<Score>| s.map_or(vec![], |s| [vec![s.value], s.curve, s.counts].concat());
+                let value = |s: Option<Score>| s.map_or(vec![], |s| [vec![s.value], s.curve, s.at, s.counts].concat());
                 assert_eq!(value(own.unwrap()), value(direct), "{name}: to the last bit");
             }
         }
