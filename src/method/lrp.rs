@@ -128,7 +128,10 @@ impl Method for Lrp {
         let rows = chain(self.rows.pick(run)?, layers, |layer, pick| {
             let gradient = run.attention_gradient(layer)?; // [H,T,T]
             let relevance = run.attention_under(&Rules::TRANSFORMER_ATTRIBUTION, layer)?;
-            let c = add_identity(&(gradient * relevance)?.relu()?.mean(0)?)?;
+            // Of what lowers the class, both change sign: the relevance of the class times the gradient of its negative.
+            let product = (gradient * relevance)?;
+            let product = if run.output().lowers { product.neg()? } else { product };
+            let c = add_identity(&product.relu()?.mean(0)?)?;
             pick.read(&if normalised { normalise(&c, Normalise::Rows)? } else { c })
         })?;
         Ok(Relevance { checks: checks(run, &Rules::TRANSFORMER_ATTRIBUTION)?, ..values(&rows)? })

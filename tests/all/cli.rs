@@ -32,7 +32,7 @@ pub(crate) fn read_npy(path: &Path) -> Vec<f64> {
     npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
 }
 
-fn write_npy(path: &Path, tensor: &candle_core::Tensor) {
+pub(crate) fn write_npy(path: &Path, tensor: &candle_core::Tensor) {
     use npyz::WriterBuilder;
     let shape: Vec<u64> = tensor.dims().iter().map(|&d| d as u64).collect();
     let mut bytes = Vec::new();
