@@ -25,6 +25,7 @@ use vitx::target::{right, Scale};
 
 /// Judge methods by faithfulness and localisation over labelled data, beside random and centre controls
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::EVALUATE)]
 pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,

@@ -12,6 +12,7 @@ use vitx::target::Scale;
 
 /// Show a model's family, sizes, tokens, parameters, and the memory a run will need
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::INSPECT)]
 pub struct Args {
     /// A built-in, a directory in HuggingFace layout, or a hub id
     id: String,
@@ -129,7 +130,7 @@ impl Facts {
             some.join("; "),
             if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" }
         );
-        c.notes.iter().for_each(|note| println!("  note        {note}"));
+        c.notes.iter().for_each(|note| tell!("  note        {note}"));
     }
 
     fn json(&self, c: &Checkpoint) -> serde_json::Value {
