@@ -34,7 +34,6 @@ mod hub;
 #[cfg(feature = "cli")]
 #[path = "all/judging.rs"]
 mod judging;
-#[cfg(feature = "cli")]
 #[path = "all/loaders.rs"]
 mod loaders;
 #[path = "all/maximize.rs"]

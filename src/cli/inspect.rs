@@ -8,11 +8,9 @@ use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
 use vitx::model::{Checkpoint, EmbeddingSpec, Processor};
-use vitx::target::Scale;
 
 /// Show a model's family, sizes, tokens, parameters, and the memory a run will need
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::INSPECT)]
 pub struct Args {
     /// A built-in, a directory in HuggingFace layout, or a hub id
     id: String,
@@ -22,9 +20,6 @@ pub struct Args {
     /// Use the local hub cache only
     #[arg(long)]
     offline: bool,
-    /// What the outputs are, for checkpoints that do not say
-    #[arg(long, value_name = "HEAD", value_parser = super::args::heads())]
-    head: Option<Scale>,
     /// List every label
     #[arg(long)]
     labels: bool,
@@ -42,10 +37,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         device: "cpu".into(),
         dtype: Precision::F32,
         threads: None,
-        head: args.head,
+        head: None,
     };
     let report = ReportArgs { json: args.json, quiet: false, verbose: false };
-    let c = job::found(&args.id, &model, report)?;
+    let mut c = job::found(&args.id, &model, report)?;
+    c.notes.extend(c.check_weights()?);
     let facts = Facts::of(&c)?;
     if args.json {
         tell!("{}", facts.json(&c));
@@ -98,13 +94,7 @@ impl Facts {
 
     fn print(&self, c: &Checkpoint) {
         let s = &c.spec;
-        let outputs = match (c.scale, c.labels.len()) {
-            (Scale::Softmax, n) => format!("{n} classes"),
-            (Scale::Sigmoid, n) => format!("{n} labels with a probability each"),
-            (Scale::Value, 1) => "one value".to_string(),
-            (Scale::Value, n) => format!("{n} values"),
-        };
-        tell!("{}: {} ({}), {outputs}", c.id, c.family.title, c.family.name);
+        tell!("{}: {} ({}), {} classes", c.id, c.family.title, c.family.name, c.labels.len());
         if let Some(revision) = &c.revision {
             tell!("  revision    {revision}");
         }
@@ -130,14 +120,13 @@ impl Facts {
             some.join("; "),
             if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" }
         );
-        c.notes.iter().for_each(|note| tell!("  note        {note}"));
+        c.notes.iter().for_each(|note| println!("  note        {note}"));
     }
 
     fn json(&self, c: &Checkpoint) -> serde_json::Value {
         let s = &c.spec;
         json!({
             "id": c.id, "revision": c.revision, "family": c.family.name, "classes": c.labels.len(),
-            "head": c.scale.name(),
             "labels": (0..c.labels.len() as u32).map(|i| c.labels.name(i)).collect::<Vec<_>>(),
             "input": self.input, "tokens": self.tokens, "layers": s.layers, "heads": s.heads, "width": s.width,
             "feed_forward": s.feed_forward, "parameters": self.parameters,

@@ -9,7 +9,6 @@ use candle_core::Device;
 use std::path::Path;
 use vitx::encoder::{NormPlacement, Pooling};
 use vitx::method::{Configured, Facts};
-use vitx::model::builtin::BUILTINS;
 use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model, Processor};
 
 /// Model, device and inputs of a run.
@@ -31,33 +30,30 @@ impl Job {
         devices::limit_threads(model);
         let device = devices::device(&model.device)?;
         let sources = Sources::list(input, out)?;
-        let readable = sources.list.iter().filter(|s| !s.is_unreadable());
-        let (texts, all) = (readable.clone().filter(|s| s.is_text()).count(), readable.count());
+        let (texts, all) = (sources.list.iter().filter(|s| s.is_text()).count(), sources.list.len());
         if texts != 0 && texts != all {
             bail!("texts and images in one run ({texts} of {all} inputs are texts); run vitx once for each");
         }
         let id = model.model.clone().unwrap_or_else(|| default_model(texts > 0, reporting));
         let checkpoint = open(&id, model, reporting)?;
-        if all > 0 {
-            check_modality(&checkpoint, texts > 0)?;
-        }
+        check_modality(&checkpoint, texts > 0)?;
         check_size(&checkpoint, input)?;
-        if sources.made > 0 && !reporting.quiet {
-            voice::say(&format!(
-                "note: {} files that vitx made itself are left out; name one to have it read",
-                sources.made
-            ));
-        }
         report::catch_interrupts()?;
         Ok(Job { sources, checkpoint, device })
     }
 
-    /// Reads the weights.
+    /// Reads the weights and says what is to be known of them. Ctrl-C ends the program at once meanwhile: nothing is
+    /// begun yet, and a download goes on where it was.
     ///
     /// # Errors
     /// As [`Checkpoint::load`].
-    pub fn load(checkpoint: Checkpoint, args: &ModelArgs, device: &Device) -> Result<Model> {
-        Ok(checkpoint.load(devices::dtype(args.dtype), device)?)
+    pub fn load(checkpoint: Checkpoint, args: &ModelArgs, device: &Device, reporting: ReportArgs) -> Result<Model> {
+        let said = checkpoint.notes.len();
+        let model = report::ending_at_once(|| checkpoint.load(devices::dtype(args.dtype), device))?;
+        if !reporting.quiet {
+            model.checkpoint.notes.iter().skip(said).for_each(|note| eprintln!("note: {note}"));
+        }
+        Ok(model)
     }
 }
 
@@ -85,7 +81,7 @@ fn default_model(text: bool, reporting: ReportArgs) -> String {
 pub fn open(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpoint> {
     let checkpoint = found(id, args, reporting)?;
     if !reporting.quiet {
-        checkpoint.notes.iter().for_each(|note| voice::say(&format!("note: {note}")));
+        checkpoint.notes.iter().for_each(|note| eprintln!("note: {note}"));
     }
     Ok(checkpoint)
 }
@@ -95,9 +91,6 @@ pub fn open(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpo
 /// # Errors
 /// As [`Checkpoint::open`].
 pub fn found(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpoint> {
-    if args.revision.is_some() && (Path::new(id).is_dir() || BUILTINS.iter().any(|b| b.name == id)) {
-        bail!("--revision is for models of the hub; `{id}` is read from where it is");
-    }
     let access = Access {
         revision: args.revision.clone(),
         offline: args.offline,
@@ -145,9 +138,6 @@ fn check_modality(checkpoint: &Checkpoint, texts: bool) -> Result<()> {
 }
 
 fn check_size(checkpoint: &Checkpoint, input: &InputArgs) -> Result<()> {
-    if let (EmbeddingSpec::Words { .. }, Some(_)) = (&checkpoint.spec.embedding, input.shape.fit) {
-        bail!("--fit is for image models; `{}` reads texts", checkpoint.id);
-    }
     match (&checkpoint.spec.embedding, input.shape.size) {
         (EmbeddingSpec::Words { .. }, Some(_)) => bail!("--size is for image models; `{}` reads texts", checkpoint.id),
         (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) if h < patch.0 || w < patch.1 => {

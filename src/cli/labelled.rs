@@ -155,7 +155,7 @@ impl Checked {
     ///
     /// # Errors
     /// As [`Job::load`].
-    pub fn load(self, args: &DataArgs) -> Result<Labelled> {
+    pub fn load(self, args: &DataArgs, report: ReportArgs) -> Result<Labelled> {
         let mut known = BTreeSet::new();
         let asked = self.inputs.iter().flat_map(|i| i.questions.iter().map(move |q| (q, i)));
         let masks: Vec<_> = asked
@@ -163,7 +163,7 @@ impl Checked {
             .filter(|(mask, _)| known.insert((&mask.path, &mask.object)))
             .collect();
         let masks = Survey::of(&masks);
-        let model = Job::load(self.checkpoint, &args.model, &self.device)?;
+        let model = Job::load(self.checkpoint, &args.model, &self.device, report)?;
         let Checked { facts, inputs, failures, notes, .. } = self;
         Ok(Labelled { model, facts, inputs, failures, masks, notes })
     }

@@ -24,7 +24,6 @@ const DEFAULT: Settings = Settings::DEFAULT;
 
 /// Paint the picture that a class or a unit of the model answers to most (activation maximisation)
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::MAXIMIZE)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -151,7 +150,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let noise = Noise::seeded(args.seed);
     let start = initial(&args.init, &processor, size, &noise)?;
     catch_interrupts()?;
-    let model = Job::load(checkpoint, &args.model, &device)?;
+    let model = Job::load(checkpoint, &args.model, &device, args.report)?;
     let start = start.to_device(&device)?;
     Work { args: &args, model: &model, processor: &processor, objective, settings }.ascend(&start, &noise)
 }

@@ -16,7 +16,6 @@ use vitx::model::Model;
 
 /// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::PREDICT)]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -32,7 +31,7 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::resolve(&args.model, &args.input, args.report, None)?;
-    let model = Job::load(job.checkpoint, &args.model, &job.device)?;
+    let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit);
     let mut report = Reporter::new(args.report, job.sources.list.len());
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {

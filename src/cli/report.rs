@@ -13,15 +13,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vitx::method::Watch;
 
 static STOP: AtomicBool = AtomicBool::new(false);
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Catches Ctrl-C and SIGTERM: the first stops at the next step (an input that is not finished leaves nothing behind), the
 /// second ends at once.
 pub fn catch_interrupts() -> Result<()> {
     Ok(ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::SeqCst) {
+        if STOP.swap(true, Ordering::SeqCst) || AT_ONCE.load(Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
     })?)
+}
+
+/// Runs what may wait long and leaves nothing half done: the first Ctrl-C ends the program.
+pub fn ending_at_once<T>(work: impl FnOnce() -> T) -> T {
+    AT_ONCE.store(true, Ordering::SeqCst);
+    let done = work();
+    AT_ONCE.store(false, Ordering::SeqCst);
+    done
 }
 
 /// Whether the user has asked to stop.

@@ -25,7 +25,6 @@ use vitx::render::{grid, save};
 
 /// Search head and layer aggregation, start layer, or any parameters, and print the best --method string
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::TUNE)]
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
@@ -92,7 +91,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     for candidate in &candidates {
         job::methods(&[candidate.name().to_string()], checked.checkpoint())?;
     }
-    let labelled = checked.load(&args.data)?;
+    let labelled = checked.load(&args.data, args.report)?;
     if labelled.inputs.len() < 2 {
         bail!("one input cannot be split into a part to search on and a part to measure on");
     }

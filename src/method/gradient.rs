@@ -43,10 +43,6 @@ impl Method for Gradient {
         true
     }
 
-    fn sizes_only(&self) -> bool {
-        true
-    }
-
     fn rules(&self) -> Vec<Rules> {
         vec![Rules::GRADIENT]
     }

@@ -121,10 +121,6 @@ impl Method for SmoothGrad {
         true
     }
 
-    fn sizes_only(&self) -> bool {
-        true
-    }
-
     fn rules(&self) -> Vec<Rules> {
         vec![Rules::GRADIENT]
     }

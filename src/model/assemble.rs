@@ -1,6 +1,8 @@
 //! From a [`Spec`] and [`Weights`] to an [`Encoder`].
 
 use super::family::{EmbeddingSpec, Names, Spec};
+use super::naming::Naming;
+use super::task;
 use super::weights::Weights;
 use crate::encoder::{
     Block, Embedding, Encoder, FeedForward, Head, Neutral, Passes, PatchEmbedding, Pooling, WordEmbedding,
@@ -10,16 +12,37 @@ use crate::explanation::Prefix;
 use crate::nn::{LayerNorm, Linear};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
+use std::cell::RefCell;
 
-/// Builds the encoder, reading every tensor once.
+/// What is done with the tensors' contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// They are read.
+    Read,
+    /// They are not: names, shapes and dtypes are checked, and the encoder that comes of it holds nothing.
+    Checked,
+}
+
+/// Builds the encoder, reading every tensor once; with what the user may want to know of the weights.
 ///
 /// # Errors
 /// [`Error::Model`] as [`Weights::get`], and for a checkpoint without a classification head.
-pub fn assemble(spec: &Spec, classes: usize, weights: &Weights, dtype: DType, device: &Device) -> Result<Encoder> {
-    let loader = Loader { spec, weights, dtype, device };
+pub fn assemble(
+    spec: &Spec,
+    classes: usize,
+    weights: &Weights,
+    contents: Contents,
+    (dtype, device): (DType, &Device),
+) -> Result<(Encoder, Vec<String>)> {
+    let naming = Naming::of(weights, &spec.names)?;
+    // A file is in one spelling: whichever names its first layer's query.
+    let first =
+        |n: &&Names| naming.find(&format!("{}.{}.weight", n.layer.replace("{}", "0"), n.attention[0])).is_some();
+    let names = [Some(&spec.names), spec.modern.as_ref()].into_iter().flatten().find(first).unwrap_or(&spec.names);
+    let notes = RefCell::new(weights.notes());
+    let loader = Loader { spec, names, naming, weights, contents, dtype, device, notes };
     let head = loader.head(classes)?;
-    let names = &spec.names;
-    Ok(Encoder {
+    let encoder = Encoder {
         embedding: loader.embedding()?,
         blocks: (0..spec.layers)
             .map(|i| loader.block(&names.layer.replace("{}", &i.to_string())))
@@ -28,25 +51,55 @@ pub fn assemble(spec: &Spec, classes: usize, weights: &Weights, dtype: DType, de
         head,
         neutral: Neutral::default(),
         passes: Passes::default(),
-    })
+    };
+    let mut notes = loader.notes.into_inner();
+    notes.extend(loader.naming.notes());
+    Ok((encoder, notes))
 }
 
 struct Loader<'a> {
     spec: &'a Spec,
+    names: &'a Names,
+    naming: Naming<'a>,
     weights: &'a Weights,
+    contents: Contents,
     dtype: DType,
     device: &'a Device,
+    notes: RefCell<Vec<String>>,
 }
 
 impl Loader<'_> {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.weights.get(name, shape, self.dtype, self.device)
+        self.shaped(name, shape, shape)
+    }
+
+    /// A tensor that is stored in one shape and used in another of as many elements.
+    fn shaped(&self, name: &str, shape: &[usize], used: &[usize]) -> Result<Tensor> {
+        let stored = self.naming.used(name, shape)?;
+        match self.contents {
+            Contents::Read => Ok(self.weights.get(&stored, shape, self.dtype, self.device)?.reshape(used)?),
+            Contents::Checked => {
+                self.weights.check(&stored, shape)?;
+                Ok(Tensor::zeros(1, self.dtype, &Device::Cpu)?.broadcast_as(used)?)
+            }
+        }
     }
 
     fn linear(&self, name: &str, out: usize, input: usize, bias: bool) -> Result<Linear> {
         let weight = self.tensor(&format!("{name}.weight"), &[out, input])?;
         let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[out])).transpose()?;
         Ok(Linear { weight, bias })
+    }
+
+    /// A linear map whose outputs are stored as two halves, the first half first.
+    fn joined(&self, halves: [&str; 2], out: usize, input: usize) -> Result<Linear> {
+        let [first, second] = halves.map(|name| self.linear(name, out / 2, input, true));
+        let (first, second) = (first?, second?);
+        if self.contents == Contents::Checked {
+            return Ok(first);
+        }
+        let bias = first.bias.zip(second.bias).map(|(a, b)| Tensor::cat(&[a, b], 0)).transpose()?;
+        Ok(Linear { weight: Tensor::cat(&[first.weight, second.weight], 0)?, bias })
     }
 
     fn norm(&self, name: &str) -> Result<LayerNorm> {
@@ -56,14 +109,17 @@ impl Loader<'_> {
     }
 
     fn block(&self, layer: &str) -> Result<Block> {
-        let (s, n) = (self.spec, &self.spec.names);
+        let (s, n) = (self.spec, self.names);
         let (d, f) = (s.width, s.feed_forward);
         let at = |name: &str| format!("{layer}.{name}");
         let [query, key, value, projection] = n.attention.map(at);
         let [first, second] = n.feed_forward.map(at);
         let feed_forward = if s.gated {
             FeedForward::Gated {
-                weights_in: self.linear(&first, 2 * f, d, true)?,
+                weights_in: match n.second_half {
+                    Some(half) => self.joined([&first, &at(half)], 2 * f, d)?,
+                    None => self.linear(&first, 2 * f, d, true)?,
+                },
                 weights_out: self.linear(&second, d, f, true)?,
             }
         } else {
@@ -87,25 +143,25 @@ impl Loader<'_> {
     }
 
     fn embedding(&self) -> Result<Embedding> {
-        let (d, prefix) = (self.spec.width, self.spec.names.embeddings);
+        let (d, prefix) = (self.spec.width, self.names.embeddings);
         let at = |name: &str| format!("{prefix}.{name}");
         match self.spec.embedding {
             EmbeddingSpec::Patches { image, patch, distillation, registers, kernel } => {
                 let grid = (image.0 / patch.0, image.1 / patch.1);
-                let token = |name: &str| Ok::<_, Error>(self.tensor(&at(name), &[1, 1, d])?.reshape(d)?);
+                let token = |name: &str| self.shaped(&at(name), &[1, 1, d], &[d]);
                 let mut positioned = vec![(Prefix::Class, token("cls_token")?)];
                 if distillation {
                     positioned.push((Prefix::Distillation, token("distillation_token")?));
                 }
                 let registers = match registers {
                     0 => None,
-                    n => Some(self.tensor(&at("register_tokens"), &[1, n, d])?.reshape((n, d))?),
+                    n => Some(self.shaped(&at("register_tokens"), &[1, n, d], &[n, d])?),
                 };
                 let n = positioned.len() + grid.0 * grid.1;
-                let convolution = self.tensor(&at("patch_embeddings.projection.weight"), &[d, 3, patch.0, patch.1])?;
-                let weight = convolution.reshape((d, 3 * patch.0 * patch.1))?;
+                let (stored, flat) = ([d, 3, patch.0, patch.1], [d, 3 * patch.0 * patch.1]);
+                let weight = self.shaped(&at("patch_embeddings.projection.weight"), &stored, &flat)?;
                 let bias = Some(self.tensor(&at("patch_embeddings.projection.bias"), &[d])?);
-                let positions = self.tensor(&at("position_embeddings"), &[1, n, d])?.reshape((n, d))?;
+                let positions = self.shaped(&at("position_embeddings"), &[1, n, d], &[n, d])?;
                 let projection = Linear { weight, bias };
                 Ok(Embedding::Patches(PatchEmbedding {
                     projection,
@@ -131,31 +187,55 @@ impl Loader<'_> {
     }
 
     fn head(&self, classes: usize) -> Result<Head> {
-        let (s, n) = (self.spec, &self.spec.names);
-        if let Some(missing) = n.classifiers.iter().find(|c| !self.weights.has(&format!("{c}.weight"))) {
-            return Err(no_head(n, missing));
-        }
-        let input = if s.pooling == Pooling::ClassAndPatchMean { 2 * s.width } else { s.width };
+        let (s, n) = (self.spec, self.names);
+        let (pooling, classifiers) = self.classifiers()?;
+        let input = if pooling == Pooling::ClassAndPatchMean { 2 * s.width } else { s.width };
         let prefix = match s.embedding {
             EmbeddingSpec::Patches { distillation, registers, .. } => 1 + usize::from(distillation) + registers,
             EmbeddingSpec::Words { .. } => 1,
         };
         let dense = n.dense.zip(s.dense);
         Ok(Head {
-            pooling: s.pooling,
+            pooling,
             prefix,
             dense: dense
                 .map(|(name, f)| Ok::<_, Error>((self.linear(name, s.width, s.width, true)?, f)))
                 .transpose()?,
-            classifiers: n.classifiers.iter().map(|c| self.linear(c, classes, input, true)).collect::<Result<_>>()?,
+            classifiers: classifiers.iter().map(|c| self.linear(c, classes, input, true)).collect::<Result<_>>()?,
             scale: Scale::Softmax,
         })
     }
-}
 
-fn no_head(names: &Names, missing: &str) -> Error {
-    Error::Model(format!(
-        "this checkpoint has no classification head (`{missing}.weight` is missing): it is a backbone ({}), and vitx explains classifiers; use a fine-tuned checkpoint of the same family (`vitx models` names some)",
-        names.embeddings.split('.').next().unwrap_or_default()
-    ))
+    /// The head that the tensors show, the one that config.json names before others.
+    fn classifiers(&self) -> Result<(Pooling, Vec<String>)> {
+        let n = self.names;
+        let all = |names: &[&str]| names.iter().all(|c| self.naming.find(&format!("{c}.weight")).is_some());
+        let named = std::iter::once((self.spec.pooling, n.classifiers)).chain(n.other_heads.iter().copied());
+        if let Some((pooling, names)) = named.into_iter().find(|(_, names)| all(names)) {
+            return Ok((pooling, names.iter().map(ToString::to_string).collect()));
+        }
+        let [name] = n.classifiers else { return Err(self.no_head()) };
+        let [number] = &self.naming.sequence(name)[..] else { return Err(self.no_head()) };
+        self.notes.borrow_mut().push(format!(
+            "the head is `{name}.{number}`, part of a sequence of layers; the others have no weights and are taken for dropout"
+        ));
+        Ok((self.spec.pooling, vec![format!("{name}.{number}")]))
+    }
+
+    fn no_head(&self) -> Error {
+        let family = self.names.embeddings.split('.').next().unwrap_or_default();
+        let wanted = self.names.classifiers.first().copied().unwrap_or_default();
+        let outside = self.naming.outside();
+        let why = match (task::of_tensors(&outside), &outside[..]) {
+            (Some(what), _) => format!("its head {what}"),
+            (None, []) => format!("it is a backbone ({family})"),
+            (None, outside) => {
+                let some: Vec<_> = outside.iter().take(4).map(|n| format!("`{n}`")).collect();
+                format!("beside the backbone ({family}) it holds {}", some.join(", "))
+            }
+        };
+        Error::Model(format!(
+            "this checkpoint has no classification head (`{wanted}.weight` is missing): {why}, and vitx explains classifiers; use a fine-tuned checkpoint of the same family (`vitx models` names some)"
+        ))
+    }
 }

@@ -22,6 +22,14 @@ fn spec(c: &Config) -> Result<Spec> {
 
 /// What BERT and RoBERTa share.
 pub(super) fn text_spec(c: &Config, names: Names) -> Result<Spec> {
+    for (key, what) in [
+        ("is_decoder", "decoders, whose tokens see only those before them, are not supported"),
+        ("add_cross_attention", "attention to another model's states is not supported"),
+    ] {
+        if c.flag_or(key, false)? {
+            return Err(Error::Model(format!("config.json: `{key}` is true: {what}")));
+        }
+    }
     if let Some(kind) = c.text("position_embedding_type").filter(|k| *k != "absolute") {
         return Err(Error::Model(format!(
             "config.json: position_embedding_type `{kind}` is not supported, only `absolute`"
@@ -46,17 +54,21 @@ pub(super) fn text_spec(c: &Config, names: Names) -> Result<Spec> {
         pooling: Pooling::First,
         dense: Some(Activation::Tanh),
         names,
+        modern: None, // the same in transformers 5
     })
 }
 
 pub(super) const NAMES: Names = Names {
+    first: "bert.embeddings.word_embeddings.weight",
     embeddings: "bert.embeddings",
     layer: "bert.encoder.layer.{}",
     attention: ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
     norms: ["attention.output.LayerNorm", "output.LayerNorm"],
     feed_forward: ["intermediate.dense", "output.dense"],
+    second_half: None,
     scales: None,
     final_norm: None,
     dense: Some("bert.pooler.dense"),
     classifiers: &["classifier"],
+    other_heads: &[],
 };

@@ -13,9 +13,9 @@ pub struct Builtin {
     pub weights: &'static [u8],
 }
 
-/// All of them.
+/// All of them. A static: a constant's weights would stand in the binary once for every use.
 #[cfg(feature = "demo")]
-pub const BUILTINS: &[Builtin] = &[
+pub static BUILTINS: &[Builtin] = &[
     Builtin {
         name: "demo-vit",
         about: "14 coarse classes of pictures, 8 M parameters; a small model trained on little data, for trying vitx",
@@ -39,4 +39,4 @@ pub const BUILTINS: &[Builtin] = &[
 
 /// None without the feature `demo`.
 #[cfg(not(feature = "demo"))]
-pub const BUILTINS: &[Builtin] = &[];
+pub static BUILTINS: &[Builtin] = &[];

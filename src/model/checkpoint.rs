@@ -1,10 +1,10 @@
 //! Where a model's files are: inside the program, in a directory, or on the hub. Opening one reads no weights.
 
 use super::builtin::{Builtin, BUILTINS};
+use super::sniff;
 use super::weights::Weights;
-use crate::error::{Error, Result};
+use crate::error::{nearest, Error, Result};
 use crate::identity;
-use candle_core::safetensors::SliceSafetensors;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -50,11 +50,12 @@ impl Files {
                 "model `{id}` is a file; pass the directory that holds config.json and the weights"
             )));
         }
-        let hub_like =
-            id.split('/').count() <= 2 && !id.starts_with(['.', '/', '~']) && !id.contains('\\') && !id.is_empty();
-        if !hub_like || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+        let hub_like = id.split('/').count() <= 2 && !id.starts_with(['.', '/', '~']) && !id.ends_with('/');
+        if id.is_empty() || !hub_like || !id.bytes().all(plain) {
             return Err(Error::Model(format!(
-                "model `{id}`: there is no such directory, and it is no hub id (like google/vit-base-patch16-224)"
+                "model `{id}`: there is no such directory{}, and it is no hub id (like google/vit-base-patch16-224)",
+                beside(path).map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default()
             )));
         }
         Self::hub(id, access)
@@ -107,6 +108,25 @@ impl Files {
         }
     }
 
+    /// Whether nothing needs to be fetched to read the weights.
+    pub fn at_hand(&self) -> bool {
+        match self {
+            Files::Builtin(_) | Files::Directory(_) => true,
+            #[cfg(feature = "hub")]
+            Files::Hub(_) => false,
+        }
+    }
+
+    /// What a directory is that lacks the files of a checkpoint, if that can be told.
+    pub fn other_kind(&self) -> Option<String> {
+        match self {
+            Files::Directory(dir) => sniff::folder(dir),
+            Files::Builtin(_) => None,
+            #[cfg(feature = "hub")]
+            Files::Hub(_) => None,
+        }
+    }
+
     /// The path of a file on disk, if the model has it.
     fn path(&self, name: &str) -> Result<Option<PathBuf>> {
         match self {
@@ -123,7 +143,9 @@ impl Files {
             return Ok(b.files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| bytes.to_vec()));
         }
         let Some(path) = self.path(name)? else { return Ok(None) };
-        std::fs::read(&path).map(Some).map_err(|e| Error::io(&path, e))
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        sniff::check_text(name, &bytes)?;
+        Ok(Some(bytes))
     }
 
     /// A small JSON file, if the model has it.
@@ -140,7 +162,7 @@ impl Files {
     /// [`Error::Model`] when there are none or they are damaged.
     pub fn weights(&self) -> Result<Weights> {
         if let Files::Builtin(b) = self {
-            return Ok(Weights::Embedded(SliceSafetensors::new(b.weights)?));
+            return Weights::embedded(b.weights);
         }
         if let Some(path) = self.path("model.safetensors")? {
             return Weights::map(&[path]);
@@ -154,6 +176,11 @@ impl Files {
         if let Some(shards) = self.shards("pytorch_model.bin.index.json")? {
             return Weights::pickles(&shards);
         }
+        if let Some(what) = self.other_kind() {
+            return Err(Error::Model(format!(
+                "no weights found (model.safetensors or pytorch_model.bin): this is {what}"
+            )));
+        }
         Err(Error::Model("no weights found: expected model.safetensors (or its .index.json with shards) or pytorch_model.bin beside config.json; TensorFlow and Flax files are not read".into()))
     }
 
@@ -161,8 +188,13 @@ impl Files {
         let Some(json) = self.json(index)? else { return Ok(None) };
         let map = json.get("weight_map").and_then(Value::as_object);
         let map = map.ok_or_else(|| Error::Model(format!("{index}: `weight_map` is missing")))?;
-        let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+        let names: BTreeSet<&str> = map.values().map(|v| v.as_str().unwrap_or_default()).collect();
         let find = |name: &str| {
+            if !inside(name) {
+                return Err(Error::Model(format!(
+                    "{index} names the shard {name:?}, which is no file of this repository"
+                )));
+            }
             self.path(name)?.ok_or_else(|| Error::Model(format!("{index} names the shard {name}, which is missing")))
         };
         names.into_iter().map(find).collect::<Result<Vec<_>>>().map(Some)
@@ -176,4 +208,34 @@ fn is_content(name: &str) -> bool {
     const TRAINING: &[&str] = &["optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "scaler"];
     let ending = Path::new(name).extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     ENDINGS.contains(&ending.as_str()) && !TRAINING.iter().any(|t| name.starts_with(t))
+}
+
+/// The directory that a mistyped path most likely means.
+fn beside(path: &Path) -> Option<String> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folders = std::fs::read_dir(parent).ok()?.filter_map(|e| e.ok().filter(|e| e.path().is_dir()));
+    let names: Vec<String> = folders.filter_map(|e| e.file_name().into_string().ok()).collect();
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(parent.join(near).display().to_string())
+}
+
+/// Whether a file name of a repository stays inside of it: no absolute name, no `..`, nothing that another system reads so.
+pub(super) fn inside(name: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':']);
+    name.split('/').all(plain) && !name.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside_of_the_repository() {
+        for name in ["model-00001-of-00002.safetensors", "sub/model.safetensors", "..a"] {
+            assert!(inside(name), "{name}");
+        }
+        for name in ["/etc/passwd", "../x", "a/../../x", "a//b", "", "C:\\x", "C:x", "a\\..\\x", "x\n", "./x"] {
+            assert!(!inside(name), "{name}");
+        }
+    }
 }

@@ -15,14 +15,14 @@ use serde_json::Value;
 pub(super) fn labels(config: &Config) -> Result<(Labels, Option<String>)> {
     let numbered = |n: usize| Labels::new((0..n).map(|i| format!("LABEL_{i}")).collect());
     let map = match config.get("id2label") {
-        None => return Ok((numbered(config.size_or("num_labels", 2)?), None)),
+        None => return Ok((numbered(config.classes_or(2)?), None)),
         Some(Value::Object(map)) if !map.is_empty() => map,
         Some(_) => {
             return Err(Error::Model("config.json: `id2label` is no object of class numbers and their names".into()));
         }
     };
-    if config.get("num_labels").is_some() && config.size("num_labels")? != map.len() {
-        let n = config.size("num_labels")?;
+    if config.classes_or(map.len())? != map.len() {
+        let n = config.classes_or(map.len())?;
         let odd = format!("config.json: `num_labels` is {n} but id2label names {}; as in transformers the classes are LABEL_0 to LABEL_{}", map.len(), n - 1);
         return Ok((numbered(n), Some(odd)));
     }

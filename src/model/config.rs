@@ -3,6 +3,12 @@
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 
+/// No size of a model is larger; products of two are numbers still.
+const LARGEST: u64 = 1 << 24;
+
+/// Labels of so many classes still fit in memory with ease.
+const MOST_CLASSES: usize = 1 << 20;
+
 /// A parsed `config.json`.
 #[derive(Debug, Clone)]
 pub struct Config(Map<String, Value>);
@@ -34,8 +40,8 @@ impl Config {
 
     /// A required whole number above zero.
     pub fn size(&self, key: &str) -> Result<usize> {
-        let value = self.get(key).and_then(Value::as_u64).filter(|n| *n > 0);
-        value.map(|n| n as usize).ok_or_else(|| self.wrong(key, "a whole number above 0"))
+        let value = self.get(key).and_then(Value::as_u64).filter(|n| (1..=LARGEST).contains(n));
+        value.map(|n| n as usize).ok_or_else(|| self.wrong(key, "a whole number from 1 to 16777216"))
     }
 
     /// The same with HuggingFace's default for an absent key.
@@ -58,7 +64,7 @@ impl Config {
     /// A number or a pair of numbers `[height, width]`.
     pub fn pair_or(&self, key: &str, default: usize) -> Result<(usize, usize)> {
         let Some(value) = self.get(key) else { return Ok((default, default)) };
-        let positive = |v: &Value| v.as_u64().filter(|n| *n > 0).map(|n| n as usize);
+        let positive = |v: &Value| v.as_u64().filter(|n| (1..=LARGEST).contains(n)).map(|n| n as usize);
         let pair = match value {
             Value::Array(a) if a.len() == 2 => positive(&a[0]).zip(positive(&a[1])),
             v => positive(v).map(|n| (n, n)),
@@ -91,6 +97,38 @@ impl Config {
     pub fn architectures(&self) -> Vec<&str> {
         let list = self.get("architectures").and_then(Value::as_array);
         list.map(|a| a.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    }
+
+    /// Refuses what would change the forward pass of any family.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the key.
+    pub fn plain(&self) -> Result<()> {
+        let filled = |key: &str| self.get(key).filter(|v| v.as_object().is_none_or(|o| !o.is_empty()));
+        if let Some(config) = filled("quantization_config") {
+            let method = config.get("quant_method").and_then(Value::as_str).unwrap_or("an unnamed method");
+            return Err(Error::Model(format!(
+                "config.json: `quantization_config` ({method}): quantised weights are not read; use the original checkpoint, or dequantise it and save it again"
+            )));
+        }
+        if filled("pruned_heads").is_some() {
+            return Err(Error::Model(
+                "config.json: `pruned_heads`: layers with fewer heads than the others are not supported".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// `num_labels`, bounded: labels of so many classes are made.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for what is no number of classes.
+    pub fn classes_or(&self, default: usize) -> Result<usize> {
+        let classes = self.size_or("num_labels", default)?;
+        if classes > MOST_CLASSES {
+            return Err(self.wrong("num_labels", "a number of classes up to 1048576"));
+        }
+        Ok(classes)
     }
 }
 

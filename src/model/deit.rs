@@ -18,7 +18,7 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    let mut spec = image_spec(c, NAMES)?;
+    let mut spec = image_spec(c, NAMES, MODERN)?;
     if let EmbeddingSpec::Patches { distillation, .. } = &mut spec.embedding {
         *distillation = true;
     }
@@ -30,8 +30,20 @@ fn spec(c: &Config) -> Result<Spec> {
 }
 
 const NAMES: Names = Names {
+    first: "deit.embeddings.patch_embeddings.projection.weight",
     embeddings: "deit.embeddings",
     layer: "deit.encoder.layer.{}",
     final_norm: Some("deit.layernorm"),
+    other_heads: &[
+        (Pooling::First, &["classifier"]),
+        (Pooling::FirstAndSecond, &["cls_classifier", "distillation_classifier"]),
+    ],
     ..super::vit::NAMES
+};
+
+const MODERN: Names = Names {
+    layer: "deit.layers.{}",
+    attention: super::vit::MODERN.attention,
+    feed_forward: super::vit::MODERN.feed_forward,
+    ..NAMES
 };

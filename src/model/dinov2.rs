@@ -24,9 +24,12 @@ fn spec(c: &Config) -> Result<Spec> {
 pub(super) fn image_spec(c: &Config, mut names: Names, registers: usize, kernel: Bicubic) -> Result<Spec> {
     let width = c.size_or("hidden_size", 768)?;
     let gated = c.flag_or("use_swiglu_ffn", false)?;
-    let plain = c.size_or("mlp_ratio", 4)? * width;
+    let plain = (c.float_or("mlp_ratio", 4.0)? * width as f64) as usize; // transformers: int(width * ratio)
+    let attention = ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"];
+    let mut modern = Names { attention, ..names.clone() };
     if gated {
         names.feed_forward = ["mlp.weights_in", "mlp.weights_out"];
+        (modern.feed_forward, modern.second_half) = (["mlp.gate_proj", "mlp.down_proj"], Some("mlp.up_proj"));
     }
     Ok(Spec {
         width,
@@ -49,10 +52,12 @@ pub(super) fn image_spec(c: &Config, mut names: Names, registers: usize, kernel:
         pooling: Pooling::ClassAndPatchMean,
         dense: None,
         names,
+        modern: Some(modern),
     })
 }
 
 pub(super) const NAMES: Names = Names {
+    first: "dinov2.embeddings.patch_embeddings.projection.weight",
     embeddings: "dinov2.embeddings",
     layer: "dinov2.encoder.layer.{}",
     attention: [
@@ -63,8 +68,10 @@ pub(super) const NAMES: Names = Names {
     ],
     norms: ["norm1", "norm2"],
     feed_forward: ["mlp.fc1", "mlp.fc2"],
+    second_half: None,
     scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
     final_norm: Some("dinov2.layernorm"),
     dense: None,
     classifiers: &["classifier"],
+    other_heads: &[],
 };

@@ -18,10 +18,11 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    image_spec(c, NAMES, c.size_or("num_register_tokens", 4)?, Bicubic::Antialiased)
+    image_spec(c, NAMES, c.number_or("num_register_tokens", 4)? as usize, Bicubic::Antialiased)
 }
 
 const NAMES: Names = Names {
+    first: "dinov2_with_registers.embeddings.patch_embeddings.projection.weight",
     embeddings: "dinov2_with_registers.embeddings",
     layer: "dinov2_with_registers.encoder.layer.{}",
     final_norm: Some("dinov2_with_registers.layernorm"),

@@ -36,17 +36,21 @@ fn spec(c: &Config) -> Result<Spec> {
         pooling: Pooling::First,
         dense: Some(Activation::Relu),
         names: NAMES,
+        modern: None, // the same in transformers 5
     })
 }
 
 const NAMES: Names = Names {
+    first: "distilbert.embeddings.word_embeddings.weight",
     embeddings: "distilbert.embeddings",
     layer: "distilbert.transformer.layer.{}",
     attention: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"],
     norms: ["sa_layer_norm", "output_layer_norm"],
     feed_forward: ["ffn.lin1", "ffn.lin2"],
+    second_half: None,
     scales: None,
     final_norm: None,
     dense: Some("pre_classifier"),
     classifiers: &["classifier"],
+    other_heads: &[],
 };

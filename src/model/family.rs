@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::nn::resample::Bicubic;
 use crate::nn::Activation;
+use serde_json::Value;
 
 /// What a family reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +60,10 @@ pub struct Spec {
     pub pooling: Pooling,
     /// Activation of the dense layer before the classifier, if there is one.
     pub dense: Option<Activation>,
-    /// Tensor names.
+    /// Tensor names, as transformers 4 and the hub have them.
     pub names: Names,
+    /// Tensor names of transformers 5, where it writes others.
+    pub modern: Option<Names>,
 }
 
 /// Sizes of the embedding.
@@ -95,6 +98,8 @@ pub enum EmbeddingSpec {
 /// Checkpoint names. Those of a layer follow `layer`, with `{}` for its number; `.weight` and `.bias` are understood.
 #[derive(Debug, Clone)]
 pub struct Names {
+    /// The first tensor of every checkpoint of the family, by which it is known.
+    pub first: &'static str,
     /// Before the embedding's tensors.
     pub embeddings: &'static str,
     /// Before a layer's tensors.
@@ -105,6 +110,8 @@ pub struct Names {
     pub norms: [&'static str; 2],
     /// First and second linear map of the feed-forward.
     pub feed_forward: [&'static str; 2],
+    /// The second half of a gated feed-forward's first map, where its halves are stored apart.
+    pub second_half: Option<&'static str>,
     /// The two layer scales (full names without suffix).
     pub scales: Option<[&'static str; 2]>,
     /// The norm behind the last layer.
@@ -113,6 +120,8 @@ pub struct Names {
     pub dense: Option<&'static str>,
     /// One classifier, or two.
     pub classifiers: &'static [&'static str],
+    /// Other heads of the family, told by their tensors.
+    pub other_heads: &'static [(Pooling, &'static [&'static str])],
 }
 
 impl Spec {
@@ -150,5 +159,11 @@ impl Spec {
 
 /// `hidden_act`, erf GELU when absent.
 pub(super) fn activation(config: &Config, key: &str) -> Result<Activation> {
-    Activation::from_name(config.text(key).unwrap_or("gelu"))
+    match config.get(key) {
+        None => Ok(Activation::Gelu),
+        Some(Value::String(name)) => Activation::from_name(name),
+        Some(other) => {
+            Err(Error::Model(format!("config.json: `{key}` is {other}, expected the name of an activation")))
+        }
+    }
 }

@@ -13,7 +13,12 @@ mod distilbert;
 mod family;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod naming;
+mod pickle;
 mod roberta;
+mod sniff;
+mod task;
+mod torch;
 mod vit;
 mod weights;
 
@@ -22,12 +27,13 @@ pub use config::Config;
 pub use family::{EmbeddingSpec, Family, Modality, Spec};
 
 use crate::encoder::{Embedding, Encoder, Inputs, Neutral};
-use crate::error::{nearest, Error, Result};
+use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Layout};
 use crate::input::image::{ImageProcessor, Prepared};
 use crate::input::text::{TextProcessor, Tokenised};
 use crate::labels::Labels;
 use crate::scale::Scale;
+use assemble::Contents;
 use candle_core::{DType, Device, Tensor};
 
 /// Every family vitx reads.
@@ -104,20 +110,25 @@ impl Checkpoint {
     pub fn open_as(id: &str, access: &Access, head: Option<Scale>) -> Result<Self> {
         let files = Files::locate(id, access)?;
         Self::read(id, files, head).map_err(|e| match e {
-            Error::Model(message) if !message.contains(id) => Error::Model(format!("model `{id}`: {message}")),
+            Error::Model(message) if !message.starts_with("model `") => {
+                Error::Model(format!("model `{id}`: {message}"))
+            }
             other => other,
         })
     }
 
     fn read(id: &str, files: Files, head: Option<Scale>) -> Result<Self> {
         let bytes = files.read("config.json")?;
-        let bytes = bytes.ok_or_else(|| {
-            Error::Model(
+        let bytes = bytes.ok_or_else(|| match files.other_kind() {
+            Some(what) => Error::Model(format!("there is no config.json: this is {what}")),
+            None => Error::Model(
                 "there is no config.json; is this a checkpoint in HuggingFace layout (save_pretrained)?".into(),
-            )
+            ),
         })?;
         let config = Config::parse(&bytes)?;
-        let family = family_of(&config)?;
+        let family = family_of(&config, &files)?;
+        let class = task::check(&config, family, files.at_hand())?;
+        config.plain()?;
         let spec = (family.spec)(&config)?.checked()?;
         let processor = match family.modality {
             Modality::Image => Processor::Image(image_processor(&files, &spec)?),
@@ -142,34 +153,52 @@ impl Checkpoint {
             scale,
             spec,
             processor,
-            notes: odd.into_iter().collect(),
+            notes: class.into_iter().chain(odd).collect(),
             files,
         })
     }
 
-    /// Reads the weights (mapped; f16 and bf16 are converted once) and builds the model.
+    /// Reads the weights (mapped; f16 and bf16 are converted once) and builds the model. What there is to say of them is
+    /// added to its notes.
     ///
     /// # Errors
     /// [`Error::Model`] naming a missing, wrong-shaped or non-finite tensor.
-    pub fn load(self, dtype: DType, device: &Device) -> Result<Model> {
-        let weights = self.files.weights();
-        let encoder = weights.and_then(|w| assemble::assemble(&self.spec, self.labels.len(), &w, dtype, device));
-        let mut encoder = encoder.map_err(|e| match e {
-            Error::Model(message) => Error::Model(format!("model `{}`: {message}", self.id)),
-            other => other,
-        })?;
+    pub fn load(mut self, dtype: DType, device: &Device) -> Result<Model> {
+        let (mut encoder, notes) = self.assembled(Contents::Read, (dtype, device))?;
+        self.notes.extend(notes);
+        self.spec.pooling = encoder.head.pooling;
         encoder.neutral = self.processor.neutral();
         encoder.head.scale = self.scale;
         Ok(Model { checkpoint: self, encoder })
     }
 
     /// What tells the contents of its files (config, processor, tokenizer, weights) from others, whatever their names: a
-    /// checkpoint that was changed in place has another; and what its logits are taken for. See [`crate::identity`].
+    /// checkpoint that was changed in place has another. See [`crate::identity`].
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read.
     pub fn identity(&self) -> Result<String> {
-        Ok(format!("{} {}", self.files.identity()?, self.scale.name()))
+        self.files.identity()
+    }
+
+    /// Whether the weights' names, shapes and dtypes are those the config asks for, without reading them; and what there
+    /// is to say of them.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`], but for weights that are not finite.
+    pub fn check_weights(&self) -> Result<Vec<String>> {
+        Ok(self.assembled(Contents::Checked, (DType::F32, &Device::Cpu))?.1)
+    }
+
+    fn assembled(&self, contents: Contents, to: (DType, &Device)) -> Result<(Encoder, Vec<String>)> {
+        let weights = self.files.weights();
+        let built = weights.and_then(|w| assemble::assemble(&self.spec, self.labels.len(), &w, contents, to));
+        built.map_err(|e| match e {
+            Error::Model(message) if !message.starts_with("model `") => {
+                Error::Model(format!("model `{}`: {message}", self.id))
+            }
+            other => other,
+        })
     }
 
     /// Number of weights in the files.
@@ -244,29 +273,30 @@ pub fn markdown() -> String {
     format!("| `model_type` | reads | classes | such as |\n| --- | --- | --- | --- |\n{rows}")
 }
 
-fn family_of(config: &Config) -> Result<&'static Family> {
-    let known = || FAMILIES.iter().map(|f| f.name);
-    let Some(name) = config.text("model_type") else {
-        return Err(Error::Model("config.json: `model_type` is missing; is this a checkpoint of transformers?".into()));
-    };
-    let Some(family) = FAMILIES.iter().find(|f| f.name == name) else {
-        let near = nearest(name, known()).map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default();
-        let list: Vec<_> = known().collect();
+fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
+    let name = config.text("model_type");
+    if let Some(family) = FAMILIES.iter().find(|f| Some(f.name) == name) {
+        return Ok(family);
+    }
+    let timm = config.get("pretrained_cfg").is_some() || name == Some("timm_wrapper");
+    if let Some(architecture) = config.text("architecture").filter(|_| timm || config.get("num_classes").is_some()) {
         return Err(Error::Model(format!(
-            "config.json: model_type `{name}` is not supported{near}; supported are {}",
-            list.join(", ")
-        )));
-    };
-    let architectures = config.architectures();
-    if !architectures.is_empty() && !architectures.iter().any(|a| family.architectures.contains(a)) {
-        return Err(Error::Model(format!(
-            "its architecture is {}, without a classification head vitx can explain (it reads {}); use a fine-tuned checkpoint of the same family, such as {}",
-            architectures.join(", "),
-            family.architectures.join(" or "),
-            family.example
+            "config.json is that of a timm checkpoint ({architecture}); use one converted to transformers"
         )));
     }
-    Ok(family)
+    let Some(name) = name else {
+        let kind = files.other_kind().map(|what| format!(": this is {what}"));
+        return Err(Error::Model(format!(
+            "config.json: `model_type` is missing{}",
+            kind.unwrap_or_else(|| "; is this a checkpoint of transformers?".into())
+        )));
+    };
+    let list = |modality| FAMILIES.iter().filter(move |f| f.modality == modality).map(|f| f.name).collect::<Vec<_>>();
+    Err(Error::Model(format!(
+        "config.json: model_type `{name}` is not supported; supported are {} for images and {} for texts",
+        list(Modality::Image).join(", "),
+        list(Modality::Text).join(", ")
+    )))
 }
 
 fn image_processor(files: &Files, spec: &Spec) -> Result<ImageProcessor> {
@@ -282,18 +312,33 @@ mod tests {
 
     #[test]
     fn configs_are_checked_before_weights() {
+        let files = Files::Directory("/nowhere".into());
         for (json, part) in [
-            (r#"{"model_type": "swin"}"#, "model_type `swin` is not supported"),
+            (r#"{"model_type": "beit"}"#, "model_type `beit` is not supported; supported are vit"),
             (r#"{"hidden_size": 8}"#, "`model_type` is missing"),
+            (r#"{"architecture": "vit_tiny", "num_classes": 3}"#, "a timm checkpoint (vit_tiny)"),
             (r#"{"model_type": "vit", "architectures": ["ViTModel"]}"#, "ViTModel, without a classification head"),
-            (r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#, "BertForMaskedLM"),
+            (
+                r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#,
+                "BertForMaskedLM, which fills in masked",
+            ),
+            (r#"{"model_type": "bert", "architectures": ["BertForTokenClassification"]}"#, "labels each token"),
+            (r#"{"model_type": "bert", "quantization_config": {"load_in_8bit": true}}"#, "`quantization_config`"),
+            (r#"{"model_type": "bert", "pruned_heads": {"1": [0]}}"#, "`pruned_heads`"),
         ] {
-            let error = family_of(&Config::parse(json.as_bytes()).unwrap()).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
+            let config = Config::parse(json.as_bytes()).unwrap();
+            let read =
+                family_of(&config, &files).and_then(|f| task::check(&config, f, false)).and_then(|_| config.plain());
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains("did you mean"), "{error}");
         }
+        let own = Config::parse(br#"{"model_type": "vit", "architectures": ["MyViT"]}"#).unwrap();
+        let note = task::check(&own, family_of(&own, &files).unwrap(), false).unwrap();
+        assert!(note.unwrap().contains("MyViT, which is read as ViTForImageClassification"));
         for (json, part) in [
             (r#"{"hidden_size": 30, "num_attention_heads": 4}"#, "4 attention heads do not divide the hidden size 30"),
-            (r#"{"hidden_act": "mish"}"#, "activation `mish`"),
+            (r#"{"hidden_act": "prelu"}"#, "activation `prelu`"),
+            (r#"{"hidden_act": 3}"#, "`hidden_act` is 3"),
             (r#"{"image_size": 8, "patch_size": 16}"#, "smaller than patch_size"),
         ] {
             let config = Config::parse(json.as_bytes()).unwrap();

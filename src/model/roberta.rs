@@ -24,6 +24,7 @@ fn spec(c: &Config) -> Result<Spec> {
 }
 
 const NAMES: Names = Names {
+    first: "roberta.embeddings.word_embeddings.weight",
     embeddings: "roberta.embeddings",
     layer: "roberta.encoder.layer.{}",
     dense: Some("classifier.dense"),

@@ -17,11 +17,11 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    image_spec(c, NAMES)
+    image_spec(c, NAMES, MODERN)
 }
 
 /// What ViT and DeiT share.
-pub(super) fn image_spec(c: &Config, names: Names) -> Result<Spec> {
+pub(super) fn image_spec(c: &Config, names: Names, modern: Names) -> Result<Spec> {
     Ok(Spec {
         width: c.size_or("hidden_size", 768)?,
         heads: c.size_or("num_attention_heads", 12)?,
@@ -42,10 +42,12 @@ pub(super) fn image_spec(c: &Config, names: Names) -> Result<Spec> {
         pooling: Pooling::First,
         dense: None,
         names,
+        modern: Some(modern),
     })
 }
 
 pub(super) const NAMES: Names = Names {
+    first: "vit.embeddings.patch_embeddings.projection.weight",
     embeddings: "vit.embeddings",
     layer: "vit.encoder.layer.{}",
     attention: [
@@ -56,8 +58,18 @@ pub(super) const NAMES: Names = Names {
     ],
     norms: ["layernorm_before", "layernorm_after"],
     feed_forward: ["intermediate.dense", "output.dense"],
+    second_half: None,
     scales: None,
     final_norm: Some("vit.layernorm"),
     dense: None,
     classifiers: &["classifier"],
+    other_heads: &[],
+};
+
+/// As transformers 5 writes them.
+pub(super) const MODERN: Names = Names {
+    layer: "vit.layers.{}",
+    attention: ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"],
+    feed_forward: ["mlp.fc1", "mlp.fc2"],
+    ..NAMES
 };

@@ -1,95 +1,160 @@
-//! Tensors by name, from safetensors (mapped or in memory) or a pickle, checked for shape and NaN.
+//! Tensors by name, from safetensors (mapped or in memory) or files of `torch.save`, checked for shape and NaN.
 
+use super::sniff::{self, Kind};
+use super::torch::TorchFile;
 use crate::error::{Error, Result};
-use candle_core::pickle::PthTensors;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Where tensors come from.
-pub enum Weights {
+/// What a file says of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What its elements are.
+    pub stored: Stored,
+}
+
+/// What a tensor's elements are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// Floats that are read.
+    Float(DType),
+    /// U8: our 8-bit format, if there is a scale beside it.
+    Bytes,
+    /// Anything else, by name.
+    Other(String),
+}
+
+/// The tensors of a checkpoint.
+pub struct Weights {
+    source: Source,
+    entries: BTreeMap<String, Entry>,
+}
+
+enum Source {
     /// One or more mapped `.safetensors` files.
     Mapped(MmapedSafetensors),
     /// Weights inside the binary.
     Embedded(SliceSafetensors<'static>),
     /// One or more `pytorch_model*.bin` files.
-    Pickles(Vec<PthTensors>),
+    Torch(Vec<TorchFile>),
 }
 
 impl Weights {
     /// Maps safetensors files; the shards of one checkpoint together.
     ///
     /// # Errors
-    /// [`Error::Model`] naming a damaged or truncated file.
+    /// [`Error::Model`] naming a damaged or truncated file, or one of another kind.
     #[allow(unsafe_code)]
     pub fn map(paths: &[impl AsRef<Path>]) -> Result<Self> {
+        paths.iter().try_for_each(|p| sniff::check_weights(p.as_ref(), Kind::Safetensors))?;
         // SAFETY: the maps are read-only and live as long as the weights are read. Should another process shorten a file
         // meanwhile, the system ends this process (SIGBUS): the price of not reading gigabytes twice.
         let mapped = unsafe { MmapedSafetensors::multi(paths) };
         let files = || paths.iter().map(|p| p.as_ref().display().to_string()).collect::<Vec<_>>().join(", ");
-        Ok(Weights::Mapped(mapped.map_err(|e| damaged(&files(), &e))?))
+        let mapped = mapped.map_err(|e| damaged(&files(), &e))?;
+        let entries = mapped.tensors().iter().map(|(name, t)| (name.clone(), entry(t.dtype(), t.shape()))).collect();
+        Ok(Weights { source: Source::Mapped(mapped), entries })
     }
 
-    /// Reads pickled state dicts, the format of `torch.save`.
+    /// Weights inside the binary.
     ///
     /// # Errors
-    /// [`Error::Model`] naming a damaged file.
+    /// [`Error::Tensor`] for a header that is no safetensors'.
+    pub fn embedded(bytes: &'static [u8]) -> Result<Self> {
+        let slice = SliceSafetensors::new(bytes)?;
+        let entries = slice.tensors().iter().map(|(name, t)| (name.clone(), entry(t.dtype(), t.shape()))).collect();
+        Ok(Weights { source: Source::Embedded(slice), entries })
+    }
+
+    /// Opens files of `torch.save`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming a damaged file, or one of another kind.
     pub fn pickles(paths: &[impl AsRef<Path>]) -> Result<Self> {
-        let read = |path: &Path| PthTensors::new(path, None).map_err(|e| damaged(&path.display().to_string(), &e));
-        Ok(Weights::Pickles(paths.iter().map(|p| read(p.as_ref())).collect::<Result<_>>()?))
+        let open = |path: &Path| sniff::check_weights(path, Kind::Zip).and_then(|()| TorchFile::open(path));
+        let files = paths.iter().map(|p| open(p.as_ref())).collect::<Result<Vec<_>>>()?;
+        let entries = files.iter().flat_map(TorchFile::entries).collect();
+        Ok(Weights { source: Source::Torch(files), entries })
+    }
+
+    /// What a user may want to know of how the weights were found.
+    pub fn notes(&self) -> Vec<String> {
+        match &self.source {
+            Source::Mapped(_) | Source::Embedded(_) => Vec::new(),
+            Source::Torch(files) => files.iter().filter_map(TorchFile::note).collect(),
+        }
+    }
+
+    /// Names in the files, and what stands under each.
+    pub fn entries(&self) -> &BTreeMap<String, Entry> {
+        &self.entries
     }
 
     /// The tensor on the CPU in its stored dtype, if there is one of this name.
     fn find(&self, name: &str) -> Result<Option<Tensor>> {
         let cpu = &Device::Cpu;
-        Ok(match self {
-            Weights::Mapped(m) => m.get(name).is_ok().then(|| m.load(name, cpu)).transpose()?,
-            Weights::Embedded(s) => s.get(name).is_ok().then(|| s.load(name, cpu)).transpose()?,
-            Weights::Pickles(files) => {
-                let file = files.iter().find(|f| f.tensor_infos().contains_key(name));
-                file.map(|f| f.get(name)).transpose()?.flatten()
+        Ok(match &self.source {
+            Source::Mapped(m) => m.get(name).is_ok().then(|| m.load(name, cpu)).transpose()?,
+            Source::Embedded(s) => s.get(name).is_ok().then(|| s.load(name, cpu)).transpose()?,
+            Source::Torch(files) => {
+                for file in files {
+                    if let Some(tensor) = file.get(name)? {
+                        return Ok(Some(tensor));
+                    }
+                }
+                None
             }
         })
     }
 
-    /// Whether a tensor of this name is stored.
-    pub fn has(&self, name: &str) -> bool {
-        match self {
-            Weights::Mapped(m) => m.get(name).is_ok(),
-            Weights::Embedded(s) => s.get(name).is_ok(),
-            Weights::Pickles(files) => files.iter().any(|f| f.tensor_infos().contains_key(name)),
+    /// Whether a tensor of this name in the files has the shape and is of a kind that is read. Reads no weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the tensor and what is wrong.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let Some(entry) = self.entries.get(name) else { return Err(missing(name, shape)) };
+        let quantised = "quantised weights are not read; save the model with weights in float32, float16 or bfloat16";
+        match &entry.stored {
+            Stored::Float(_) => {}
+            Stored::Bytes if self.scaled(name, &entry.shape) => {}
+            Stored::Bytes => {
+                return Err(Error::Model(format!(
+                    "tensor `{name}` holds 8-bit integers without `{name}.scale` (see models/demo-vit/README.md for the one such format that is read): {quantised}"
+                )));
+            }
+            Stored::Other(kind) => {
+                return Err(Error::Model(format!("tensor `{name}` is stored as {kind}: {quantised}")));
+            }
         }
+        if entry.shape != shape {
+            return Err(Error::Model(format!(
+                "tensor `{name}` has shape {:?}, expected {shape:?} from the sizes in config.json",
+                entry.shape
+            )));
+        }
+        Ok(())
     }
 
-    /// The stored name for `name`: itself, or its TensorFlow-era spelling (`gamma` and `beta` in layer norms).
-    fn stored_name(&self, name: &str) -> Option<String> {
-        let legacy = match name.rsplit_once('.') {
-            Some((stem, "weight")) => format!("{stem}.gamma"),
-            Some((stem, "bias")) => format!("{stem}.beta"),
-            _ => return self.has(name).then(|| name.to_string()),
-        };
-        [name.to_string(), legacy].into_iter().find(|n| self.has(n))
+    /// Whether a scale for each row stands beside an 8-bit tensor.
+    fn scaled(&self, name: &str, shape: &[usize]) -> bool {
+        let scale = self.entries.get(&format!("{name}.scale"));
+        scale.is_some_and(|s| matches!(s.stored, Stored::Float(_)) && Some(&s.shape.iter().product()) == shape.first())
     }
 
-    /// A tensor of the given shape, dtype and device.
+    /// A tensor of the files, of the given shape, dtype and device.
     ///
     /// A U8 tensor with a companion `NAME.scale` holds 8-bit weights, one scale per row of the first dimension:
     /// `w = (q - 128) * scale`.
     ///
     /// # Errors
-    /// [`Error::Model`] naming a tensor that is missing, of another shape, or not finite.
+    /// As [`Weights::check`], and [`Error::Model`] for a tensor that is not finite.
     pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-        let stored = self.stored_name(name).ok_or_else(|| {
-            Error::Model(format!("tensor `{name}` is missing from the weights (expected shape {shape:?}); is this checkpoint complete and of the family its config.json says?"))
-        })?;
-        let mut tensor =
-            self.find(&stored)?.ok_or_else(|| Error::Model(format!("tensor `{name}` could not be read")))?;
-        if tensor.dims() != shape {
-            return Err(Error::Model(format!(
-                "tensor `{name}` has shape {:?}, expected {shape:?} from the sizes in config.json",
-                tensor.dims()
-            )));
-        }
+        self.check(name, shape)?;
+        let mut tensor = self.find(name)?.ok_or_else(|| Error::Model(format!("tensor `{name}` could not be read")))?;
         if tensor.dtype() == DType::U8 {
             tensor = self.dequantised(name, &tensor)?;
         }
@@ -105,9 +170,9 @@ impl Weights {
     }
 
     fn dequantised(&self, name: &str, q: &Tensor) -> Result<Tensor> {
-        let scale = self.find(&format!("{name}.scale"))?.ok_or_else(|| {
-            Error::Model(format!("tensor `{name}` holds 8-bit weights without `{name}.scale`; see models/demo-vit/README.md for the format"))
-        })?;
+        let scale = self
+            .find(&format!("{name}.scale"))?
+            .ok_or_else(|| Error::Model(format!("tensor `{name}.scale` could not be read")))?;
         let mut shape = vec![1; q.rank()];
         shape[0] = q.dims()[0];
         let centred = (q.to_dtype(DType::F32)? - 128.0)?;
@@ -116,17 +181,27 @@ impl Weights {
 
     /// Number of weights stored (not counting 8-bit scales).
     pub fn parameters(&self) -> usize {
-        let count = |shape: &[usize]| shape.iter().product::<usize>();
-        match self {
-            Weights::Mapped(m) => m.tensors().iter().map(|(_, t)| count(t.shape())).sum(),
-            Weights::Embedded(s) => {
-                s.tensors().iter().filter(|(n, _)| !n.ends_with(".scale")).map(|(_, t)| count(t.shape())).sum()
-            }
-            Weights::Pickles(files) => {
-                files.iter().flat_map(|f| f.tensor_infos().values()).map(|t| t.layout.shape().elem_count()).sum()
-            }
-        }
+        let scale = |name: &str| {
+            let of = name.strip_suffix(".scale").and_then(|n| self.entries.get(n));
+            of.is_some_and(|e| e.stored == Stored::Bytes)
+        };
+        let counted = self.entries.iter().filter(|(name, _)| !scale(name));
+        counted.map(|(_, e)| e.shape.iter().product::<usize>()).sum()
     }
+}
+
+fn entry(dtype: impl TryInto<DType> + std::fmt::Debug + Copy, shape: &[usize]) -> Entry {
+    let stored = match dtype.try_into() {
+        Ok(dtype @ (DType::F32 | DType::F64 | DType::F16 | DType::BF16)) => Stored::Float(dtype),
+        Ok(DType::U8) => Stored::Bytes,
+        _ => Stored::Other(format!("{dtype:?}")),
+    };
+    Entry { shape: shape.to_vec(), stored }
+}
+
+/// A tensor that is not in the files.
+pub fn missing(name: &str, shape: &[usize]) -> Error {
+    Error::Model(format!("tensor `{name}` is missing from the weights (expected shape {shape:?}); is this checkpoint complete and of the family its config.json says?"))
 }
 
 fn damaged(files: &str, error: &candle_core::Error) -> Error {

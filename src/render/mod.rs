@@ -35,23 +35,8 @@ pub struct Renderer {
     pub images: bool,
     /// Whether it exists for texts.
     pub texts: bool,
-    /// What of a [`Style`] it shows.
-    pub draws: Draws,
     /// Draws it.
     pub render: fn(&Scene<'_>, &Explanation) -> Result<Vec<u8>>,
-}
-
-/// What a renderer draws, from least to most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Draws {
-    /// Raw numbers: no style changes them.
-    Numbers,
-    /// Tokens in colour.
-    Tokens,
-    /// Heat, enlarged to pixels.
-    Heat,
-    /// Heat over the picture.
-    Overlay,
 }
 
 /// Every format that shows relevance. (`json`, the record of a run, is written by the command line.)
@@ -62,7 +47,6 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "png",
         images: true,
         texts: false,
-        draws: Draws::Overlay,
         render: heat::overlay,
     },
     Renderer {
@@ -71,7 +55,6 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "heatmap.png",
         images: true,
         texts: false,
-        draws: Draws::Heat,
         render: heat::heatmap,
     },
     Renderer {
@@ -80,7 +63,6 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "npy",
         images: true,
         texts: true,
-        draws: Draws::Numbers,
         render: npy::render,
     },
     Renderer {
@@ -89,7 +71,6 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "pixels.npy",
         images: true,
         texts: false,
-        draws: Draws::Numbers,
         render: npy::pixels,
     },
     Renderer {
@@ -98,7 +79,6 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "ansi",
         images: false,
         texts: true,
-        draws: Draws::Tokens,
         render: tokens::ansi,
     },
 ];
@@ -162,10 +142,14 @@ impl Style {
 /// # Errors
 /// [`Error::Usage`] naming the nearest one.
 pub fn find(name: &str) -> Result<&'static Renderer> {
-    let names: Vec<&str> = RENDERERS.iter().map(|r| r.name).chain(["json"]).collect();
+    let names = RENDERERS.iter().map(|r| r.name).chain(["json"]);
     let error = || {
-        let hint = format!("formats are {}", names.join(", "));
-        crate::error::unknown("format", name, names.iter().copied(), &hint)
+        crate::error::unknown(
+            "format",
+            name,
+            names.clone(),
+            "formats are overlay, heatmap, npy, npy-pixels, json, ansi",
+        )
     };
     RENDERERS.iter().find(|r| r.name == name).ok_or_else(error)
 }

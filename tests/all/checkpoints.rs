@@ -7,14 +7,14 @@ use std::path::Path;
 use vitx::encoder::Keep;
 use vitx::model::{Access, Checkpoint, Model};
 
-type Tensors = HashMap<String, Tensor>;
+pub type Tensors = HashMap<String, Tensor>;
 
-fn open(dir: &Path) -> vitx::Result<Model> {
+pub fn open(dir: &Path) -> vitx::Result<Model> {
     Checkpoint::open(dir.to_str().unwrap(), &Access::default())?.load(DType::F32, &Device::Cpu)
 }
 
 /// A copy of a fixture's model, changed.
-fn changed(case: &str, change: impl Fn(&mut Tensors)) -> tempfile::TempDir {
+pub fn changed(case: &str, change: impl Fn(&mut Tensors)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let source = case_dir(case).join("model");
     for entry in std::fs::read_dir(&source).unwrap() {
@@ -29,13 +29,13 @@ fn changed(case: &str, change: impl Fn(&mut Tensors)) -> tempfile::TempDir {
     dir
 }
 
-fn logits(model: &Model, case: &str) -> Vec<f64> {
+pub fn logits(model: &Model, case: &str) -> Vec<f64> {
     let case = Case::open(CASES.iter().find(|c| **c == case).unwrap());
     let (inputs, _) = case.batch(model);
     flat(&model.encoder.forward(&inputs, Keep::Logits).unwrap().logits)
 }
 
-fn expected(case: &str) -> Vec<f64> {
+pub fn expected(case: &str) -> Vec<f64> {
     flat(&Case::open(CASES.iter().find(|c| **c == case).unwrap()).expected["logits"])
 }
 
