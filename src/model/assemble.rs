@@ -195,6 +195,11 @@ impl Loader<'_> {
             EmbeddingSpec::Words { .. } => 1,
         };
         let dense = n.dense.zip(s.dense);
+        if let Some((name, _)) = dense.filter(|(name, _)| self.naming.find(&format!("{name}.weight")).is_none()) {
+            return Err(Error::Model(format!(
+                "`{name}.weight` is missing: a classifier without it reads each token by itself (names, parts of speech), and vitx explains classifiers of whole texts"
+            )));
+        }
         Ok(Head {
             pooling,
             prefix,

@@ -66,10 +66,22 @@ impl Files {
         let silent: super::hub::OnDownload = std::sync::Arc::new(|_, _, _| ());
         let tell = access.on_download.clone().unwrap_or(silent);
         let repo = super::hub::HubRepo::open(id, access.revision.as_deref(), access.offline, tell)?;
-        if repo.file("config.json")?.is_none() {
-            return Err(repo.missing());
+        let found = repo.file("config.json").and_then(|config| match config {
+            Some(_) => Ok(()),
+            None if repo.file("adapter_config.json")?.is_some() => {
+                Err(Error::Model(format!("model `{id}`: there is no config.json: this is {}", sniff::ADAPTER)))
+            }
+            None => Err(repo.missing()),
+        });
+        let near = || match id.contains('/') {
+            true => beside(Path::new(id)),
+            false => nearest(id, BUILTINS.iter().map(|b| b.name)).map(String::from),
+        };
+        match (found, near()) {
+            (Ok(()), _) => Ok(Files::Hub(Box::new(repo))),
+            (Err(Error::Model(text)), Some(near)) => Err(Error::Model(format!("{text}; or did you mean `{near}`?"))),
+            (Err(e), _) => Err(e),
         }
-        Ok(Files::Hub(Box::new(repo)))
     }
 
     #[cfg(not(feature = "hub"))]
@@ -101,10 +113,12 @@ impl Files {
             Files::Directory(dir) => identity::of_folder(dir, is_content),
             // The folder of a commit holds links to files that are never written again.
             #[cfg(feature = "hub")]
-            Files::Hub(repo) => match repo.file("config.json")?.as_deref().and_then(Path::parent) {
-                Some(dir) => identity::of_folder(dir, is_content),
-                None => Err(repo.missing()),
-            },
+            Files::Hub(repo) => {
+                match self.weights().and_then(|_| repo.file("config.json"))?.as_deref().and_then(Path::parent) {
+                    Some(dir) => identity::of_folder(dir, is_content),
+                    None => Err(repo.missing()),
+                }
+            }
         }
     }
 

@@ -200,7 +200,9 @@ impl HubRepo {
     fn explained(&self, name: &str, trouble: &Trouble) -> Error {
         let id = &self.id;
         let failed = |why: &str| {
-            Error::Model(format!("model `{id}`: {name} could not be downloaded ({why}); a partial download is kept and resumed; check the network, or pass --offline with a cached model, or a local directory"))
+            // Nobody knows yet whether a hub's model was meant.
+            let local = if name == "config.json" { "there is no such directory here, and " } else { "" };
+            Error::Model(format!("model `{id}`: {local}{name} could not be downloaded ({why}); a partial download is kept and resumed; check the network, or pass --offline with a cached model, or a local directory"))
         };
         match trouble {
             Trouble::Status(401 | 403) => Error::Model(format!("model `{id}`: the hub refused access to {name}; it may not exist, or be private or gated: set HF_TOKEN to a token that may read it")),

@@ -110,11 +110,15 @@ pub fn check_weights(path: &Path, expected: Kind) -> Result<()> {
     Err(Error::Model(format!("{} {what}", path.display())))
 }
 
+/// What to say of an adapter.
+pub const ADAPTER: &str =
+    "a PEFT adapter, not a whole model: load it on its base model, then merge_and_unload() and save_pretrained()";
+
 /// Files that tell of another tool, and what to say.
 const TOOLS: &[(&str, &str)] = &[
-    ("adapter_config.json", "a PEFT adapter, not a whole model: load it on its base model, then merge_and_unload() and save_pretrained()"),
-    ("adapter_model.safetensors", "a PEFT adapter, not a whole model: load it on its base model, then merge_and_unload() and save_pretrained()"),
-    ("adapter_model.bin", "a PEFT adapter, not a whole model: load it on its base model, then merge_and_unload() and save_pretrained()"),
+    ("adapter_config.json", ADAPTER),
+    ("adapter_model.safetensors", ADAPTER),
+    ("adapter_model.bin", ADAPTER),
     ("open_clip_config.json", "an open_clip checkpoint; use one converted to transformers"),
     ("modules.json", "a sentence-transformers model, which embeds texts and does not classify them"),
     ("tf_model.h5", "a TensorFlow model: convert it with from_pretrained(..., from_tf=True) of transformers 4, then save_pretrained"),

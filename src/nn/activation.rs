@@ -73,6 +73,8 @@ const NAMES: &[(&str, Activation)] = &[
 ];
 
 const LEAK: f64 = 0.01;
+/// As transformers has it, to six digits.
+#[allow(clippy::approx_constant)]
 const LAPLACE: (f64, f64) = (0.707107, 0.282095);
 
 impl Activation {

@@ -147,6 +147,9 @@ fn heads_are_judged_by_their_tensors() {
         let error = error(dir.path());
         assert!(error.contains(part), "{error}");
     }
+    let tokens = changed("bert", |t| t.retain(|name, _| !name.contains("pooler")));
+    config(tokens.path(), |c| drop(c.as_object_mut().unwrap().remove("architectures")));
+    assert!(error(tokens.path()).contains("reads each token by itself"), "{}", error(tokens.path()));
     let two = changed("vit-square", |t| {
         t.insert("classifier.3.weight".into(), Tensor::zeros((5, 32), DType::F32, &Device::Cpu).unwrap());
         renamed(
@@ -310,5 +313,15 @@ fn a_mistyped_path_is_no_download() {
         let error = opened.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("no such directory") && !error.contains("hub has"), "{error}");
         assert_eq!(error.contains("did you mean"), id == near.to_str().unwrap(), "{error}");
+    }
+}
+
+#[cfg(all(feature = "cli", feature = "demo"))]
+#[test]
+fn the_binary_holds_each_demo_model_once() {
+    let binary = std::fs::read(assert_cmd::cargo::cargo_bin!("vitx")).unwrap();
+    for builtin in vitx::model::builtin::BUILTINS {
+        let part: &[u8] = &builtin.weights[builtin.weights.len() - 64..];
+        assert_eq!(memchr::memmem::find_iter(&binary, part).count(), 1, "{}", builtin.name);
     }
 }

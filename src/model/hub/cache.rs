@@ -91,18 +91,17 @@ impl Cache {
         let link = self.part("snapshots").join(commit).join(name);
         let folder = link.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        if link.is_symlink() || link.exists() {
-            std::fs::remove_file(&link).map_err(|e| Error::io(&link, e))?;
-        }
         let up = "../".repeat(2 + name.matches('/').count());
         let relative = PathBuf::from(format!("{up}blobs/{etag}"));
-        #[cfg(unix)]
-        let linked = std::os::unix::fs::symlink(&relative, &link);
-        #[cfg(windows)]
-        let linked = std::os::windows::fs::symlink_file(&relative, &link);
+        if std::fs::read_link(&link).is_ok_and(|to| to == relative) {
+            return Ok(link);
+        }
+        // Under another name first: another process may be reading the link.
+        let own = link.with_file_name(format!(".{etag}.{}", std::process::id()));
+        std::fs::remove_file(&own).ok();
         // Without links (Windows without the right to make them) the file itself.
-        let made = linked.or_else(|_| std::fs::copy(self.blob(etag), &link).map(drop));
-        made.map_err(|e| Error::io(&link, e))?;
+        let made = symlink(&relative, &own).or_else(|_| std::fs::copy(self.blob(etag), &own).map(drop));
+        made.and_then(|()| std::fs::rename(&own, &link)).map_err(|e| Error::io(&link, e))?;
         Ok(link)
     }
 
@@ -116,13 +115,28 @@ impl Cache {
         }
         let path = self.part("refs").join(revision);
         let folder = path.parent().unwrap_or(&self.root);
+        let own = folder.join(format!(".{commit}.{}", std::process::id()));
         std::fs::create_dir_all(folder)
-            .and_then(|()| tempfile::NamedTempFile::new_in(folder))
-            .and_then(|file| std::fs::write(file.path(), commit).map(|()| file))
-            .and_then(|file| file.persist(&path).map_err(|e| e.error))
+            .and_then(|()| std::fs::write(&own, commit))
+            .and_then(|()| std::fs::rename(&own, &path))
             .map_err(|e| Error::io(&path, e))?;
         Ok(())
     }
+}
+
+#[cfg(unix)]
+fn symlink(to: &Path, from: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(to, from)
+}
+
+#[cfg(windows)]
+fn symlink(to: &Path, from: &Path) -> std::io::Result<()> {
+    std::os::windows::fs::symlink_file(to, from)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Whether an ETag or a commit is a plain name, which stays inside of the folder it is used in.

@@ -48,7 +48,7 @@ impl Machine {
         self.stack.last().copied().ok_or_else(|| broken("its stack is empty"))
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>> {
+    fn since_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().ok_or_else(|| broken("a mark is missing"))?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
@@ -145,7 +145,7 @@ impl Machine {
                 self.marks.push(self.stack.len());
             }
             b'0' => drop(self.pop()?),
-            b'1' => drop(self.to_mark()?),
+            b'1' => drop(self.since_mark()?),
             b'2' => {
                 let top = self.top()?;
                 self.again(top)?;
@@ -182,16 +182,16 @@ impl Machine {
             b']' => self.push(Value::List(Vec::new())),
             b')' => self.push(Value::Tuple(Vec::new())),
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::Dict(Vec::new()))?;
                 self.set_items(&items)
             }
             b'l' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::List(items))
             }
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::Tuple(items))
             }
             0x85..=0x87 => self.tuple(usize::from(code - 0x84)),
@@ -200,7 +200,7 @@ impl Machine {
                 self.set_items(&[key, value])
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.set_items(&items)
             }
             b'a' => {
@@ -208,12 +208,12 @@ impl Machine {
                 self.append(&[item])
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.append(&items)
             }
-            0x90 => self.to_mark().map(drop), // ADDITEMS: into a set, which is not kept
+            0x90 => self.since_mark().map(drop), // ADDITEMS: into a set, which is not kept
             0x91 => {
-                self.to_mark()?;
+                self.since_mark()?;
                 self.push(Value::Other)
             }
             _ => self.push(Value::Other), // EMPTY_SET
@@ -239,7 +239,7 @@ impl Machine {
                 self.call(what, with)
             }
             b'i' | b'o' => {
-                let mut items = self.to_mark()?;
+                let mut items = self.since_mark()?;
                 if code == b'i' {
                     let name = Value::Name(format!("{}.{}", line(input)?, line(input)?));
                     self.push(name)?;

@@ -24,8 +24,11 @@ pub struct Rebuilt {
     pub stored: Stored,
 }
 
-/// The tensors by name, and the entry they were found in, none for the whole.
-pub fn find(p: &Pickle) -> Result<(Vec<(String, Rebuilt)>, Option<String>)> {
+/// Tensors by name.
+type Named = Vec<(String, Rebuilt)>;
+
+/// The tensors, and the entry they were found in, none for the whole.
+pub fn find(p: &Pickle) -> Result<(Named, Option<String>)> {
     let Value::Dict(root) = p.root() else { return Err(no_dict(p)) };
     let mut nested = Vec::new();
     descend(p, root, "", DEPTH, &mut (HashSet::new(), &mut nested));
@@ -79,7 +82,7 @@ fn count(p: &Pickle, pairs: &[(Id, Id)]) -> usize {
     pairs.iter().filter(|(key, value)| p.text(*key).is_some() && rebuilding(p, *value).is_some()).count()
 }
 
-fn tensors(p: &Pickle, pairs: &[(Id, Id)]) -> Result<Vec<(String, Rebuilt)>> {
+fn tensors(p: &Pickle, pairs: &[(Id, Id)]) -> Result<Named> {
     let mut tensors = Vec::new();
     for (key, value) in pairs {
         let (Some(name), Some((function, arguments))) = (p.text(*key), rebuilding(p, *value)) else { continue };
