@@ -168,7 +168,7 @@ pub struct ListArgs {
 }
 
 /// `--head`
-fn heads() -> impl TypedValueParser<Value = Scale> {
+pub fn heads() -> impl TypedValueParser<Value = Scale> {
     PossibleValuesParser::new(Scale::NAMES).map(|name| Scale::named(&name).unwrap_or_default())
     // every name is known
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 /// Print a completion script for a shell
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::COMPLETIONS)]
 pub struct CompletionsArgs {
     /// bash, zsh, fish, elvish or powershell
     shell: clap_complete::Shell,
@@ -14,6 +15,7 @@ pub struct CompletionsArgs {
 
 /// Print the manual page (roff)
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::MAN)]
 pub struct ManArgs {}
 
 /// Writes the script to stdout.

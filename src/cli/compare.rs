@@ -3,15 +3,17 @@
 use super::job;
 use super::offered;
 use super::report::Reporter;
-use super::sheets::{Explained, Line, SheetArgs, Subject};
+use super::sheets::{Explained, Line, SheetArgs, Subject, Wanted};
 use anyhow::{bail, Result};
 use clap::Parser;
+use serde_json::json;
 use std::process::ExitCode;
 use vitx::model::Checkpoint;
 use vitx::target::Request;
 
 /// Put methods side by side on one sheet: a row per target, a column per method
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::COMPARE)]
 pub struct Args {
     /// NAME[:key=value,...], several separated by commas, or `all`
     #[arg(long, default_value = "attention,rollout,gae,grad-rollout", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
@@ -20,6 +22,9 @@ pub struct Args {
     /// separated by commas, a row each
     #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true, allow_hyphen_values = true)]
     target: Vec<String>,
+    /// Seed of methods that draw random numbers
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
     #[command(flatten)]
     sheet: SheetArgs,
 }
@@ -33,7 +38,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         Ok((methods, Request::parse_list(&args.target, &checkpoint.labels, checkpoint.scale)?))
     };
-    let (subject, (methods, targets)) = Subject::open(&args.sheet, "compare", check)?;
+    let what = json!({"methods": args.method, "targets": args.target});
+    let wanted = Wanted { command: "compare", part: String::new(), seed: args.seed, what };
+    let Some((subject, (methods, targets))) = Subject::open(&args.sheet, &wanted, check)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let report = Reporter::new(args.sheet.report, 1);
     job::tell_patience(&report, &subject.model.checkpoint, &methods, args.sheet.input.shape.size);
     let outputs = |logits: &[f32]| targets.iter().flat_map(|t| t.resolve(logits)).collect();

@@ -2,7 +2,8 @@
 
 use super::args::{ModelArgs, Precision};
 use anyhow::{bail, Result};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, DeviceLocation};
+use clap::ValueEnum;
 
 /// The device that was asked for.
 ///
@@ -34,6 +35,20 @@ pub fn dtype(precision: Precision) -> DType {
         Precision::F16 => DType::F16,
         Precision::Bf16 => DType::BF16,
     }
+}
+
+/// Devices whose numbers are the same.
+pub fn class(device: &Device) -> &'static str {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu",
+        DeviceLocation::Cuda { .. } => "cuda",
+        DeviceLocation::Metal { .. } => "metal",
+    }
+}
+
+/// `--dtype` as it is typed.
+pub fn name(precision: Precision) -> String {
+    precision.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default()
 }
 
 /// Sets the number of compute threads; must run before the first tensor operation.

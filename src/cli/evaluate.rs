@@ -25,6 +25,7 @@ use vitx::target::{right, Scale};
 
 /// Judge methods by faithfulness and localisation over labelled data, beside random and centre controls
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::EVALUATE)]
 pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,
@@ -149,6 +150,7 @@ fn judging(given: &[String], metrics: Vec<Configured>, checked: &Checked) -> Res
 /// What tells this run from others that do not give the same figures.
 fn key(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Configured]) -> Value {
     json!({
+        "head": labelled.model.checkpoint.scale.name(),
         "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
         "device": format!("{:?}", labelled.model.encoder.device().location()),
         "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,

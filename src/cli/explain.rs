@@ -1,33 +1,35 @@
 //! `vitx explain`: the main job.
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
+use super::guard::guarded;
 use super::job::{self, Job};
-use super::offered;
-use super::outputs::{target_part, Format, Out, Request};
+use super::outputs::{target_part, Request};
+use super::past::{self, Past};
 use super::plan::{Asked, OutputArgs, Plan};
 use super::prepare::{batch_of, by_size, Preparer, Ready};
-use super::record::{Done, Record};
+use super::record::Record;
 use super::report::{interrupted, Reporter};
-use super::resume::{identity, Ledger};
+use super::resume::Written;
 use super::sources::Source;
 use super::style::StyleArgs;
-use anyhow::Result;
+use super::{devices, examples, offered};
+use anyhow::{bail, Result};
+use candle_core::Device;
 use clap::Parser;
 use serde_json::{json, Value};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use vitx::explanation::Explanation;
-use vitx::input::image::View;
-use vitx::method::{Batch, Configured, Noise};
+use vitx::method::{Batch, Noise};
 use vitx::model::Model;
-use vitx::render::scale::{Range, Scale};
-use vitx::render::{save, Scene, Style};
+use vitx::render::scale::Scale;
 use vitx::target::{Output, Target};
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
 #[derive(Parser, Debug)]
+#[command(after_help = examples::EXPLAIN)]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -57,70 +59,128 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
     let asked = Asked { method: &args.method, target: &args.target, row: args.row.as_deref(), output: &args.output };
     let plan = Plan::resolve(&asked, style, args.report.json, &job.checkpoint, &job.sources)?;
-    let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
+    args.style.refuse_idle(plan.drawn())?;
+    if plan.style.scale == Scale::Shared && args.input.shard.is_some() {
+        bail!("--normalize shared with --shard: each part of the run would have a scale of its own; run it whole, or pass --normalize max");
+    }
+    let mut past = Past::look(&plan, &job.checkpoint, &job.sources, settings(&args, &job.device))?;
     let inputs = job.sources.list.len();
-    let ledger = plan.ledger(job.sources.from_folder, args.output.out.is_some())?;
+    let report = Reporter::new(args.report, inputs).resumable();
+    if past.all() {
+        for (number, source) in job.sources.list.iter().enumerate() {
+            tell_done(&report, &plan, &past, &job.checkpoint.id, number, source)?;
+        }
+        report.note(&format!(
+            "up to date: every output of {inputs} inputs is there already (--overwrite makes them anew)"
+        ));
+        return Ok(report.finish(inputs));
+    }
+    let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
+    past.begin()?;
     let mut work = Work {
         preparer: Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit),
-        report: Reporter::new(args.report, inputs).resumable(),
+        report,
         args: &args,
         plan: &plan,
         model: &model,
-        ledger,
+        past,
         waiting: Vec::new(),
+        written: HashMap::new(),
     };
     job::tell_patience(&work.report, &model.checkpoint, &plan.methods, args.input.shape.size);
     work.report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
-    for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
+    let all: Vec<(usize, &Source)> = job.sources.list.iter().enumerate().collect();
+    for chunk in all.chunks(usize::from(args.input.batch_size)) {
         work.chunk(chunk)?;
-        if interrupted() || (args.input.fail_fast && work.report.failures() > 0) {
+        if work.stopped() {
             break;
         }
     }
     work.draw_waiting()?;
+    let done = (0..inputs).filter(|n| work.past.done(*n)).count();
+    if done > 0 {
+        work.report.note(&format!("up to date: the outputs of {done} of {inputs} inputs were there already"));
+    }
     Ok(work.report.finish(inputs))
 }
 
-/// One explanation with all that drawing and reporting it takes.
-struct Item<'a> {
-    source: &'a Source,
-    request: &'a Request,
-    method: &'a Configured,
-    explanation: Explanation,
-    logits: Vec<f32>,
-    ms: f64,
+/// What an output depends on beside contents, method and target.
+fn settings(args: &Args, device: &Device) -> Value {
+    let shape = args.input.shape.told();
+    json!({
+        "size": shape["size"], "fit": shape["fit"], "style": args.style.told(args.output.legend), "row": args.row,
+        "seed": args.output.seed, "dtype": devices::name(args.model.dtype), "device": devices::class(device),
+    })
 }
 
+/// The records of what stands of an input.
+fn tell_done(report: &Reporter, plan: &Plan, past: &Past, model: &str, number: usize, source: &Source) -> Result<()> {
+    let status = if plan.resume { "skipped" } else { "unchanged" };
+    report.detail(&format!("{}: {status}", source.name));
+    past.records(number, &source.name, model, status).iter().try_for_each(|record| report.json_line(record))
+}
+
+/// An input on its way through the model.
+#[derive(Clone)]
+pub(super) struct Going<'a> {
+    pub(super) number: usize,
+    pub(super) source: &'a Source,
+    /// What was in it before it was read.
+    pub(super) contents: Option<String>,
+}
+
+/// One explanation with all that drawing and reporting it takes.
+pub(super) struct Item<'a> {
+    pub(super) going: Going<'a>,
+    pub(super) request: usize,
+    pub(super) method: usize,
+    pub(super) explanation: Explanation,
+    pub(super) logits: Vec<f32>,
+    pub(super) ms: f64,
+    /// An earlier target means this output too, and its files.
+    pub(super) again: bool,
+}
+
+/// Explanations, and of which inputs and targets there is nothing to explain.
+type Explained<'a> = (Vec<Item<'a>>, Vec<(usize, usize, Record)>);
+
 /// The run itself.
-struct Work<'a> {
-    args: &'a Args,
-    plan: &'a Plan,
-    model: &'a Model,
-    preparer: Preparer<'a>,
-    report: Reporter,
-    ledger: Option<Ledger>,
+pub(super) struct Work<'a> {
+    pub(super) args: &'a Args,
+    pub(super) plan: &'a Plan,
+    pub(super) model: &'a Model,
+    pub(super) preparer: Preparer<'a>,
+    pub(super) report: Reporter,
+    pub(super) past: Past,
     /// Explanations that wait for the scale of the whole run.
-    waiting: Vec<Item<'a>>,
+    pub(super) waiting: Vec<Item<'a>>,
+    /// What this run has written.
+    pub(super) written: HashMap<PathBuf, Option<Written>>,
 }
 
 impl<'a> Work<'a> {
+    /// Whether no further input is to be begun.
+    pub(super) fn stopped(&self) -> bool {
+        interrupted() || (self.args.input.fail_fast && self.report.failures() > 0)
+    }
+
     /// Explains some inputs together.
-    fn chunk(&mut self, sources: &'a [Source]) -> Result<()> {
-        let mut ready: Vec<(&'a Source, Ready)> = Vec::new();
-        for source in sources {
-            if self.plan.resume && self.is_done(source) {
-                self.report.detail(&format!("{}: done before", source.name));
-                self.report.record(&Record::Skipped { input: source.name.clone() })?;
+    fn chunk(&mut self, sources: &[(usize, &'a Source)]) -> Result<()> {
+        let mut ready: Vec<(Going<'a>, Ready)> = Vec::new();
+        for &(number, source) in sources {
+            tell_done(&self.report, self.plan, &self.past, &self.model.checkpoint.id, number, source)?;
+            if self.past.done(number) {
                 continue;
             }
+            let contents = if self.past.notes() { past::contents(source) } else { None };
             match self.preparer.prepare(source) {
                 Ok(r) => {
                     self.report.truncation(&source.name, r.truncated());
-                    ready.push((source, r));
+                    ready.push((Going { number, source, contents }, r));
                 }
                 Err(e) => self.report.failed(&source.name, &e.to_string())?,
             }
-            if self.report.failures() > 0 && self.args.input.fail_fast {
+            if self.stopped() {
                 return Ok(());
             }
         }
@@ -132,22 +192,27 @@ impl<'a> Work<'a> {
     }
 
     /// Explains inputs of one size; should that fail, each alone, so that one input cannot spoil the others.
-    fn batch(&mut self, ready: Vec<(&'a Source, Ready)>) -> Result<()> {
-        let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-        match self.explain(&sources, &ready) {
+    fn batch(&mut self, ready: Vec<(Going<'a>, Ready)>) -> Result<()> {
+        if self.stopped() {
+            return Ok(());
+        }
+        let (going, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+        match guarded(|| self.explain(&going, &ready)) {
             Err(vitx::Error::Interrupted) => Ok(()), // the run ends; nothing of this input was written
             Ok((items, nothing)) => {
-                nothing.iter().try_for_each(|record| self.tell_nothing(record))?;
-                self.deliver(items, &sources, &ready)
+                nothing
+                    .into_iter()
+                    .try_for_each(|(row, request, record)| self.tell_nothing(&going[row], request, &record))?;
+                self.deliver(items, &going, &ready)
             }
-            Err(e) if sources.len() == 1 => self.report.failed(&sources[0].name, &e.to_string()),
-            Err(_) => sources.into_iter().zip(ready).try_for_each(|one| self.batch(vec![one])),
+            Err(e) if going.len() == 1 => self.report.failed(&going[0].source.name, &e.to_string()),
+            Err(_) => going.into_iter().zip(ready).try_for_each(|one| self.batch(vec![one])),
         }
     }
 
     /// All methods and targets of a batch: one forward pass, and one reverse pass a target. Beside the explanations the inputs
     /// of which a target means no output.
-    fn explain(&self, sources: &[&'a Source], ready: &[Ready]) -> vitx::Result<(Vec<Item<'a>>, Vec<Record>)> {
+    fn explain(&self, going: &[Going<'a>], ready: &[Ready]) -> vitx::Result<Explained<'a>> {
         let start = Instant::now();
         let (inputs, layouts) = batch_of(self.model, ready)?;
         let row = |layout| self.plan.row.as_ref().map(|r| r.token(layout)).transpose();
@@ -156,26 +221,35 @@ impl<'a> Work<'a> {
             .watched(self.report.watch())
             .with_noise(Noise::seeded(self.plan.seed));
         let logits = batch.logits()?;
-        let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / sources.len() as f64;
-        let (mut items, mut nothing) = (Vec::new(), Vec::new());
+        let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / going.len() as f64;
+        let (mut items, mut nothing): Explained<'a> = (Vec::new(), Vec::new());
         for (number, request) in self.plan.requests.iter().enumerate() {
-            let mut outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.resolve(l)).collect();
-            for (row, own) in outputs.iter_mut().enumerate() {
-                if own.is_empty() {
-                    nothing.push(self.nothing(sources[row], request, &logits[row]));
+            let outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.resolve(l)).collect();
+            for (row, one) in going.iter().enumerate().filter(|(row, _)| outputs[*row].is_empty()) {
+                if (0..self.plan.methods.len()).any(|m| !self.past.stands(one.number, number, m)) {
+                    nothing.push((row, number, self.nothing(one.source, request, &logits[row])));
                 }
-                own.retain(|output| !self.asked_before(number, *output, &logits[row]));
             }
             for slot in 0..outputs.iter().map(Vec::len).max().unwrap_or(0) {
                 // An input with fewer outputs goes along with some class, and is not asked about.
                 let of = |own: &Vec<Output>| own.get(slot).copied().unwrap_or(Output::of(0));
                 let pass = batch.pass(outputs.iter().map(of).collect())?.with_rows(rows.clone())?;
-                for method in &self.plan.methods {
-                    for (row, source) in sources.iter().enumerate().filter(|(row, _)| outputs[*row].len() > slot) {
+                for (m, method) in self.plan.methods.iter().enumerate() {
+                    for (row, one) in going.iter().enumerate() {
+                        let Some(&output) = outputs[row].get(slot) else { continue };
+                        if self.past.stands(one.number, number, m) {
+                            continue;
+                        }
                         let start = Instant::now();
-                        let explanation = method.explain(&pass.run(row))?;
+                        let before = items.iter().find(|i| self.same(i, one.number, number, m, output));
+                        let explanation = match before {
+                            Some(item) => item.explanation.clone(),
+                            None => method.explain(&pass.run(row))?,
+                        };
+                        let again = before.is_some();
                         let ms = start.elapsed().as_secs_f64() * 1e3 + std::mem::take(&mut shared_ms);
-                        items.push(Item { source, request, method, explanation, logits: logits[row].clone(), ms });
+                        let (going, logits) = (one.clone(), logits[row].clone());
+                        items.push(Item { going, request: number, method: m, explanation, logits, ms, again });
                     }
                 }
             }
@@ -183,12 +257,13 @@ impl<'a> Work<'a> {
         Ok((items, nothing))
     }
 
-    /// Whether an earlier target means this output too, and its files.
-    fn asked_before(&self, number: usize, output: Output, logits: &[f32]) -> bool {
-        let part = |request| target_part(request, output, &self.model.checkpoint.labels);
-        let own = part(&self.plan.requests[number]);
-        let mut before = self.plan.requests[..number].iter();
-        before.any(|r| r.resolve(logits).contains(&output) && part(r) == own)
+    /// Whether an earlier target has asked an input for this output too, and for its files.
+    fn same(&self, item: &Item<'a>, input: usize, request: usize, method: usize, output: Output) -> bool {
+        let part = |r: usize| target_part(&self.plan.requests[r], output, &self.model.checkpoint.labels);
+        item.going.number == input
+            && item.method == method
+            && item.explanation.output == output
+            && part(item.request) == part(request)
     }
 
     /// The record of an input of which a target means no output.
@@ -202,164 +277,16 @@ impl<'a> Work<'a> {
         Record::Nothing { input: source.name.clone(), target: request.text.clone(), note }
     }
 
-    fn tell_nothing(&self, record: &Record) -> Result<()> {
+    fn tell_nothing(&mut self, going: &Going<'a>, request: usize, record: &Record) -> Result<()> {
         if let Record::Nothing { input, note, .. } = record {
             self.report.note(&format!("note: {input}: {note}"));
         }
+        if let Some(contents) = &going.contents {
+            for method in &self.plan.methods {
+                let key = self.past.key(self.plan, going.source, contents, &self.plan.requests[request], method);
+                self.past.add(key, Vec::new(), vec![record.value()?]);
+            }
+        }
         self.report.record(record)
     }
-
-    /// Draws and reports, or sets aside when the scale needs the whole run.
-    fn deliver(&mut self, items: Vec<Item<'a>>, sources: &[&'a Source], ready: &[Ready]) -> Result<()> {
-        if self.plan.style.scale == Scale::Shared {
-            self.waiting.extend(items);
-            return Ok(());
-        }
-        for (source, ready) in sources.iter().zip(ready) {
-            let own: Vec<&Item<'a>> = items.iter().filter(|i| std::ptr::eq(i.source, *source)).collect();
-            self.draw_all(&own, ready, &BTreeMap::new())?;
-        }
-        Ok(())
-    }
-
-    /// Draws what waited for the scale of the whole run: one range a method.
-    fn draw_waiting(&mut self) -> Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut ranges: BTreeMap<&str, Range> = BTreeMap::new();
-        for item in &waiting {
-            let range = Scale::Shared.range(&item.explanation);
-            ranges.entry(&item.method.spec).and_modify(|r| *r = r.union(range)).or_insert(range);
-        }
-        for own in waiting.chunk_by(|a, b| std::ptr::eq(a.source, b.source)) {
-            match self.preparer.prepare(own[0].source) {
-                Ok(ready) => self.draw_all(&own.iter().collect::<Vec<_>>(), &ready, &ranges)?,
-                Err(e) => self.report.failed(&own[0].source.name, &e.to_string())?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Draws all explanations of one input; the first failure is the input's.
-    fn draw_all(&mut self, items: &[&Item<'a>], ready: &Ready, ranges: &BTreeMap<&str, Range>) -> Result<()> {
-        for item in items {
-            if let Err(e) = self.draw(item, ready, ranges.get(item.method.spec.as_str()).copied())? {
-                return self.report.failed(&item.source.name, &e.to_string());
-            }
-        }
-        for request in &self.plan.requests {
-            for method in &self.plan.methods {
-                let own = items.iter().filter(|i| std::ptr::eq(i.request, request) && std::ptr::eq(i.method, method));
-                let files: Vec<PathBuf> = own.flat_map(|i| self.paths(i)).collect();
-                if let Some(ledger) = self.ledger.as_mut().filter(|_| !files.is_empty()) {
-                    ledger.add(&key(self.model, self.plan, self.args, items[0].source, request, method), &files)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes one explanation in every format. The outer error ends the run, the inner one is the input's.
-    fn draw(&self, item: &Item<'a>, ready: &Ready, shared: Option<Range>) -> Result<vitx::Result<()>> {
-        let start = Instant::now();
-        let mut done = Done::new(&item.source.name, self.model, &item.logits, &item.explanation, self.plan.seed);
-        if done.checks.contains_key("constant") {
-            self.report.note(&format!(
-                "warning: {}: the {} map is constant ({}): it says nothing",
-                item.source.name, item.method.spec, done.relevance.max
-            ));
-        }
-        if let Some(warning) = done.checks.get("warning").and_then(Value::as_str) {
-            self.report.note(&format!("warning: {}: {}: {warning}", item.source.name, item.method.spec));
-        }
-        let output = item.explanation.output;
-        let said = output.said(&item.logits, self.model.checkpoint.scale);
-        let headline = format!("{} {said} ({}, {})", done.target.label, output.which(), item.method.spec);
-        let scene = scene(ready, &headline, shared, &self.plan.style);
-        let paths: Vec<(Format, PathBuf)> = self.plan.file_formats(item.method).zip(self.paths(item)).collect();
-        for (format, path) in &paths {
-            done.outputs.insert(format.name().into(), Value::from(path.display().to_string()));
-        }
-        done.ms = ((item.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
-        let record = Record::Ok(Box::new(done));
-        for (format, path) in &paths {
-            let bytes = match format {
-                Format::Drawn(renderer) => match (renderer.render)(&scene, &item.explanation) {
-                    Ok(bytes) => bytes,
-                    Err(e) => return Ok(Err(e)),
-                },
-                Format::Json => [serde_json::to_vec_pretty(&record)?, b"\n".to_vec()].concat(),
-            };
-            if self.plan.out == Out::Stdout {
-                self.report.stdout(&bytes)?;
-            } else if let Err(e) = save::save(path, &bytes, self.plan.replace) {
-                return Ok(Err(e));
-            }
-        }
-        self.tell(item, &record, &headline, &scene, &paths)?;
-        Ok(Ok(()))
-    }
-
-    /// The result on stdout: a record, or a line and, for texts, the tokens.
-    fn tell(
-        &self,
-        item: &Item<'a>,
-        record: &Record,
-        headline: &str,
-        scene: &Scene<'_>,
-        paths: &[(Format, PathBuf)],
-    ) -> Result<()> {
-        if self.plan.out == Out::Stdout {
-            self.report.detail(&format!("{}: {headline}", item.source.name));
-            return Ok(());
-        }
-        self.report.record(record)?;
-        if self.plan.to_stdout {
-            self.report.line(headline)?;
-            let renderer = vitx::render::find("ansi")?;
-            let tokens = (renderer.render)(scene, &item.explanation)?;
-            return self.report.line(String::from_utf8_lossy(&tokens).trim_end_matches('\n'));
-        }
-        let files: Vec<_> = paths.iter().map(|(_, p)| p.display().to_string()).collect();
-        self.report.line(&format!("{}: {headline} -> {}", item.source.name, files.join(" ")))
-    }
-
-    fn paths(&self, item: &Item<'a>) -> Vec<PathBuf> {
-        let target = target_part(item.request, item.explanation.output, &self.model.checkpoint.labels);
-        let name = self.plan.name(item.method);
-        self.plan.file_formats(item.method).map(|f| self.plan.out.path(&item.source.stem, &name, &target, f)).collect()
-    }
-
-    /// Whether an earlier run has finished every method and target of this input.
-    fn is_done(&self, source: &Source) -> bool {
-        let Some(ledger) = &self.ledger else { return false };
-        let mut keys =
-            self.plan.requests.iter().flat_map(|r| {
-                self.plan.methods.iter().map(move |m| key(self.model, self.plan, self.args, source, r, m))
-            });
-        keys.all(|k| ledger.has(&k))
-    }
-}
-
-fn scene<'s>(ready: &'s Ready, caption: &str, shared: Option<Range>, style: &'s Style) -> Scene<'s> {
-    let (picture, view, input) = match ready {
-        Ready::Picture(p) => (Some(&p.0), p.1.view, p.1.size),
-        Ready::Text(_) => (None, View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 }, (0, 0)),
-    };
-    Scene { picture, view, input, caption: caption.to_string(), shared, style }
-}
-
-/// What must agree for `--resume` to skip an input's method and target.
-fn key(model: &Model, plan: &Plan, args: &Args, source: &Source, request: &Request, method: &Configured) -> Value {
-    let formats: Vec<_> = plan.file_formats(method).map(Format::name).collect();
-    let style = &plan.style;
-    json!({
-        "input": identity(source),
-        "model": [model.checkpoint.id, model.checkpoint.revision, format!("{:?}", args.model.dtype)],
-        "method": plan.name(method),
-        "target": request.text,
-        "size": format!("{:?} {:?}", args.input.shape.size, args.input.shape.fit),
-        "formats": formats,
-        "style": format!("{:?} {} {:?} {:?} {}", style.colormap, style.alpha, style.upsample, style.scale, style.legend),
-        "seed": plan.seed,
-    })
 }

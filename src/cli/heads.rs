@@ -1,9 +1,10 @@
 //! `vitx heads`: every head's attention, of one layer or of all.
 
 use super::report::Reporter;
-use super::sheets::{Line, SheetArgs, Subject};
+use super::sheets::{Line, SheetArgs, Subject, Wanted};
 use anyhow::{bail, Result};
 use clap::Parser;
+use serde_json::json;
 use std::process::ExitCode;
 use vitx::method::{parse, Configured};
 use vitx::model::Checkpoint;
@@ -11,25 +12,28 @@ use vitx::target::Target;
 
 /// Show each head's attention, of one layer or of all layers, on one sheet
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::HEADS)]
 pub struct Args {
-    /// One layer, counted from 0 (default: all)
-    #[arg(long, value_name = "L")]
-    layer: Option<usize>,
+    /// Layers, counted from 0 and separated by commas; `last` is the last (default: all)
+    #[arg(long, value_name = "L", value_delimiter = ',')]
+    layer: Vec<String>,
     #[command(flatten)]
     sheet: SheetArgs,
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
+    if let Some(scale) = args.sheet.style.scale().filter(|s| !["auto", "shared"].contains(s)) {
+        bail!("--normalize {scale} would change nothing: heads draws each layer on one scale; leave it out, or pass shared");
+    }
     let check = |checkpoint: &Checkpoint| -> Result<(Vec<usize>, usize)> {
-        let layers = checkpoint.spec.layers;
-        match args.layer {
-            Some(l) if l >= layers => bail!("--layer {l}: model `{}` has layers 0 to {}", checkpoint.id, layers - 1),
-            Some(l) => Ok((vec![l], checkpoint.spec.heads)),
-            None => Ok(((0..layers).collect(), checkpoint.spec.heads)),
-        }
+        Ok((layers(&args.layer, checkpoint.spec.layers, &checkpoint.id)?, checkpoint.spec.heads))
     };
-    let (subject, (layers, heads)) = Subject::open(&args.sheet, "heads", check)?;
+    let part = if args.layer.is_empty() { String::new() } else { format!("-layer={}", args.layer.join(",")) };
+    let wanted = Wanted { command: "heads", part, seed: 0, what: json!({"layers": args.layer}) };
+    let Some((subject, (layers, heads))) = Subject::open(&args.sheet, &wanted, check)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let report = Reporter::new(args.sheet.report, 1);
     let head = |l: usize| (0..heads).map(move |h| parse(&format!("attention:layer={l},heads={h}")));
     let methods: Vec<Configured> = layers.iter().flat_map(|&l| head(l)).collect::<vitx::Result<_>>()?;
@@ -40,4 +44,41 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let lines = layers.iter().map(line).collect();
     let columns = (0..heads).map(|h| format!("head {h}")).collect();
     subject.write(&args.sheet, report, columns, lines, true)
+}
+
+/// The layers that are meant, each once; all when none is named.
+fn layers(named: &[String], layers: usize, model: &str) -> Result<Vec<usize>> {
+    if named.is_empty() {
+        return Ok((0..layers).collect());
+    }
+    let mut list = Vec::new();
+    for name in named.iter().map(|n| n.trim()) {
+        let layer = match name {
+            "last" => layers.checked_sub(1),
+            number => number.parse().ok().filter(|l| *l < layers),
+        };
+        match layer {
+            Some(layer) if !list.contains(&layer) => list.push(layer),
+            Some(_) => {}
+            None => bail!("--layer {name}: model `{model}` has layers 0 to {} (or `last`)", layers - 1),
+        }
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_numbers_or_the_last() {
+        let read = |names: &[&str]| layers(&names.iter().map(|n| n.to_string()).collect::<Vec<_>>(), 6, "m");
+        assert_eq!(read(&["last"]).unwrap(), [5]);
+        assert_eq!(read(&["0", "4"]).unwrap(), [0, 4]);
+        assert_eq!(read(&["5", "last", " 1"]).unwrap(), [5, 1]);
+        assert_eq!(read(&[]).unwrap().len(), 6);
+        for bad in ["6", "-1", "first", ""] {
+            assert!(read(&[bad]).unwrap_err().to_string().contains("layers 0 to 5"), "{bad}");
+        }
+    }
 }

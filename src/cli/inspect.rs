@@ -8,9 +8,11 @@ use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
 use vitx::model::{Checkpoint, EmbeddingSpec, Processor};
+use vitx::target::Scale;
 
 /// Show a model's family, sizes, tokens, parameters, and the memory a run will need
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::INSPECT)]
 pub struct Args {
     /// A built-in, a directory in HuggingFace layout, or a hub id
     id: String,
@@ -20,6 +22,9 @@ pub struct Args {
     /// Use the local hub cache only
     #[arg(long)]
     offline: bool,
+    /// What the outputs are, for checkpoints that do not say
+    #[arg(long, value_name = "HEAD", value_parser = super::args::heads())]
+    head: Option<Scale>,
     /// List every label
     #[arg(long)]
     labels: bool,
@@ -37,7 +42,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         device: "cpu".into(),
         dtype: Precision::F32,
         threads: None,
-        head: None,
+        head: args.head,
     };
     let report = ReportArgs { json: args.json, quiet: false, verbose: false };
     let mut c = job::found(&args.id, &model, report)?;
@@ -94,7 +99,13 @@ impl Facts {
 
     fn print(&self, c: &Checkpoint) {
         let s = &c.spec;
-        tell!("{}: {} ({}), {} classes", c.id, c.family.title, c.family.name, c.labels.len());
+        let outputs = match (c.scale, c.labels.len()) {
+            (Scale::Softmax, n) => format!("{n} classes"),
+            (Scale::Sigmoid, n) => format!("{n} labels with a probability each"),
+            (Scale::Value, 1) => "one value".to_string(),
+            (Scale::Value, n) => format!("{n} values"),
+        };
+        tell!("{}: {} ({}), {outputs}", c.id, c.family.title, c.family.name);
         if let Some(revision) = &c.revision {
             tell!("  revision    {revision}");
         }
@@ -120,13 +131,14 @@ impl Facts {
             some.join("; "),
             if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" }
         );
-        c.notes.iter().for_each(|note| println!("  note        {note}"));
+        c.notes.iter().for_each(|note| tell!("  note        {note}"));
     }
 
     fn json(&self, c: &Checkpoint) -> serde_json::Value {
         let s = &c.spec;
         json!({
             "id": c.id, "revision": c.revision, "family": c.family.name, "classes": c.labels.len(),
+            "head": c.scale.name(),
             "labels": (0..c.labels.len() as u32).map(|i| c.labels.name(i)).collect::<Vec<_>>(),
             "input": self.input, "tokens": self.tokens, "layers": s.layers, "heads": s.heads, "width": s.width,
             "feed_forward": s.feed_forward, "parameters": self.parameters,

@@ -9,6 +9,7 @@ use candle_core::Device;
 use std::path::Path;
 use vitx::encoder::{NormPlacement, Pooling};
 use vitx::method::{Configured, Facts};
+use vitx::model::builtin::BUILTINS;
 use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model, Processor};
 
 /// Model, device and inputs of a run.
@@ -30,14 +31,23 @@ impl Job {
         devices::limit_threads(model);
         let device = devices::device(&model.device)?;
         let sources = Sources::list(input, out)?;
-        let (texts, all) = (sources.list.iter().filter(|s| s.is_text()).count(), sources.list.len());
+        let readable = sources.list.iter().filter(|s| !s.is_unreadable());
+        let (texts, all) = (readable.clone().filter(|s| s.is_text()).count(), readable.count());
         if texts != 0 && texts != all {
             bail!("texts and images in one run ({texts} of {all} inputs are texts); run vitx once for each");
         }
         let id = model.model.clone().unwrap_or_else(|| default_model(texts > 0, reporting));
         let checkpoint = open(&id, model, reporting)?;
-        check_modality(&checkpoint, texts > 0)?;
+        if all > 0 {
+            check_modality(&checkpoint, texts > 0)?;
+        }
         check_size(&checkpoint, input)?;
+        if sources.made > 0 && !reporting.quiet {
+            voice::say(&format!(
+                "note: {} files that vitx made itself are left out; name one to have it read",
+                sources.made
+            ));
+        }
         report::catch_interrupts()?;
         Ok(Job { sources, checkpoint, device })
     }
@@ -81,7 +91,7 @@ fn default_model(text: bool, reporting: ReportArgs) -> String {
 pub fn open(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpoint> {
     let checkpoint = found(id, args, reporting)?;
     if !reporting.quiet {
-        checkpoint.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        checkpoint.notes.iter().for_each(|note| voice::say(&format!("note: {note}")));
     }
     Ok(checkpoint)
 }
@@ -91,6 +101,9 @@ pub fn open(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpo
 /// # Errors
 /// As [`Checkpoint::open`].
 pub fn found(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkpoint> {
+    if args.revision.is_some() && (Path::new(id).is_dir() || BUILTINS.iter().any(|b| b.name == id)) {
+        bail!("--revision is for models of the hub; `{id}` is read from where it is");
+    }
     let access = Access {
         revision: args.revision.clone(),
         offline: args.offline,
@@ -138,6 +151,9 @@ fn check_modality(checkpoint: &Checkpoint, texts: bool) -> Result<()> {
 }
 
 fn check_size(checkpoint: &Checkpoint, input: &InputArgs) -> Result<()> {
+    if let (EmbeddingSpec::Words { .. }, Some(_)) = (&checkpoint.spec.embedding, input.shape.fit) {
+        bail!("--fit is for image models; `{}` reads texts", checkpoint.id);
+    }
     match (&checkpoint.spec.embedding, input.shape.size) {
         (EmbeddingSpec::Words { .. }, Some(_)) => bail!("--size is for image models; `{}` reads texts", checkpoint.id),
         (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) if h < patch.0 || w < patch.1 => {

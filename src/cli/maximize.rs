@@ -24,6 +24,7 @@ const DEFAULT: Settings = Settings::DEFAULT;
 
 /// Paint the picture that a class or a unit of the model answers to most (activation maximisation)
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::MAXIMIZE)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

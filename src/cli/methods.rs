@@ -11,6 +11,7 @@ use vitx::method::{parse, Configured, METHODS};
 
 /// List the methods, or describe one
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::METHODS)]
 pub struct Args {
     /// A method to describe, with parameters if you like (the rule table follows them): NAME[:key=value,...]
     #[arg(value_parser = offered::METHODS, hide_possible_values = true)]

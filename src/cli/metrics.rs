@@ -11,6 +11,7 @@ use vitx::evaluate::{markdown, parse, Configured, Direction, Needs, METRICS};
 
 /// List the metrics of `evaluate` and `tune`, or describe one
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::METRICS)]
 pub struct Args {
     /// A metric to describe, with parameters if you like: NAME[:key=value,...]
     #[arg(value_parser = OFFERED)]

@@ -11,6 +11,7 @@ use vitx::model::{Modality, FAMILIES};
 
 /// List the built-in models and the families that are read
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::MODELS)]
 pub struct Args {
     #[command(flatten)]
     list: ListArgs,

@@ -23,8 +23,13 @@ pub const METRICS: Offered = Offered(|| {
 
 /// Targets that every model has.
 pub const TARGETS: Offered = Offered(|| {
-    let named =
-        [("predicted", "the likeliest class"), ("top:2", "the two likeliest"), ("top:3", "the three likeliest")];
+    let named = [
+        ("predicted", "the likeliest class"),
+        ("-predicted", "what lowers the likeliest class"),
+        ("top:2", "the two likeliest"),
+        ("top:3", "the three likeliest"),
+        ("above:0.5", "every class of a probability above 0.5"),
+    ];
     named.into_iter().map(|(name, about)| PossibleValue::new(name).help(about)).collect()
 });
 

@@ -2,8 +2,9 @@
 
 use anyhow::{bail, Result};
 use std::path::{Path, PathBuf};
+use vitx::identity;
 use vitx::render::save;
-use vitx::render::Renderer;
+use vitx::render::{Draws, Renderer, RENDERERS};
 pub use vitx::target::Request;
 use vitx::target::{Labels, Output, Target};
 
@@ -36,6 +37,14 @@ impl Format {
         }
     }
 
+    /// What of the style it shows.
+    pub fn draws(self) -> Draws {
+        match self {
+            Format::Drawn(renderer) => renderer.draws,
+            Format::Json => Draws::Numbers,
+        }
+    }
+
     fn extension(self) -> &'static str {
         match self {
             Format::Drawn(renderer) => renderer.extension,
@@ -65,7 +74,11 @@ impl Out {
         }
         let extension = out.extension().map(|e| e.to_string_lossy().to_lowercase());
         let is_output = |e: &String| formats.iter().any(|f| f.extension().rsplit('.').next() == Some(e.as_str()));
-        if !out.is_dir() && extension.as_ref().is_some_and(is_output) {
+        let folder = out.is_dir() || out.to_string_lossy().ends_with(std::path::is_separator);
+        if let Some(e) = extension.as_ref().filter(|e| !folder && !is_output(e) && FILES.contains(&e.as_str())) {
+            bail!("--out {}: {}", out.display(), foreign(e, formats));
+        }
+        if !folder && extension.as_ref().is_some_and(is_output) {
             one(&out.display().to_string())?;
             check_parent(out.parent())?;
             return Ok(Out::File(out.to_path_buf()));
@@ -84,7 +97,7 @@ impl Out {
             Out::File(path) => path.clone(),
             Out::Folder(folder) => {
                 let mut name = stem.file_name().unwrap_or_default().to_os_string();
-                name.push(format!(".{}", slug(method)));
+                name.push(format!(".{}", method_part(method)));
                 if !target.is_empty() {
                     name.push(format!(".{target}"));
                 }
@@ -92,6 +105,25 @@ impl Out {
                 folder.join(stem.with_file_name(name))
             }
         }
+    }
+}
+
+/// Endings by which people mean a file; a folder may have any other.
+const FILES: &[&str] = &[
+    "ansi", "avif", "bmp", "csv", "eps", "gif", "htm", "html", "jpeg", "jpg", "json", "jsonl", "jxl", "md", "npy",
+    "npz", "parquet", "pdf", "png", "ps", "svg", "tex", "tif", "tiff", "tsv", "txt", "webp",
+];
+
+/// Why a file of this ending cannot be written.
+fn foreign(ending: &str, formats: &[Format]) -> String {
+    let writes = |e: &str| e.rsplit('.').next() == Some(ending);
+    let other = RENDERERS.iter().find(|r| writes(r.extension)).map(|r| r.name);
+    let other = other.or((ending == "json").then_some("json"));
+    let now: Vec<_> = formats.iter().map(|f| format!(".{}", f.extension())).collect();
+    let now = now.join(", ");
+    match other {
+        Some(format) => format!("this run writes {now}; pass --format {format} for .{ending}, or end a folder with /"),
+        None => format!("no format writes .{ending}; this run writes {now}; end a folder with /"),
     }
 }
 
@@ -114,11 +146,12 @@ pub fn target_part(request: &Request, output: Output, labels: &Labels) -> String
     }
     let part = |class: u32| {
         let label = labels.name(class);
-        let again = (0..labels.len() as u32).any(|c| c != class && slug(&labels.name(c)) == slug(&label));
-        if again {
-            format!("{}-{class}", slug(&label))
-        } else {
-            slug(&label)
+        let plain = |label: &str| slug(label).to_lowercase(); // as the least of file systems tells names apart
+        let again = (0..labels.len() as u32).any(|c| c != class && plain(&labels.name(c)) == plain(&label));
+        match slug(&label) {
+            none if none.is_empty() => format!("class-{class}"),
+            part if again => format!("{part}-{class}"),
+            part => part,
         }
     };
     match output.against {
@@ -127,12 +160,36 @@ pub fn target_part(request: &Request, output: Output, labels: &Labels) -> String
     }
 }
 
-/// A name that is safe in every file system.
-fn slug(text: &str) -> String {
-    let first = text.split(", ").next().unwrap_or(text); // ImageNet labels list synonyms
-    let safe = |c: char| if c.is_alphanumeric() || "-_=.".contains(c) { c } else { '-' };
-    let short: String = first.chars().map(safe).take(60).collect();
+/// Characters of a method or a label in a file name.
+const LONGEST: usize = 60;
+
+/// A method with its parameters as part of a file name. What the name cannot hold stands in it as a few digits of the
+/// SHA-256, so that two methods never share a name.
+fn method_part(method: &str) -> String {
+    let name: String = method.chars().map(safe).collect();
+    let kept = method.chars().all(|c| safe(c) == c || c == ':' || c == ',');
+    if kept && name.chars().count() <= LONGEST {
+        return name.trim_matches('-').to_string();
+    }
+    let digits = &identity::of_bytes(method.as_bytes())[..8];
+    let start: String = name.chars().take(LONGEST - 9).collect();
+    format!("{}-{digits}", start.trim_matches('-'))
+}
+
+/// A label as part of a file name: its first synonym.
+fn slug(label: &str) -> String {
+    let first = label.split(", ").next().unwrap_or(label); // ImageNet labels list synonyms
+    let short: String = first.chars().map(safe).take(LONGEST).collect();
     short.trim_matches('-').to_string()
+}
+
+/// What every file system takes.
+fn safe(c: char) -> char {
+    if c.is_alphanumeric() || "-_=.".contains(c) {
+        c
+    } else {
+        '-'
+    }
 }
 
 /// Refuses to start when an output is already there; `hint` says what else could be done.
@@ -171,6 +228,57 @@ mod tests {
         assert_eq!(target_part(&request(Target::Class(0)), lowers, &labels()), "-tabby");
         let contrast = Target::Contrast { class: 3, against: 0 };
         assert_eq!(target_part(&request(contrast), Output::contrast(3, 0), &labels()), "a-b-c-vs-tabby");
+    }
+
+    #[test]
+    fn two_methods_never_share_a_name() {
+        let long = "integrated-gradients:baseline=black,quadrature=midpoint,steps=";
+        let methods = [
+            format!("{long}4"),
+            format!("{long}40"),
+            format!("{long}400"),
+            "attention-row=!".into(),
+            "attention-row=?".into(),
+            "attention-row=".into(),
+        ];
+        let parts: std::collections::BTreeSet<String> = methods.iter().map(|m| method_part(m)).collect();
+        assert_eq!(parts.len(), methods.len(), "{parts:?}");
+        assert!(parts.iter().all(|p| p.chars().count() <= LONGEST && !p.contains(['/', ':', ',', '?'])), "{parts:?}");
+        assert_eq!(method_part("gae"), "gae");
+        assert_eq!(method_part(&methods[0]), method_part(&methods[0]), "the same every time");
+    }
+
+    #[test]
+    fn labels_that_look_alike_have_their_number() {
+        let labels = Labels::new(["Cat", "cat", "!", "?", "dog"].map(String::from).to_vec());
+        let parts: Vec<_> = (0..5)
+            .map(|c| {
+                target_part(
+                    &Request { text: String::new(), target: Target::Class(c), lowers: false },
+                    Output::of(c),
+                    &labels,
+                )
+            })
+            .collect();
+        assert_eq!(parts, ["Cat-0", "cat-1", "class-2", "class-3", "dog"]);
+    }
+
+    #[test]
+    fn a_file_that_no_format_writes_is_refused() {
+        let png = [Format::Drawn(&vitx::render::RENDERERS[0])];
+        for (out, part) in [
+            ("fig.svg", "no format writes .svg"),
+            ("fig.PDF", "no format writes .pdf"),
+            ("fig.jpg", "no format writes .jpg"),
+            ("fig.npy", "pass --format npy"),
+            ("fig.json", "pass --format json"),
+        ] {
+            let error = Out::choose(Some(Path::new(out)), false, &png, 1).unwrap_err().to_string();
+            assert!(error.contains(part), "{out}: {error}");
+        }
+        for folder in ["fig.svg/", "run-0.5", "results.v2"] {
+            assert_eq!(Out::choose(Some(Path::new(folder)), false, &png, 1).unwrap(), Out::Folder(folder.into()));
+        }
     }
 
     #[test]

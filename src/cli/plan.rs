@@ -2,15 +2,15 @@
 
 use super::job;
 use super::offered;
-use super::outputs::{refuse_existing, target_part, Format, Out, Request};
-use super::resume::Ledger;
+use super::outputs::{target_part, Format, Out, Request};
 use super::row::RowRequest;
 use super::sources::Sources;
+use super::style::Drawn;
 use anyhow::{bail, Context, Result};
 use std::path::{Path, PathBuf};
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality};
-use vitx::render::Style;
+use vitx::render::{Draws, Style};
 use vitx::target::Target;
 
 /// Where results go, and in which formats.
@@ -21,7 +21,7 @@ pub struct OutputArgs {
     /// (default: here; `vitx-out` when a folder is explained)
     #[arg(short, long, value_name = "PATH")]
     pub out: Option<PathBuf>,
-    /// overlay, heatmap, npy, json, ansi; repeatable (default: overlay for images, ansi for texts)
+    /// overlay, heatmap, npy (and npy-pixels), json; ansi for texts; repeatable (default: overlay for images, ansi for texts)
     #[arg(short, long, value_delimiter = ',', value_name = "FORMAT", value_parser = offered::FORMATS, hide_possible_values = true)]
     pub format: Vec<String>,
     /// Draw a caption and a colour bar below the picture
@@ -30,10 +30,11 @@ pub struct OutputArgs {
     /// Seed of methods that draw random numbers
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
-    /// Skip what an earlier run into the same folder has finished with the same model, method and target
+    /// Skip what an earlier run has finished from the same contents of model and input with the same settings, and make
+    /// the rest anew
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Replace existing outputs
+    /// Make every output anew (default: what is up to date is kept, anything else that exists is an error)
     #[arg(long)]
     pub overwrite: bool,
 }
@@ -78,7 +79,7 @@ impl Plan {
         let requests = Request::parse_list(asked.target, &checkpoint.labels, checkpoint.scale);
         let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;
         let formats = formats(&asked.output.format, text)?;
-        let drawn = formats.iter().find(|f| !["npy", "npy-pixels", "json"].contains(&f.name()));
+        let drawn = formats.iter().find(|f| f.draws() > Draws::Numbers);
         if let (Some(m), Some(f)) = (methods.iter().find(|m| m.matrix()), drawn) {
             bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name());
         }
@@ -115,8 +116,8 @@ impl Plan {
             resume: asked.output.resume,
             to_stdout,
         };
-        if !plan.replace {
-            refuse_existing(plan.known_paths(checkpoint, sources).iter(), ", or --resume to keep what is done")?;
+        if asked.output.legend && !plan.drawn().heat {
+            bail!("--legend would change nothing: it is drawn below pictures, and this run draws none; leave it out");
         }
         Ok(plan)
     }
@@ -136,34 +137,44 @@ impl Plan {
         formats_of(&self.formats, method).filter(|f| !(self.to_stdout && f.name() == "ansi"))
     }
 
+    /// What of the style is seen.
+    pub fn drawn(&self) -> Drawn {
+        let most = self.formats.iter().map(|f| f.draws()).max().unwrap_or(Draws::Numbers);
+        Drawn { colour: most > Draws::Numbers, heat: most >= Draws::Heat, blend: most == Draws::Overlay }
+    }
+
     /// Every output whose name does not depend on what the model says.
-    fn known_paths(&self, checkpoint: &Checkpoint, sources: &Sources) -> Vec<PathBuf> {
-        let known = |r: &&Request| !matches!(r.target, Target::Top(_) | Target::Above { .. });
+    pub fn known_paths(&self, checkpoint: &Checkpoint, sources: &Sources) -> Vec<Known> {
+        let known = |r: &Request| !matches!(r.target, Target::Top(_) | Target::Above { .. });
         let mut paths = Vec::new();
-        for source in &sources.list {
-            for request in self.requests.iter().filter(known) {
+        for (number, source) in sources.list.iter().enumerate() {
+            for (r, request) in self.requests.iter().enumerate().filter(|(_, r)| known(r)) {
                 let output = request.resolve(&vec![0.0; checkpoint.labels.len()])[0];
                 let target = target_part(request, output, &checkpoint.labels);
-                for method in &self.methods {
+                for (m, method) in self.methods.iter().enumerate() {
                     let name = self.name(method);
-                    paths.extend(self.file_formats(method).map(|f| self.out.path(&source.stem, &name, &target, f)));
+                    let path = |f| (number, r, m, self.out.path(&source.stem, &name, &target, f));
+                    paths.extend(self.file_formats(method).map(path));
                 }
             }
         }
-        paths.retain(|p| p != Path::new("-"));
+        paths.retain(|(_, _, _, p)| p != Path::new("-"));
         paths
     }
 
-    /// The ledger of a run that one may want to resume.
-    pub fn ledger(&self, from_folder: bool, named: bool) -> Result<Option<Ledger>> {
+    /// The folder whose ledger notes this run; none when nothing becomes a file that a later run could find again.
+    pub fn ledger_folder(&self) -> Option<&Path> {
         match &self.out {
-            Out::Folder(folder) if !self.to_stdout && (from_folder || named || self.resume) => {
-                Ledger::open(folder).map(Some)
-            }
-            _ => Ok(None),
+            _ if self.to_stdout => None,
+            Out::Stdout => None,
+            Out::File(file) => file.parent(),
+            Out::Folder(folder) => Some(folder),
         }
     }
 }
+
+/// An output, and the numbers of its input, request and method.
+pub type Known = (usize, usize, usize, PathBuf);
 
 /// The formats of a method: a map at pixel resolution is written where there is one.
 fn formats_of<'s>(formats: &'s [Format], method: &'s Configured) -> impl Iterator<Item = Format> + 's {

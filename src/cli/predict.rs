@@ -16,6 +16,7 @@ use vitx::model::Model;
 
 /// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::PREDICT)]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,

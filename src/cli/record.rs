@@ -19,8 +19,16 @@ pub enum Record {
     Error { input: String, error: String },
     /// An input of which a target means no output, such as `above:0.5` where nothing is above.
     Nothing { input: String, target: String, note: String },
-    /// An input left out by `--resume`.
-    Skipped { input: String },
+}
+
+impl Record {
+    /// As it is printed: with the digits that tell an `f32`, and not those of the `f64` beside it.
+    ///
+    /// # Errors
+    /// None that a record of ours has.
+    pub fn value(&self) -> serde_json::Result<Value> {
+        serde_json::from_str(&serde_json::to_string(self)?)
+    }
 }
 
 #[derive(Serialize, Debug)]

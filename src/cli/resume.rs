@@ -1,76 +1,199 @@
-//! `--resume`: a ledger in the output folder of what has been written, one JSON object a line.
+//! The ledger: a file in the output folder that says what was written into it, from what, one JSON object a line.
+//!
+//! A line holds the identity of what was asked (contents, not names), the files with their lengths and SHA-256, and the
+//! records. What an identity gave is still there when its files are, byte for byte.
 
-use super::sources::{Kind, Source};
-use anyhow::Result;
-use serde_json::{json, Value};
+use super::voice;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use vitx::{identity, Error, Result};
 
-const NAME: &str = ".vitx-records.jsonl";
+/// The ledger's name in its folder.
+pub const NAME: &str = ".vitx-records.jsonl";
+
+/// A file as it was written.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Relative to the ledger's folder.
+    path: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// A line.
+#[derive(Serialize, Deserialize, Debug)]
+struct Line {
+    key: Value,
+    outputs: Vec<Written>,
+    records: Vec<Value>,
+}
 
 /// What has been written into one output folder.
+#[derive(Debug)]
 pub struct Ledger {
-    done: HashMap<String, Vec<PathBuf>>,
     folder: PathBuf,
-    file: File,
+    /// By identity; of two lines the later one counts.
+    lines: HashMap<String, Line>,
+    file: Option<File>,
+    /// Whether it could not be written, which is said once.
+    lost: bool,
 }
 
 impl Ledger {
-    /// Opens the ledger of a folder. Lines that were cut off by a crash are passed over.
+    /// Reads the ledger of a folder, if it has one. What a crash or a damaged disk left unreadable is one line and not more.
+    pub fn read(folder: &Path) -> Self {
+        let bytes = std::fs::read(folder.join(NAME)).unwrap_or_default(); // none yet
+        let lines = bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<Line>(l).ok());
+        let lines = lines.map(|l| (l.key.to_string(), l)).collect();
+        Ledger { folder: folder.to_path_buf(), lines, file: None, lost: false }
+    }
+
+    /// Makes the folder and opens the ledger for writing.
     ///
     /// # Errors
-    /// When the folder cannot be written to.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join(NAME);
-        let old = std::fs::read_to_string(&path).unwrap_or_default();
-        let entry = |line: &str| -> Option<(String, Vec<PathBuf>)> {
-            let value: Value = serde_json::from_str(line).ok()?;
-            let files = value["outputs"].as_array()?.iter().filter_map(Value::as_str);
-            Some((value["key"].to_string(), files.map(|f| folder.join(f)).collect()))
-        };
-        let done = old.lines().filter_map(entry).collect();
-        if !folder.as_os_str().is_empty() {
-            std::fs::create_dir_all(folder).map_err(|e| vitx::Error::io(folder, e))?;
+    /// [`Error::Io`] naming the folder when it cannot be written to.
+    pub fn begin(&mut self) -> Result<()> {
+        let failed = |e| Error::io(if self.folder.as_os_str().is_empty() { Path::new(".") } else { &self.folder }, e);
+        if !self.folder.as_os_str().is_empty() {
+            std::fs::create_dir_all(&self.folder).map_err(failed)?;
         }
         let mut file =
-            OpenOptions::new().create(true).append(true).open(&path).map_err(|e| vitx::Error::io(&path, e))?;
-        if !old.is_empty() && !old.ends_with('\n') {
-            file.write_all(b"\n")?;
+            OpenOptions::new().create(true).read(true).append(true).open(self.folder.join(NAME)).map_err(failed)?;
+        // A line that a crash cut off is ended, so that the next one is whole.
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last).map_err(failed)?;
         }
-        Ok(Ledger { done, folder: folder.to_path_buf(), file })
-    }
-
-    /// Whether this was written before and is still there.
-    pub fn has(&self, key: &Value) -> bool {
-        self.done.get(&key.to_string()).is_some_and(|files| files.iter().all(|f| f.exists()))
-    }
-
-    /// Notes that the files of one input, method and target are complete.
-    ///
-    /// # Errors
-    /// When the ledger cannot be written.
-    pub fn add(&mut self, key: &Value, files: &[PathBuf]) -> Result<()> {
-        let relative: Vec<_> =
-            files.iter().map(|f| f.strip_prefix(&self.folder).unwrap_or(f).display().to_string()).collect();
-        let line = format!("{}\n", json!({"key": key, "outputs": relative}));
-        self.file.write_all(line.as_bytes())?;
+        if last != [b'\n'] {
+            file.write_all(b"\n").map_err(failed)?;
+        }
+        self.file = Some(file);
         Ok(())
+    }
+
+    /// Whether anything was ever recorded.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The records of what was asked, if it was finished and its files are still those that were written. Outputs are named
+    /// as seen from here.
+    pub fn standing(&self, key: &Value) -> Option<Vec<Value>> {
+        let line = self.lines.get(&key.to_string())?;
+        if !line.outputs.iter().all(|w| w.stands(&self.folder)) {
+            return None;
+        }
+        let mut records = line.records.clone();
+        let paths =
+            records.iter_mut().filter_map(|r| r.get_mut("outputs")?.as_object_mut()).flat_map(|o| o.values_mut());
+        for path in paths {
+            if let Some(relative) = path.as_str() {
+                *path = self.folder.join(relative).display().to_string().into();
+            }
+        }
+        Some(records)
+    }
+
+    /// In which parts of its identity a file differs from what is asked now; none when the ledger does not know the file.
+    pub fn differs(&self, path: &Path, key: &Value) -> Option<Vec<String>> {
+        let relative = self.relative(path);
+        let line =
+            self.lines.values().find(|l| l.outputs.iter().any(|w| w.path == relative && w.stands(&self.folder)))?;
+        let (then, now) = (line.key.as_object()?, key.as_object()?);
+        Some(now.iter().filter(|(k, v)| then.get(*k) != Some(*v)).map(|(k, _)| k.clone()).collect())
+    }
+
+    /// Notes that the files of one input, method and target are complete. A ledger that cannot be written costs a later run
+    /// its time, and not this one its results: it is said, once.
+    pub fn add(&mut self, key: Value, outputs: Vec<Written>, mut records: Vec<Value>) {
+        for record in &mut records {
+            for path in
+                record.get_mut("outputs").and_then(Value::as_object_mut).into_iter().flat_map(|o| o.values_mut())
+            {
+                if let Some(shown) = path.as_str() {
+                    *path = self.relative(Path::new(shown)).into();
+                }
+            }
+        }
+        let Some(file) = &mut self.file else { return };
+        let line = serde_json::to_string(&Line { key, outputs, records });
+        // One write a line: another process may add to the same ledger.
+        let written = line.map_err(std::io::Error::from).and_then(|l| file.write_all(format!("{l}\n").as_bytes()));
+        if let (Err(e), false) = (written, self.lost) {
+            self.lost = true;
+            let path = self.folder.join(NAME);
+            voice::say(&format!("warning: {}: {e}; a later run will do these outputs again", path.display()));
+        }
+    }
+
+    /// A file of this folder with its contents, for [`Ledger::add`].
+    pub fn written(&self, path: &Path, bytes: &[u8]) -> Written {
+        Written { path: self.relative(path), bytes: bytes.len() as u64, sha256: identity::of_bytes(bytes) }
+    }
+
+    /// Every file in it, as it was written.
+    pub fn into_files(self) -> impl Iterator<Item = (PathBuf, Written)> {
+        let folder = self.folder;
+        self.lines.into_values().flat_map(|l| l.outputs).map(move |w| (folder.join(&w.path), w))
+    }
+
+    fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.folder).unwrap_or(path).display().to_string()
     }
 }
 
-/// Tells an input from a changed one: its path, length and time of change; a text by itself.
-pub fn identity(source: &Source) -> Value {
-    let file = |path: &Path| {
-        let meta = std::fs::metadata(path).ok();
-        let changed =
-            meta.as_ref().and_then(|m| m.modified().ok()).and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-        json!([source.name, meta.map(|m| m.len()), changed.map(|d| d.as_nanos().to_string())])
-    };
-    match &source.kind {
-        Kind::Picture(path) | Kind::TextFile(path) | Kind::Array(path, _) => file(path),
-        Kind::Text(text) => json!([text.first, text.second]),
-        Kind::Unreadable(_) => Value::Null,
+impl Written {
+    /// Whether the file is still there, byte for byte.
+    pub fn stands(&self, folder: &Path) -> bool {
+        let path = folder.join(&self.path);
+        std::fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() == self.bytes)
+            && identity::sha256(&path).is_ok_and(|s| s == self.sha256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_stands_is_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let (key, other) = (json!({"model": "A", "seed": 0}), json!({"model": "B", "seed": 0}));
+        let mut ledger = Ledger::read(dir.path());
+        ledger.begin().unwrap();
+        let record = json!({"status": "ok", "outputs": {"npy": path.display().to_string()}});
+        std::fs::write(&path, "one").unwrap();
+        ledger.add(key.clone(), vec![ledger.written(&path, b"one")], vec![record.clone()]);
+        assert_eq!(Ledger::read(dir.path()).standing(&key), Some(vec![record]));
+        assert_eq!(Ledger::read(dir.path()).standing(&other), None);
+        assert_eq!(Ledger::read(dir.path()).differs(&path, &other), Some(vec!["model".to_string()]));
+        for changed in ["two", "on", "one+", ""] {
+            std::fs::write(&path, changed).unwrap();
+            assert_eq!(Ledger::read(dir.path()).standing(&key), None, "{changed}");
+            assert_eq!(Ledger::read(dir.path()).differs(&path, &key), None, "{changed}: not the file we wrote");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(Ledger::read(dir.path()).standing(&key), None);
+    }
+
+    #[test]
+    fn a_bad_line_is_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = [json!({"n": 0}), json!({"n": 1}), json!({"n": 2})];
+        for (key, cut) in keys.iter().zip([&b"\xff\xfe\n"[..], b"{\"key\":{\"n\":9},\"outp", b"{}\n\n"]) {
+            let mut ledger = Ledger::read(dir.path());
+            ledger.begin().unwrap();
+            ledger.add(key.clone(), vec![], vec![]);
+            let mut file = OpenOptions::new().append(true).open(dir.path().join(NAME)).unwrap();
+            file.write_all(cut).unwrap();
+        }
+        let ledger = Ledger::read(dir.path());
+        assert!(keys.iter().all(|k| ledger.standing(k) == Some(vec![])), "{ledger:?}");
     }
 }

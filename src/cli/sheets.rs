@@ -1,14 +1,19 @@
 //! What `compare` and `heads` share: one input, a sheet for images, a table for texts.
 
 use super::args::{ModelArgs, OneInputArgs, ReportArgs};
+use super::devices;
 use super::job::Job;
 use super::outputs::refuse_existing;
+use super::past::contents;
 use super::prepare::{batch_of, Preparer, Ready};
 use super::report::Reporter;
+use super::resume::Ledger;
 use super::row::RowRequest;
 use super::sources::Source;
-use super::style::StyleArgs;
+use super::stems::refuse_inputs;
+use super::style::{Drawn, StyleArgs};
 use anyhow::{bail, Result};
+use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use vitx::explanation::Explanation;
@@ -38,14 +43,23 @@ pub struct SheetArgs {
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub row: Option<String>,
-    /// Seed of methods that draw random numbers
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub seed: u64,
     /// Replace an existing file
     #[arg(long)]
     pub overwrite: bool,
     #[command(flatten)]
     pub report: ReportArgs,
+}
+
+/// What a command wants of its one input.
+pub struct Wanted<'a> {
+    /// As it is typed.
+    pub command: &'a str,
+    /// What the default name tells beside the command, so that other sheets have other names.
+    pub part: String,
+    /// Of methods that draw random numbers.
+    pub seed: u64,
+    /// What the sheet depends on beside contents and style.
+    pub what: Value,
 }
 
 /// A line of maps.
@@ -72,48 +86,55 @@ pub struct Subject {
     row: Option<RowRequest>,
     seed: u64,
     out: Option<PathBuf>,
+    /// Where the sheet is noted, and as what.
+    noted: Option<(Ledger, Value)>,
 }
 
 impl Subject {
-    /// Resolves the arguments; `check` may refuse the checkpoint before weights are read.
+    /// Resolves the arguments; `check` may refuse the checkpoint before weights are read. None when the sheet is there
+    /// already and up to date, which is said.
     ///
     /// # Errors
-    /// As [`Job::resolve`]; more than one input; an output that exists.
-    pub fn open<T>(args: &SheetArgs, command: &str, check: impl Fn(&Checkpoint) -> Result<T>) -> Result<(Self, T)> {
+    /// As [`Job::resolve`]; more than one input; flags that would change nothing; an output that exists.
+    pub fn open<T>(
+        args: &SheetArgs,
+        wanted: &Wanted<'_>,
+        check: impl Fn(&Checkpoint) -> Result<T>,
+    ) -> Result<Option<(Self, T)>> {
         let style = args.style.style(false)?;
         let job = Job::resolve(&args.model, &args.input.list(), args.report, None)?;
         let [source] = &job.sources.list[..] else {
-            bail!("vitx {command} takes one input, not {}", job.sources.list.len());
+            bail!("vitx {} takes one input, not {}", wanted.command, job.sources.list.len());
         };
         let text = job.checkpoint.family.modality == Modality::Text;
-        let row = args.row.as_ref().map(|r| RowRequest::parse(r, job.checkpoint.family.modality)).transpose()?;
-        let out = match &args.out {
-            Some(out) => Some(out.clone()),
-            None if text => None,
-            None => Some(PathBuf::from(format!(
-                "{}.{command}.png",
-                source.stem.file_name().unwrap_or_default().to_string_lossy()
-            ))),
-        };
-        let fits = |out: &Path| {
-            let extension = out.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-            let known: &[&str] = if text { &["html", "txt", "ansi"] } else { &["png"] };
-            if out.is_dir() || !(known.contains(&extension.as_str()) || out == Path::new("-")) {
-                bail!("--out {}: expected a file ending in .{}", out.display(), known.join(" or ."));
-            }
-            Ok(())
-        };
-        out.as_deref().map(fits).transpose()?;
-        if !args.overwrite {
-            refuse_existing(out.iter().filter(|o| *o != Path::new("-")), "")?;
+        args.style.refuse_idle(Drawn { colour: true, heat: !text, blend: !text })?;
+        if text && args.cell.is_some() {
+            bail!("--cell would change nothing: it is for pictures; leave it out");
         }
+        let row = args.row.as_ref().map(|r| RowRequest::parse(r, job.checkpoint.family.modality)).transpose()?;
         let checked = check(&job.checkpoint)?;
+        let out = place(args, wanted, source, text)?;
+        let noted = match out.as_deref().filter(|o| *o != Path::new("-")) {
+            Some(file) => {
+                let key = key(args, wanted, &job)?;
+                let ledger = Ledger::read(file.parent().unwrap_or(Path::new("")));
+                if !args.overwrite {
+                    if let Some(record) = ledger.standing(&key).and_then(|mut r| r.pop()) {
+                        return unchanged(args.report, file, record).map(|()| None);
+                    }
+                    refuse_existing([file.to_path_buf()].iter(), "")?;
+                }
+                Some((ledger, key))
+            }
+            None => None,
+        };
+        refuse_inputs(out.iter(), &job.sources.list)?;
         let source = source.clone();
         let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
         let prepared =
             Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit).prepare(&source);
         let ready = prepared.map_err(|e| anyhow::anyhow!("{}: {e}", source.name))?;
-        Ok((Subject { model, source, style, ready, row, seed: args.seed, out }, checked))
+        Ok(Some((Subject { model, source, style, ready, row, seed: wanted.seed, out, noted }, checked)))
     }
 
     /// All methods on all outputs that `targets` makes of the logits, a line an output.
@@ -146,7 +167,7 @@ impl Subject {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(
-        self,
+        mut self,
         args: &SheetArgs,
         report: Reporter,
         columns: Vec<String>,
@@ -191,9 +212,15 @@ impl Subject {
             None => report.stdout(&bytes)?,
             Some(out) if out == Path::new("-") => report.stdout(&bytes)?,
             Some(out) => {
-                save::save(out, &bytes, args.overwrite)?;
+                let record =
+                    json!({"status": "ok", "input": self.source.name, "outputs": {"sheet": out.display().to_string()}});
+                if let Some((ledger, key)) = &mut self.noted {
+                    ledger.begin()?;
+                    save::save(out, &bytes, args.overwrite)?;
+                    ledger.add(key.clone(), vec![ledger.written(out, &bytes)], vec![record.clone()]);
+                }
                 report.line(&format!("{} -> {}", self.source.name, out.display()))?;
-                report.json_line(&serde_json::json!({"status": "ok", "input": self.source.name, "outputs": {"sheet": out.display().to_string()}}))?;
+                report.json_line(&record)?;
             }
         }
         Ok(report.finish(1))
@@ -208,4 +235,41 @@ impl Subject {
             None => table::ansi(groups, &self.style),
         }
     }
+}
+
+/// The file to write; none for texts that are printed.
+fn place(args: &SheetArgs, wanted: &Wanted<'_>, source: &Source, text: bool) -> Result<Option<PathBuf>> {
+    let Some(out) = &args.out else {
+        let stem = source.stem.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{stem}.{}{}.png", wanted.command, wanted.part);
+        return Ok((!text).then(|| PathBuf::from(name)));
+    };
+    let extension = out.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let known: &[&str] = if text { &["html", "txt", "ansi"] } else { &["png"] };
+    if out.is_dir() || !(known.contains(&extension.as_str()) || out == Path::new("-")) {
+        bail!("--out {}: expected a file ending in .{}", out.display(), known.join(" or ."));
+    }
+    Ok(Some(out.clone()))
+}
+
+/// The identity of a sheet.
+fn key(args: &SheetArgs, wanted: &Wanted<'_>, job: &Job) -> Result<Value> {
+    let shape = args.input.shape.told();
+    Ok(json!({
+        "command": wanted.command, "what": wanted.what, "input": job.sources.list.first().and_then(contents),
+        "model": job.checkpoint.identity()?, "size": shape["size"], "fit": shape["fit"], "row": args.row,
+        "style": args.style.told(false), "cell": args.cell, "seed": wanted.seed, "out": args.out,
+        "dtype": devices::name(args.model.dtype), "device": devices::class(&job.device),
+        "title": [&job.checkpoint.id, &job.sources.list.first().map(|s| s.name.clone()).unwrap_or_default()],
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+/// A sheet that is there already: nothing is done.
+fn unchanged(report: ReportArgs, file: &Path, mut record: Value) -> Result<()> {
+    let report = Reporter::new(report, 1);
+    record["status"] = "unchanged".into();
+    report.json_line(&record)?;
+    report.note(&format!("up to date: {} is there already (--overwrite makes it anew)", file.display()));
+    Ok(())
 }

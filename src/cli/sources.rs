@@ -1,9 +1,10 @@
 //! From arguments to a list of inputs, each with the name its outputs will have.
 
 use super::args::InputArgs;
+use super::own::Own;
+use super::stems::{make_unique, stem_of, with_suffix};
 use anyhow::{bail, Context, Result};
-use std::collections::HashMap;
-use std::io::{BufRead, Read};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use vitx::input::text::Text;
 
@@ -29,7 +30,7 @@ pub enum Kind {
     Text(Text),
     /// A file that holds one text.
     TextFile(PathBuf),
-    /// What could not even be listed, with the reason.
+    /// What cannot be read, with the reason.
     Unreadable(String),
 }
 
@@ -40,6 +41,8 @@ pub struct Sources {
     pub list: Vec<Source>,
     /// Whether a folder was among the arguments (outputs then go to `vitx-out/`).
     pub from_folder: bool,
+    /// Files of folders that vitx made itself, which are left out.
+    pub made: usize,
 }
 
 const PICTURES: &[&str] = &[
@@ -61,6 +64,11 @@ impl Source {
     pub fn is_text(&self) -> bool {
         matches!(self.kind, Kind::Text(_) | Kind::TextFile(_))
     }
+
+    /// Whether it cannot be read, so that nobody knows what it is.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self.kind, Kind::Unreadable(_))
+    }
 }
 
 impl Sources {
@@ -69,11 +77,11 @@ impl Sources {
     /// # Errors
     /// A path that does not exist, an unreadable folder, no input at all.
     pub fn list(args: &InputArgs, out: Option<&Path>) -> Result<Self> {
-        let mut all = Sources { list: Vec::new(), from_folder: false };
+        let mut all = Sources { list: Vec::new(), from_folder: false, made: 0 };
         let mut paths = Vec::new();
         for input in &args.inputs {
             if input == Path::new("-") {
-                paths.extend(stdin_lines("a list of paths")?.into_iter().map(PathBuf::from));
+                paths.extend(stdin_lines("a list of paths")?.into_iter().map(path_of));
             } else {
                 paths.push(input.clone());
             }
@@ -83,29 +91,59 @@ impl Sources {
             all.path(&path, folders > 1, out)?;
         }
         all.texts(args)?;
-        if all.list.is_empty() {
-            if all.from_folder {
-                bail!("no images found in the given folder; vitx reads files named .{}, .npy", PICTURES.join(", ."));
-            }
-            bail!("no input; pass image files or folders, --text TEXT, or `-` for a list of paths on stdin (see `vitx explain --help`)");
-        }
-        all.make_stems_unique();
+        all.refuse_nothing(args)?;
+        make_unique(&mut all.list);
         if let Some((i, n)) = args.shard {
             all.list = all.list.into_iter().skip(i - 1).step_by(n).collect();
         }
         Ok(all)
     }
 
-    fn path(&mut self, path: &Path, name_folder: bool, out: Option<&Path>) -> Result<()> {
-        if !path.is_dir() {
-            std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let stem = PathBuf::from(path.file_stem().unwrap_or_default());
-            return self.file(path, stem);
+    /// A run without an input is a mistake, and so is one whose inputs, as they were typed, are all missing.
+    fn refuse_nothing(&self, args: &InputArgs) -> Result<()> {
+        let made = match self.made {
+            0 => String::new(),
+            n => format!(" ({n} files there were made by vitx itself)"),
+        };
+        match &self.list[..] {
+            [] if self.from_folder => {
+                bail!("no images found in the given folder{made}; vitx reads files named .{}, .npy", PICTURES.join(", ."))
+            }
+            [] => bail!("no input; pass image files or folders, --text TEXT, or `-` for a list of paths on stdin (see `vitx explain --help`)"),
+            [Source { name, kind: Kind::Unreadable(why), .. }, ..]
+                if args.inputs.iter().all(|i| i != Path::new("-")) && self.list.iter().all(Source::is_unreadable) =>
+            {
+                bail!("cannot read {name}: {why}")
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// What is missing or unreadable is that input's error, and the others go on.
+    fn path(&mut self, path: &Path, name_folder: bool, out: Option<&Path>) -> Result<()> {
+        let name = path.display().to_string();
+        match std::fs::metadata(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.unreadable(name, "there is no such file".into()),
+            Err(e) => self.unreadable(name, e.to_string()),
+            Ok(meta) if meta.is_dir() => self.folder(path, name_folder, out)?,
+            Ok(meta) if meta.is_file() || is_descriptor(path) => {
+                self.file(path, stem_of(Path::new(path.file_name().unwrap_or_default())))?;
+            }
+            Ok(_) => self.unreadable(name, "is a pipe or a device, not a file".into()),
+        }
+        Ok(())
+    }
+
+    fn unreadable(&mut self, name: String, why: String) {
+        self.list.push(Source { name, stem: PathBuf::new(), kind: Kind::Unreadable(why) });
+    }
+
+    fn folder(&mut self, path: &Path, name_folder: bool, out: Option<&Path>) -> Result<()> {
         self.from_folder = true;
-        std::fs::read_dir(path).with_context(|| format!("cannot read the folder {}", path.display()))?;
-        let own = out.map_or_else(|| PathBuf::from("vitx-out"), Path::to_path_buf).canonicalize().ok();
-        let root = path.canonicalize().ok();
+        let place = out.map_or_else(|| PathBuf::from("vitx-out"), Path::to_path_buf);
+        let (own, root) = (place.canonicalize().ok(), path.canonicalize().ok());
+        let mut ours = Own::default();
+        ours.learn(&place);
         let walk = walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name().into_iter();
         let walk = walk.filter_entry(|e| {
             !e.file_type().is_dir() || own.is_none() || own == root || e.path().canonicalize().ok() != own
@@ -113,19 +151,22 @@ impl Sources {
         let base = if name_folder { path.file_name().map(PathBuf::from).unwrap_or_default() } else { PathBuf::new() };
         for entry in walk {
             match entry {
+                Ok(entry) if entry.file_type().is_dir() => ours.learn(entry.path()),
                 Ok(entry) if entry.file_type().is_file() => {
                     let wanted =
                         PICTURES.contains(&extension(entry.path()).as_str()) || extension(entry.path()) == "npy";
-                    if wanted {
+                    if wanted && ours.made(entry.path()) {
+                        self.made += 1;
+                    } else if wanted {
                         let relative = entry.path().strip_prefix(path).unwrap_or(entry.path());
-                        self.file(entry.path(), base.join(relative.with_extension("")))?;
+                        self.file(entry.path(), base.join(stem_of(relative)))?;
                     }
                 }
                 Ok(_) => {}
                 Err(e) => {
                     let name = e.path().unwrap_or(path).display().to_string();
-                    let kind = Kind::Unreadable(e.to_string());
-                    self.list.push(Source { name, stem: PathBuf::new(), kind });
+                    let why = e.io_error().map_or_else(|| e.to_string(), ToString::to_string);
+                    self.unreadable(name, why);
                 }
             }
         }
@@ -160,69 +201,66 @@ impl Sources {
             let stem = if given.len() == 1 { "text".into() } else { format!("text-{i}") };
             texts.push((text.first.clone(), stem, text.clone()));
         }
-        for file in &args.text_file {
-            let (label, lines) = if file == Path::new("-") {
-                ("stdin".to_string(), stdin_lines("texts")?)
-            } else {
-                let content =
-                    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-                let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                (stem, content.lines().map(String::from).collect())
-            };
-            let filled = lines.iter().enumerate().filter(|(_, l)| !l.trim().is_empty());
-            texts.extend(filled.map(|(i, line)| (line.clone(), format!("{label}-{i}"), one(line))));
-        }
         self.list.extend(texts.into_iter().map(|(name, stem, text)| Source {
             name,
             stem: stem.into(),
             kind: Kind::Text(text),
         }));
-        Ok(())
-    }
-
-    /// Two inputs never overwrite each other: equal stems get their extension, then a number.
-    fn make_stems_unique(&mut self) {
-        let count = |list: &[Source]| {
-            let mut counts: HashMap<PathBuf, usize> = HashMap::new();
-            list.iter().for_each(|s| *counts.entry(s.stem.clone()).or_default() += 1);
-            counts
-        };
-        let counts = count(&self.list);
-        for source in &mut self.list {
-            if let (true, Kind::Picture(path) | Kind::Array(path, _) | Kind::TextFile(path)) =
-                (counts[&source.stem] > 1, &source.kind)
-            {
-                source.stem =
-                    with_suffix(&source.stem, &format!(".{}", path.extension().unwrap_or_default().to_string_lossy()));
-            }
-        }
-        let counts = count(&self.list);
-        let mut used: HashMap<PathBuf, usize> = HashMap::new();
-        for source in &mut self.list {
-            if counts[&source.stem] > 1 {
-                let n = used.entry(source.stem.clone()).or_default();
-                *n += 1;
-                if *n > 1 {
-                    source.stem = with_suffix(&source.stem, &format!("~{n}"));
+        for file in &args.text_file {
+            let (label, lines) = if file == Path::new("-") {
+                ("stdin".to_string(), stdin_lines("texts")?)
+            } else {
+                let content = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+                (
+                    stem_of(Path::new(file.file_name().unwrap_or_default())).to_string_lossy().into_owned(),
+                    lines(&content),
+                )
+            };
+            for (i, line) in lines.into_iter().enumerate() {
+                match String::from_utf8(line) {
+                    Ok(line) if line.trim().is_empty() => {}
+                    Ok(line) => {
+                        let (stem, kind) = (format!("{label}-{i}").into(), Kind::Text(one(&line)));
+                        self.list.push(Source { name: line, stem, kind });
+                    }
+                    Err(_) => {
+                        self.unreadable(format!("{}, line {}", file.display(), i + 1), "is not UTF-8 text".into())
+                    }
                 }
             }
         }
+        Ok(())
     }
 }
 
-fn with_suffix(stem: &Path, suffix: &str) -> PathBuf {
-    let mut name = stem.as_os_str().to_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
+/// What `<(command)` and `/dev/stdin` are: a pipe that somebody writes to.
+fn is_descriptor(path: &Path) -> bool {
+    ["/dev/fd/", "/proc/self/fd/", "/dev/stdin"].iter().any(|p| path.to_string_lossy().starts_with(p))
 }
 
-fn stdin_lines(what: &str) -> Result<Vec<String>> {
-    let mut text = String::new();
-    let mut stdin = std::io::stdin().lock();
-    if stdin.fill_buf().is_ok_and(|b| !b.is_empty()) {
-        stdin.read_to_string(&mut text).with_context(|| format!("stdin: expected {what} in UTF-8"))?;
-    }
-    Ok(text.lines().filter(|l| !l.trim().is_empty()).map(String::from).collect())
+/// The lines of a file, without the mark that some editors begin it with.
+fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let whole = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    whole.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l).to_vec()).collect()
+}
+
+fn stdin_lines(what: &str) -> Result<Vec<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).with_context(|| format!("stdin: expected {what}"))?;
+    Ok(lines(&bytes).into_iter().filter(|l| !l.trim_ascii().is_empty()).collect())
+}
+
+/// A line as a path: any bytes where the system takes them.
+#[cfg(unix)]
+fn path_of(line: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    PathBuf::from(std::ffi::OsString::from_vec(line))
+}
+
+#[cfg(not(unix))]
+fn path_of(line: Vec<u8>) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(&line).into_owned())
 }
 
 #[cfg(test)]
@@ -230,16 +268,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_names_are_told_apart() {
-        let source = |path: &str| Source {
-            name: path.into(),
-            stem: Path::new(path).file_stem().unwrap().into(),
-            kind: Kind::Picture(path.into()),
-        };
-        let list = ["a/x.jpg", "b/x.jpg", "x.png", "y.png"].map(source).to_vec();
-        let mut all = Sources { list, from_folder: false };
-        all.make_stems_unique();
-        let stems: Vec<_> = all.list.iter().map(|s| s.stem.to_str().unwrap()).collect();
-        assert_eq!(stems, ["x.jpg", "x.jpg~2", "x.png", "y"]);
+    fn lists_are_split_as_they_were_written() {
+        let split = |bytes: &[u8]| lines(bytes).iter().map(|l| l.escape_ascii().to_string()).collect::<Vec<_>>();
+        assert_eq!(split(b"\xef\xbb\xbfa\r\nb\n"), ["a", "b"]);
+        assert_eq!(split(b"a\n\n\xff\n"), ["a", "", "\\xff"]);
+        assert_eq!(split(b""), [""]);
     }
 }

@@ -84,6 +84,11 @@ impl StyleArgs {
         Ok(())
     }
 
+    /// `--normalize`, if it was given.
+    pub fn scale(&self) -> Option<&str> {
+        self.normalize.as_deref()
+    }
+
     /// As ledgers state it; what is not given is the default.
     pub fn told(&self, legend: bool) -> Value {
         let upsample = self.upsample.and_then(|u| u.to_possible_value()).map(|v| v.get_name().to_string());

@@ -25,6 +25,7 @@ use vitx::render::{grid, save};
 
 /// Search head and layer aggregation, start layer, or any parameters, and print the best --method string
 #[derive(Parser, Debug)]
+#[command(after_help = super::examples::TUNE)]
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,

@@ -43,6 +43,10 @@ impl Method for Gradient {
         true
     }
 
+    fn sizes_only(&self) -> bool {
+        true
+    }
+
     fn rules(&self) -> Vec<Rules> {
         vec![Rules::GRADIENT]
     }

@@ -5,7 +5,8 @@
 //! the authors' scripts use 1), `row_normalise` (rows of C + I divided by their sum; auto: texts only, as the authors' two
 //! code bases do), `row`, `matrix`. `partial-lrp`: row of `mean_h (R_{A_h})^+` of the last layer; `rules=baseline`: the
 //! simpler layers of the authors' LRP baseline, which do not conserve relevance. `full-lrp`: relevance of the pixels, by
-//! the z^B rule through the patch convolution, `[H,W]`, patches the sum; signed. Images only.
+//! the z^B rule through the patch convolution, `[H,W]`, patches the sum; signed. Images only. What lowers a class keeps in `lrp`
+//! the class's relevance and takes the gradient of its negative.
 //!
 //! Class-specific. The record's checks hold the relevance at the start and at the first layer's input, and the gap. Under
 //! the authors' rules it is 0 up to their 1e-9 terms where every output of a linear map has a positive product; an output
@@ -128,7 +129,10 @@ impl Method for Lrp {
         let rows = chain(self.rows.pick(run)?, layers, |layer, pick| {
             let gradient = run.attention_gradient(layer)?; // [H,T,T]
             let relevance = run.attention_under(&Rules::TRANSFORMER_ATTRIBUTION, layer)?;
-            let c = add_identity(&(gradient * relevance)?.relu()?.mean(0)?)?;
+            // Of what lowers the class, both change sign: the relevance of the class times the gradient of its negative.
+            let product = (gradient * relevance)?;
+            let product = if run.output().lowers { product.neg()? } else { product };
+            let c = add_identity(&product.relu()?.mean(0)?)?;
             pick.read(&if normalised { normalise(&c, Normalise::Rows)? } else { c })
         })?;
         Ok(Relevance { checks: checks(run, &Rules::TRANSFORMER_ATTRIBUTION)?, ..values(&rows)? })

@@ -150,6 +150,11 @@ pub trait Method: Send + Sync {
     fn signed(&self) -> bool {
         false
     }
+
+    /// Whether only the size of a change is kept: the map of what lowers an output is then that of what raises it.
+    fn sizes_only(&self) -> bool {
+        false
+    }
 }
 
 /// What a method found.
@@ -361,6 +366,12 @@ impl Configured {
         let scale = run.encoder().head.scale;
         self.measured.map_or(Ok(()), |m| m.check(scale))?;
         let relevance = self.method.explain(run)?;
+        let mut checks = relevance.checks;
+        if run.output().lowers && self.method.sizes_only() {
+            let warning =
+                "it shows how much the output changes, not which way: what lowers it looks like what raises it";
+            checks.entry("warning").or_insert_with(|| warning.into());
+        }
         let mut params = self.params.clone();
         if scale == Scale::Value && params.get("score").is_some_and(|s| s == "probability") {
             params.insert("score".into(), "value".into()); // what stood in for the default
@@ -375,7 +386,7 @@ impl Configured {
             output: run.output(),
             relevance: relevance.tokens,
             pixels: relevance.pixels,
-            checks: relevance.checks,
+            checks,
             layout: run.layout().clone(),
             signed: self.method.signed(),
         };

@@ -5,7 +5,8 @@
 //! probability of the image times the mask in normalised values (what is hidden fades to the mean colour). `[H,W]`,
 //! patches the mean of their pixels. Unsigned, class-specific. The mean of the masks is not divided out.
 //!
-//! Parameters: `n` (default 512; the paper uses 4000 and more), `cells` (7), `keep_probability` (0.5), `score`,
+//! Parameters: `n` (default 512; the paper uses 4000 and more), `cells` (7), `keep_probability` (0.5), `score` (of a model
+//! that gives values the value),
 //! `resolution`, `suppress_grid`. The masks follow the run's seed and are the same for every image of a size. The
 //! original resizes with mirrored borders, which differ within half a cell of an edge. N forward passes. Images only.
 

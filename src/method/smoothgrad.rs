@@ -121,6 +121,10 @@ impl Method for SmoothGrad {
         true
     }
 
+    fn sizes_only(&self) -> bool {
+        true
+    }
+
     fn rules(&self) -> Vec<Rules> {
         vec![Rules::GRADIENT]
     }

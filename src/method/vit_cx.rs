@@ -5,7 +5,7 @@
 //! their sums brought between 0 and 1 again: `M_i`, i < N. With noise `e_i = noise_std * normal`:
 //! `s_i = p(x M_i + e_i (1 - M_i)) - p(x + e_i (1 - M_i)) + p(x)`, and the relevance of a pixel is
 //! `(1/N) sum_i s_i M_i / sum_j M_j`, 0 where no mask reaches, which takes out the bias towards pixels under many masks.
-//! `[H,W]`, patches the mean of their pixels; unsigned in practice, class-specific.
+//! `[H,W]`, patches the mean of their pixels; unsigned in practice, class-specific. Of a model that gives values p is the value.
 //!
 //! As the authors' code, and against their text, pairs merge by *distance* below delta. Two noise images are used in turn
 //! where the authors draw one a mask. All prefix tokens are left out. Parameters: `layer`, `where` (as in `gradcam`),

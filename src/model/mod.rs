@@ -173,12 +173,12 @@ impl Checkpoint {
     }
 
     /// What tells the contents of its files (config, processor, tokenizer, weights) from others, whatever their names: a
-    /// checkpoint that was changed in place has another. See [`crate::identity`].
+    /// checkpoint that was changed in place has another; and what its logits are taken for. See [`crate::identity`].
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read.
     pub fn identity(&self) -> Result<String> {
-        self.files.identity()
+        Ok(format!("{} {}", self.files.identity()?, self.scale.name()))
     }
 
     /// Whether the weights' names, shapes and dtypes are those the config asks for, without reading them; and what there

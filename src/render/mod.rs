@@ -35,8 +35,23 @@ pub struct Renderer {
     pub images: bool,
     /// Whether it exists for texts.
     pub texts: bool,
+    /// What of a [`Style`] it shows.
+    pub draws: Draws,
     /// Draws it.
     pub render: fn(&Scene<'_>, &Explanation) -> Result<Vec<u8>>,
+}
+
+/// What a renderer draws, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Draws {
+    /// Raw numbers: no style changes them.
+    Numbers,
+    /// Tokens in colour.
+    Tokens,
+    /// Heat, enlarged to pixels.
+    Heat,
+    /// Heat over the picture.
+    Overlay,
 }
 
 /// Every format that shows relevance. (`json`, the record of a run, is written by the command line.)
@@ -47,6 +62,7 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "png",
         images: true,
         texts: false,
+        draws: Draws::Overlay,
         render: heat::overlay,
     },
     Renderer {
@@ -55,6 +71,7 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "heatmap.png",
         images: true,
         texts: false,
+        draws: Draws::Heat,
         render: heat::heatmap,
     },
     Renderer {
@@ -63,6 +80,7 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "npy",
         images: true,
         texts: true,
+        draws: Draws::Numbers,
         render: npy::render,
     },
     Renderer {
@@ -71,6 +89,7 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "pixels.npy",
         images: true,
         texts: false,
+        draws: Draws::Numbers,
         render: npy::pixels,
     },
     Renderer {
@@ -79,6 +98,7 @@ pub const RENDERERS: &[Renderer] = &[
         extension: "ansi",
         images: false,
         texts: true,
+        draws: Draws::Tokens,
         render: tokens::ansi,
     },
 ];
@@ -142,14 +162,10 @@ impl Style {
 /// # Errors
 /// [`Error::Usage`] naming the nearest one.
 pub fn find(name: &str) -> Result<&'static Renderer> {
-    let names = RENDERERS.iter().map(|r| r.name).chain(["json"]);
+    let names: Vec<&str> = RENDERERS.iter().map(|r| r.name).chain(["json"]).collect();
     let error = || {
-        crate::error::unknown(
-            "format",
-            name,
-            names.clone(),
-            "formats are overlay, heatmap, npy, npy-pixels, json, ansi",
-        )
+        let hint = format!("formats are {}", names.join(", "));
+        crate::error::unknown("format", name, names.iter().copied(), &hint)
     };
     RENDERERS.iter().find(|r| r.name == name).ok_or_else(error)
 }

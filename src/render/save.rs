@@ -11,8 +11,8 @@ use std::path::Path;
 pub fn save(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let mut file =
-        tempfile::Builder::new().prefix(".vitx-").suffix(".tmp").tempfile_in(folder).map_err(|e| Error::io(path, e))?;
+    let file = tempfile::Builder::new().prefix(".vitx-").suffix(".tmp").tempfile_in(folder);
+    let mut file = file.map_err(|e| Error::io(path, cause(e)))?;
     file.write_all(bytes).map_err(|e| Error::io(path, e))?;
     set_permissions(file.path()).map_err(|e| Error::io(path, e))?;
     let saved = if replace { file.persist(path) } else { file.persist_noclobber(path) };
@@ -20,6 +20,15 @@ pub fn save(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
         Ok(_) => Ok(()),
         Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(path)),
         Err(e) => Err(Error::io(path, e.error)),
+    }
+}
+
+/// What the system said, without the temporary name that only this file knows.
+fn cause(error: std::io::Error) -> std::io::Error {
+    let inner = error.get_ref().and_then(|e| e.source()).and_then(|e| e.downcast_ref::<std::io::Error>());
+    match inner.and_then(std::io::Error::raw_os_error) {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => error,
     }
 }
 
@@ -63,5 +72,8 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "no temporary file stays");
         assert!(save(&path.join("c"), b"x", true).is_err());
+        let missing = tempfile::Builder::new().prefix(".vitx-").tempfile_in(dir.path().join("no")).unwrap_err();
+        let (told, kind) = (cause(missing).to_string(), std::io::ErrorKind::NotFound);
+        assert!(!told.contains(".vitx-") && told.contains(&std::io::Error::from(kind).to_string()[..6]), "{told}");
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn read_npy(path: &Path) -> Vec<f64> {
     npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
 }
 
-fn write_npy(path: &Path, tensor: &candle_core::Tensor) {
+pub(crate) fn write_npy(path: &Path, tensor: &candle_core::Tensor) {
     use npyz::WriterBuilder;
     let shape: Vec<u64> = tensor.dims().iter().map(|&d| d as u64).collect();
     let mut bytes = Vec::new();
@@ -94,8 +94,10 @@ fn a_newcomer_sees_the_class_and_a_picture() {
     assert_eq!((png.width(), png.height()), (source.width(), source.height()), "the picture's own resolution");
 
     let again = vitx(dir.path(), &["explain", &asset("cat.jpg")]);
-    assert_eq!(again.status.code(), Some(2));
-    assert!(stderr(&again).contains("--overwrite"), "{}", stderr(&again));
+    assert!(again.status.success() && stderr(&again).contains("up to date"), "{}", stderr(&again));
+    let other = vitx(dir.path(), &["explain", "--alpha", "0.3", &asset("cat.jpg")]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("another style; pass --overwrite"), "{}", stderr(&other));
     assert!(vitx(dir.path(), &["explain", "--overwrite", "-q", &asset("cat.jpg")]).status.success());
 }
 
@@ -293,12 +295,13 @@ fn a_run_is_resumed_where_it_stopped() {
     }
     let run = |more: &[&str]| vitx(dir.path(), &[&["explain", "--json", "-f", "npy", "in"], more].concat());
     assert!(run(&["--shard", "1/2"]).status.success()); // cat and temple
-    let refused = run(&[]);
+    let refused = run(&["--seed", "1"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("--resume"), "{}", stderr(&refused));
     let status =
         |output: &Output| records(output).iter().map(|r| r["status"].as_str().unwrap().to_string()).collect::<Vec<_>>();
     assert_eq!(status(&run(&["--resume"])), ["skipped", "ok", "skipped"]);
+    assert_eq!(status(&run(&[])), ["unchanged"; 3]);
     std::fs::remove_file(dir.path().join("vitx-out/temple.gae.npy")).unwrap();
     assert_eq!(status(&run(&["--resume"])), ["skipped", "skipped", "ok"]);
     assert_eq!(status(&run(&["--resume", "--method", "rollout"])), ["ok", "ok", "ok"]);

@@ -34,7 +34,7 @@ fn alone(inputs: &Inputs, layouts: &[Layout], row: usize) -> (Inputs, Vec<Layout
 }
 
 /// The `--method` string that stands for a method here: few samples, and no clamp that could leave an empty map.
-fn quick(name: &str) -> String {
+pub(crate) fn quick(name: &str) -> String {
     match name {
         "rise" => "rise:n=24".into(),
         "smoothgrad" | "smoothgrad-squared" | "vargrad" => format!("{name}:n=4"),

@@ -1,0 +1,125 @@
+//! What outputs of an input are called before the method: never a way out of the folder, never the same for two inputs.
+
+use super::sources::{Kind, Source};
+use anyhow::{bail, Result};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// A path without its ending. A name of dots alone keeps its ending: `..jpg` must not become `.`, nor `...jpg` `..`.
+pub fn stem_of(path: &Path) -> PathBuf {
+    let Some(name) = path.file_name() else { return PathBuf::from("input") };
+    let stem = path.file_stem().filter(|s| s.to_string_lossy().chars().any(|c| c != '.')).unwrap_or(name);
+    match path.parent() {
+        Some(folder) => folder.join(stem),
+        None => PathBuf::from(stem),
+    }
+}
+
+/// Two inputs never overwrite each other: equal stems get their ending, then a number that no other input's name has.
+pub fn make_unique(list: &mut [Source]) {
+    let shared = repeated(list);
+    for source in list.iter_mut().filter(|s| shared.contains(&plain(&s.stem))) {
+        if let Kind::Picture(path) | Kind::Array(path, _) | Kind::TextFile(path) = &source.kind {
+            if let Some(ending) = path.extension() {
+                source.stem = with_suffix(&source.stem, &format!(".{}", ending.to_string_lossy()));
+            }
+        }
+    }
+    let mut names: HashSet<PathBuf> = list.iter().map(|s| plain(&s.stem)).collect();
+    let shared = repeated(list);
+    let mut first: HashSet<PathBuf> = HashSet::new();
+    for source in list.iter_mut().filter(|s| shared.contains(&plain(&s.stem))) {
+        if first.insert(plain(&source.stem)) {
+            continue;
+        }
+        let mut numbered = (2..).map(|n: usize| with_suffix(&source.stem, &format!("~{n}")));
+        if let Some(free) = numbered.find(|s| !names.contains(&plain(s))) {
+            names.insert(plain(&free));
+            source.stem = free;
+        }
+    }
+}
+
+/// Refuses to write over what is read.
+///
+/// # Errors
+/// Naming the first output that is an input of the same run.
+pub fn refuse_inputs<'a>(outputs: impl Iterator<Item = &'a PathBuf>, list: &[Source]) -> Result<()> {
+    let file = |s: &Source| match &s.kind {
+        Kind::Picture(path) | Kind::Array(path, _) | Kind::TextFile(path) => path.canonicalize().ok(),
+        Kind::Text(_) | Kind::Unreadable(_) => None,
+    };
+    let inputs: HashSet<PathBuf> = list.iter().filter_map(file).collect();
+    for path in outputs {
+        if path.canonicalize().is_ok_and(|p| inputs.contains(&p)) {
+            bail!("{} is an input of this run and would be overwritten; pass another --out", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Stems that several inputs have.
+fn repeated(list: &[Source]) -> HashSet<PathBuf> {
+    let mut seen = HashSet::new();
+    list.iter().map(|s| plain(&s.stem)).filter(|s| !seen.insert(s.clone())).collect()
+}
+
+/// As the file system compares names.
+fn plain(stem: &Path) -> PathBuf {
+    if cfg!(any(windows, target_os = "macos")) {
+        PathBuf::from(stem.to_string_lossy().to_lowercase())
+    } else {
+        stem.to_path_buf()
+    }
+}
+
+/// A stem with something behind it.
+pub fn with_suffix(stem: &Path, suffix: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stems(paths: &[&str]) -> Vec<String> {
+        let source = |path: &&str| {
+            let stem = stem_of(Path::new(Path::new(path).file_name().unwrap()));
+            Source { name: path.to_string(), stem, kind: Kind::Picture(path.into()) }
+        };
+        let mut list: Vec<Source> = paths.iter().map(source).collect();
+        make_unique(&mut list);
+        list.iter().map(|s| s.stem.to_str().unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn equal_names_are_told_apart() {
+        assert_eq!(stems(&["a/x.jpg", "b/x.jpg", "x.png", "y.png"]), ["x.jpg", "x.jpg~2", "x.png", "y"]);
+        // The number is not one that another input is called by.
+        assert_eq!(stems(&["a/x.jpg", "b/x.jpg", "c/x.jpg~2.jpg"]), ["x.jpg", "x.jpg~3", "x.jpg~2"]);
+        assert_eq!(
+            stems(&["c/x.jpg~2.jpg", "a/x.jpg", "b/x.jpg", "d/x.jpg"]),
+            ["x.jpg~2", "x.jpg", "x.jpg~3", "x.jpg~4"]
+        );
+        // An ending that makes a name of another input's stem.
+        let all = stems(&["a/x.jpg", "b/x.png", "c/x.jpg.gif", "d/x.png.bmp"]);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 4, "{all:?}");
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        for (path, stem) in [
+            ("..jpg", "..jpg"),
+            ("...jpg", "...jpg"),
+            ("....png", "....png"),
+            ("a/..jpg", "a/..jpg"),
+            (".jpg", ".jpg"),
+            ("a.b.jpg", "a.b"),
+            ("..", "input"),
+        ] {
+            assert_eq!(stem_of(Path::new(path)), Path::new(stem), "{path}");
+        }
+    }
+}
