@@ -49,6 +49,9 @@ mod pictures;
 #[cfg(feature = "cli")]
 #[path = "all/processors.rs"]
 mod processors;
+#[cfg(all(feature = "cli", feature = "demo"))]
+#[path = "all/readme.rs"]
+mod readme;
 #[cfg(feature = "cli")]
 #[path = "all/shell.rs"]
 mod shell;

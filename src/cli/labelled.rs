@@ -241,8 +241,7 @@ impl Labelled {
     /// Whatever reading, preparing or the pass reports.
     pub fn prepared(&self, number: usize, args: &DataArgs, report: &Reporter) -> vitx::Result<Prepared<'_>> {
         let input = &self.inputs[number];
-        input.check()?;
-        let ready = preparer(&self.model, args).prepare(&input.source())?;
+        let ready = input.ready(&self.model, args)?;
         let mut notes: Vec<String> = cut(&ready).into_iter().collect();
         let batch = batch(&self.model, &ready, args.seed, report)?;
         let logits = batch.logits()?.remove(0);
@@ -336,8 +335,17 @@ fn cut(ready: &Ready) -> Option<String> {
 }
 
 impl Input {
+    /// Reads and prepares it for a model.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn ready(&self, model: &Model, args: &DataArgs) -> vitx::Result<Ready> {
+        self.check()?;
+        preparer(model, args).prepare(&self.source())
+    }
+
     /// As the rest of the command line names inputs.
-    pub fn source(&self) -> Source {
+    fn source(&self) -> Source {
         let kind = match &self.content {
             Content::Picture(path) => Kind::Picture(path.clone()),
             Content::Array(path) => Kind::Array(path.clone(), self.example),
@@ -415,7 +423,7 @@ impl Question {
 }
 
 /// Prepares inputs of a model.
-pub fn preparer<'a>(model: &'a Model, args: &DataArgs) -> Preparer<'a> {
+fn preparer<'a>(model: &'a Model, args: &DataArgs) -> Preparer<'a> {
     Preparer::new(&model.checkpoint.processor, args.size, args.fit)
 }
 

@@ -8,6 +8,7 @@ mod devices;
 mod evaluate;
 mod examples;
 mod explain;
+mod figures;
 mod guard;
 mod heads;
 mod inspect;

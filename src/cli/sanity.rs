@@ -1,6 +1,8 @@
 //! `vitx evaluate --sanity`: maps against those of models with random weights, and of another class.
 
-use super::labelled::{batch, preparer, DataArgs, Labelled};
+use super::guard::guarded;
+use super::labelled::{batch, DataArgs, Labelled, Question};
+use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
 use super::{devices, job};
 use anyhow::{bail, Result};
@@ -8,7 +10,8 @@ use serde_json::{json, Value};
 use vitx::evaluate::randomisation::{randomise, stage_name, stages};
 use vitx::evaluate::report::{Row, Sanity};
 use vitx::evaluate::table::{rank_correlation, Scores};
-use vitx::evaluate::{Candidate, Case, Configured, Needs};
+use vitx::evaluate::{Candidate, Case, Configured, Needs, Score};
+use vitx::method::Batch;
 use vitx::model::Model;
 use vitx::target::Output;
 
@@ -113,8 +116,7 @@ fn maps(
     let (mut all, mut scores) = (Vec::new(), Scores::default());
     let classes = model.encoder.classes() as u64;
     for (number, input) in subject.labelled.inputs[..subject.inputs].iter().enumerate() {
-        let Ok(ready) = preparer(model, data).prepare(&input.source()) else { continue }; // reported before
-        let batch = batch(model, &ready, data.seed, report)?;
+        let Ok(ready) = input.ready(model, data) else { continue }; // reported before
         for (q, question) in input.questions.iter().enumerate() {
             let class = match other {
                 None => question.class,
@@ -124,27 +126,45 @@ fn maps(
                     ((u64::from(question.class) + step) % classes) as u32
                 }
             };
-            let pass = batch.pass(vec![Output::of(class)])?;
-            let run = pass.run(0);
-            let truth = question.truth(&ready, run.layout())?.0;
-            let mut own = Vec::new();
-            for (c, candidate) in subject.candidates.iter().enumerate() {
-                let Ok(explanation) = candidate.explain(&run) else {
-                    own.push(None); // random weights may blow a rule up
-                    continue;
-                };
-                for (m, metric) in subject.metrics.iter().enumerate().filter(|(_, m)| of_masks(m)) {
-                    let case = Case { run: &run, explanation: &explanation, truth: &truth, candidate };
-                    if let Some(score) = metric.metric.score(&case)? {
-                        scores.add(c, m, number, score);
-                    }
-                }
-                own.push(Some(explanation.of_content().collect()));
-            }
-            all.push(own);
+            let mut found = Vec::new();
+            let own = guarded(|| {
+                let batch = batch(model, &ready, data.seed, report)?;
+                own_maps(subject, &batch, (question, &ready, class), &mut found)
+            });
+            all.push(match own {
+                Err(vitx::Error::Interrupted) => return Err(vitx::Error::Interrupted.into()),
+                Err(_) => vec![None; subject.candidates.len()], // random weights may blow up; a bad mask was reported before
+                Ok(own) => own,
+            });
+            found.into_iter().for_each(|(c, m, score)| scores.add(c, m, number, score));
         }
     }
     Ok((all, scores))
+}
+
+/// The maps of all candidates of one class of an input; `found` takes their localisation: candidate, metric, score.
+fn own_maps(
+    subject: &Subject<'_>,
+    batch: &Batch<'_>,
+    (question, ready, class): (&Question, &Ready, u32),
+    found: &mut Vec<(usize, usize, Score)>,
+) -> vitx::Result<Vec<Option<Vec<f32>>>> {
+    let pass = batch.pass(vec![Output::of(class)])?;
+    let run = pass.run(0);
+    let truth = question.truth(ready, run.layout())?.0;
+    let mut own = Vec::new();
+    for (c, candidate) in subject.candidates.iter().enumerate() {
+        let Ok(explanation) = candidate.explain(&run) else {
+            own.push(None); // random weights may blow a rule up
+            continue;
+        };
+        for (m, metric) in subject.metrics.iter().enumerate().filter(|(_, m)| of_masks(m)) {
+            let case = Case { run: &run, explanation: &explanation, truth: &truth, candidate };
+            found.extend(metric.metric.score(&case)?.map(|score| (c, m, score)));
+        }
+        own.push(Some(explanation.of_content().collect()));
+    }
+    Ok(own)
 }
 
 /// The mean rank correlation of each candidate; none where no pair of maps has one.

@@ -1,7 +1,7 @@
 //! `vitx tune`: which aggregation is best, found on one part of the data and measured on another.
 
 use super::args::ReportArgs;
-use super::evaluate::explained;
+use super::figures::explained;
 use super::guard::guarded;
 use super::job;
 use super::labelled::{Checked, DataArgs, Labelled, Prepared};

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::explanation::{Explanation, Layout};
+use crate::identity::of_bytes;
 use crate::method::{combine::numbers, Configured, Run};
 
 /// A way to explain, or to seem to.
@@ -51,14 +52,24 @@ impl Candidate {
         match self {
             Candidate::Method(method) => method.explain(run),
             Candidate::Random => {
-                // The input's own logit tells its stream of random numbers from another's.
-                let stream = format!("control-{:x}-{}", run.logit()?.to_bits(), run.output().class);
+                let stream = format!("control-{}-{}", contents(run)?, run.output().class);
                 let relevance = numbers(&run.noise().uniform(&stream, &[run.tokens()])?)?;
                 control("random", relevance, run)
             }
             Candidate::Gaussian => control("centre-gaussian", gaussian(run.layout()), run),
         }
     }
+}
+
+/// Tells an input's stream of random numbers from another's: what the model reads of it, so that the control is the same on
+/// every processor (a logit's last bits are not).
+fn contents(run: &Run<'_>) -> Result<String> {
+    let subject = run.subject()?;
+    let bytes: Vec<u8> = match subject.ids() {
+        Ok(ids) => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        Err(_) => numbers(&subject.values()?)?.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+    };
+    Ok(of_bytes(&bytes))
 }
 
 fn control(method: &'static str, relevance: Vec<f64>, run: &Run<'_>) -> Result<Explanation> {
