@@ -5,7 +5,7 @@ use super::guard::guarded;
 use super::journal::{Journal, Judged, Run, Scored};
 use super::labelled::{Checked, DataArgs, Labelled};
 use super::offered;
-use super::outputs::refuse_existing;
+use super::outputs::{refuse_ending, refuse_existing};
 use super::prepare::Ready;
 use super::report::{interrupted, Reporter};
 use super::sanity;
@@ -64,6 +64,8 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
+    refuse_ending("--csv", args.csv.as_deref(), &["csv", "txt"])?;
+    refuse_ending("--report", args.report.as_deref(), &["html", "htm"])?;
     let checked = Checked::open(&args.data, args.reporting)?;
     let metrics = evaluate::parse_list(&args.metric, &checked.facts)?;
     let (metrics, unsuited) = judging(&args.metric, metrics, &checked)?;

@@ -2,17 +2,19 @@
 
 use super::args::{ModelArgs, ReportArgs};
 use super::job::{self, Job};
-use super::outputs::refuse_existing;
+use super::noted::Noted;
+use super::outputs::{refuse_ending, refuse_existing};
 use super::record::ModelId;
 use super::report::{catch_interrupts, interrupted, Reporter};
 use super::{devices, INTERRUPTED};
 use anyhow::{bail, Context, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use clap::Parser;
 use serde_json::{json, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
+use vitx::identity;
 use vitx::input::image::{decode, ImageProcessor};
 use vitx::maximize::{Ascent, Colours, Objective, Settings};
 use vitx::method::Noise;
@@ -137,23 +139,43 @@ pub fn run(args: Args) -> Result<ExitCode> {
         (None, Some(text)) => unit(text)?,
         (None, None) => bail!("pass --target CLASS or --unit layer=L,channel=C"),
     };
-    if args.out.extension().is_none_or(|e| !e.eq_ignore_ascii_case("png")) {
-        bail!("--out {}: expected a file ending in .png", args.out.display());
-    }
-    if !args.overwrite {
-        refuse_existing([&args.out].into_iter(), "")?;
-    }
+    refuse_ending("--out", Some(&args.out), &["png"])?;
     let size = args.size.or(processor.input_size());
     let size = size.unwrap_or(match &checkpoint.spec.embedding {
         EmbeddingSpec::Patches { image, .. } => *image,
         EmbeddingSpec::Words { .. } => (224, 224), // refused above
     });
+    // Frames are many files, which nobody looks at again.
+    let noted = match &args.frames {
+        Some(_) if !args.overwrite => refuse_existing([&args.out].into_iter(), "").map(|()| None)?,
+        Some(_) => None,
+        None => {
+            let key = key(&args, &checkpoint, settings, size, &device)?;
+            let noted = Noted::open(&args.out, key, args.overwrite, args.report)?;
+            let Some(noted) = noted else { return Ok(ExitCode::SUCCESS) };
+            Some(noted)
+        }
+    };
     let noise = Noise::seeded(args.seed);
     let start = initial(&args.init, &processor, size, &noise)?;
     catch_interrupts()?;
     let model = Job::load(checkpoint, &args.model, &device, args.report)?;
     let start = start.to_device(&device)?;
-    Work { args: &args, model: &model, processor: &processor, objective, settings }.ascend(&start, &noise)
+    Work { args: &args, model: &model, processor: &processor, objective, settings, noted }.ascend(&start, &noise)
+}
+
+/// What the picture depends on.
+fn key(args: &Args, checkpoint: &Checkpoint, s: Settings, (h, w): (usize, usize), device: &Device) -> Result<Value> {
+    let init = match args.init.as_str() {
+        "noise" | "gray" => json!(args.init),
+        file => json!(identity::of_file(Path::new(file)).ok()),
+    };
+    Ok(json!({
+        "command": "maximize", "model": checkpoint.identity()?, "target": args.target, "unit": args.unit, "init": init,
+        "settings": [s.steps, s.lr, s.decay, s.tv, s.jitter, s.fourier, s.unit_steps, s.clip], "seed": args.seed,
+        "size": [h, w], "out": args.out, "dtype": devices::name(args.model.dtype), "device": devices::class(device),
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
 }
 
 fn class(text: &str, checkpoint: &Checkpoint) -> Result<Objective> {
@@ -203,10 +225,11 @@ struct Work<'a> {
     processor: &'a ImageProcessor,
     objective: Objective,
     settings: Settings,
+    noted: Option<Noted>,
 }
 
 impl Work<'_> {
-    fn ascend(&self, start: &Tensor, noise: &Noise) -> Result<ExitCode> {
+    fn ascend(mut self, start: &Tensor, noise: &Noise) -> Result<ExitCode> {
         let clock = Instant::now();
         let report = Reporter::new(self.args.report, 1);
         let colours = Colours { low: self.processor.black(), high: self.processor.white() };
@@ -237,7 +260,11 @@ impl Work<'_> {
             "outputs": {"image": self.args.out.display().to_string(), "frames": frames},
             "version": env!("CARGO_PKG_VERSION"), "ms": (clock.elapsed().as_secs_f64() * 1e4).round() / 10.0,
         });
-        save::save(&self.args.out, &self.png(&ascent, &record)?, self.args.overwrite)?;
+        let picture = self.png(&ascent, &record)?;
+        match self.noted.take().filter(|_| !interrupted()) {
+            Some(noted) => noted.save(&picture, &record)?,
+            None => save::save(&self.args.out, &picture, self.args.overwrite)?,
+        }
         report.json_line(&record)?;
         let number = |state: &Value, key: &str| state[key].as_f64().unwrap_or(f64::NAN);
         let contrast = matches!(self.objective, Objective::Class(Output { against: Some(_), .. }));

@@ -20,6 +20,7 @@ mod methods;
 mod metrics;
 mod mistakes;
 mod models;
+mod noted;
 mod offered;
 mod outputs;
 mod own;

@@ -25,10 +25,10 @@ pub const METRICS: Offered = Offered(|| {
 pub const TARGETS: Offered = Offered(|| {
     let named = [
         ("predicted", "the likeliest class"),
-        ("-predicted", "what lowers the likeliest class"),
         ("top:2", "the two likeliest"),
         ("top:3", "the three likeliest"),
-        ("above:0.5", "every class of a probability above 0.5"),
+        ("above:0.5", "every class of such a probability"),
+        ("-predicted", "what lowers the likeliest class"),
     ];
     named.into_iter().map(|(name, about)| PossibleValue::new(name).help(about)).collect()
 });

@@ -192,6 +192,19 @@ fn safe(c: char) -> char {
     }
 }
 
+/// Refuses a file whose ending says something else than what will be in it.
+///
+/// # Errors
+/// Naming the flag, the file and the ending that would do.
+pub fn refuse_ending(flag: &str, file: Option<&Path>, endings: &[&str]) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let ending = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if endings.contains(&ending.as_str()) || (ending.is_empty() && file.starts_with("/dev")) {
+        return Ok(());
+    }
+    bail!("{flag} {}: expected a file ending in .{}", file.display(), endings.join(" or ."))
+}
+
 /// Refuses to start when an output is already there; `hint` says what else could be done.
 ///
 /// # Errors

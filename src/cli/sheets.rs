@@ -3,11 +3,10 @@
 use super::args::{ModelArgs, OneInputArgs, ReportArgs};
 use super::devices;
 use super::job::Job;
-use super::outputs::refuse_existing;
+use super::noted::Noted;
 use super::past::contents;
 use super::prepare::{batch_of, Preparer, Ready};
 use super::report::Reporter;
-use super::resume::Ledger;
 use super::row::RowRequest;
 use super::sources::Source;
 use super::stems::refuse_inputs;
@@ -22,7 +21,7 @@ use vitx::model::{Checkpoint, Modality, Model};
 use vitx::render::scale::{Scale, SharedRanges};
 use vitx::render::sheet::{Row, Sheet};
 use vitx::render::table::{self, Group};
-use vitx::render::{save, Scene, Style};
+use vitx::render::{Scene, Style};
 use vitx::target::Output;
 
 /// Arguments of both commands.
@@ -86,8 +85,8 @@ pub struct Subject {
     row: Option<RowRequest>,
     seed: u64,
     out: Option<PathBuf>,
-    /// Where the sheet is noted, and as what.
-    noted: Option<(Ledger, Value)>,
+    /// The sheet's file, if it becomes one.
+    noted: Option<Noted>,
 }
 
 impl Subject {
@@ -115,17 +114,10 @@ impl Subject {
         let checked = check(&job.checkpoint)?;
         let out = place(args, wanted, source, text)?;
         let noted = match out.as_deref().filter(|o| *o != Path::new("-")) {
-            Some(file) => {
-                let key = key(args, wanted, &job)?;
-                let ledger = Ledger::read(file.parent().unwrap_or(Path::new("")));
-                if !args.overwrite {
-                    if let Some(record) = ledger.standing(&key).and_then(|mut r| r.pop()) {
-                        return unchanged(args.report, file, record).map(|()| None);
-                    }
-                    refuse_existing([file.to_path_buf()].iter(), "")?;
-                }
-                Some((ledger, key))
-            }
+            Some(file) => match Noted::open(file, key(args, wanted, &job)?, args.overwrite, args.report)? {
+                None => return Ok(None),
+                noted => noted,
+            },
             None => None,
         };
         refuse_inputs(out.iter(), &job.sources.list)?;
@@ -214,10 +206,8 @@ impl Subject {
             Some(out) => {
                 let record =
                     json!({"status": "ok", "input": self.source.name, "outputs": {"sheet": out.display().to_string()}});
-                if let Some((ledger, key)) = &mut self.noted {
-                    ledger.begin()?;
-                    save::save(out, &bytes, args.overwrite)?;
-                    ledger.add(key.clone(), vec![ledger.written(out, &bytes)], vec![record.clone()]);
+                if let Some(noted) = self.noted.take() {
+                    noted.save(&bytes, &record)?;
                 }
                 report.line(&format!("{} -> {}", self.source.name, out.display()))?;
                 report.json_line(&record)?;
@@ -263,13 +253,4 @@ fn key(args: &SheetArgs, wanted: &Wanted<'_>, job: &Job) -> Result<Value> {
         "title": [&job.checkpoint.id, &job.sources.list.first().map(|s| s.name.clone()).unwrap_or_default()],
         "version": env!("CARGO_PKG_VERSION"),
     }))
-}
-
-/// A sheet that is there already: nothing is done.
-fn unchanged(report: ReportArgs, file: &Path, mut record: Value) -> Result<()> {
-    let report = Reporter::new(report, 1);
-    record["status"] = "unchanged".into();
-    report.json_line(&record)?;
-    report.note(&format!("up to date: {} is there already (--overwrite makes it anew)", file.display()));
-    Ok(())
 }

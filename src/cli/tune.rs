@@ -6,7 +6,7 @@ use super::guard::guarded;
 use super::job;
 use super::labelled::{Checked, DataArgs, Labelled, Prepared};
 use super::offered;
-use super::outputs::refuse_existing;
+use super::outputs::{refuse_ending, refuse_existing};
 use super::report::{interrupted, Reporter};
 use anyhow::{bail, Result};
 use clap::Parser;
@@ -67,6 +67,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             args.held_out
         );
     }
+    refuse_ending("--out", args.out.as_deref(), &["png"])?;
     let checked = Checked::open(&args.data, args.report)?;
     if !args.overwrite {
         refuse_existing(args.out.iter(), "")?;

@@ -1,7 +1,7 @@
 //! The command line's word: names, resuming, pipes, panics and exit codes.
 
 use crate::cli::*;
-use crate::support::*;
+use crate::support::{case_dir, root};
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -344,6 +344,9 @@ fn what_would_change_nothing_is_refused() {
         (&["explain", "a.jpg", "-f", "npy", "--legend"], "--legend would change nothing"),
         (&["explain", "a.jpg", "-f", "heatmap", "--alpha", "0.5"], "--alpha would change nothing"),
         (&["explain", "a.jpg", "--revision", "x"], "--revision is for models of the hub"),
+        (&["maximize", "-t", "id:1", "-o", "fig.jpg"], "ending in .png"),
+        (&["evaluate", "--data", "x", "--report", "page.pdf"], "ending in .html"),
+        (&["tune", "--data", "x", "-o", "grid.svg"], "ending in .png"),
         (&["explain", "a.jpg", "-o", "fig.svg"], "no format writes .svg"),
         (&["explain", "a.jpg", "-o", "fig.pdf"], "no format writes .pdf"),
         (&["explain", "a.jpg", "-o", "fig.jpg"], "no format writes .jpg"),
@@ -374,6 +377,10 @@ fn other_layers_and_sizes_are_other_pictures() {
         assert!(dir.path().join(name).exists(), "{name}");
         assert_eq!(done(dir.path(), args), ["unchanged"], "{args:?}");
     }
+    let paint = ["maximize", "-t", "id:1", "--steps", "2", "-o", "p.png"];
+    assert_eq!([done(dir.path(), &paint), done(dir.path(), &paint)], [["ok"], ["unchanged"]]);
+    let other = small(dir.path(), &["maximize", "-t", "id:2", "--steps", "2", "-o", "p.png"]);
+    assert!(other.status.code() == Some(2) && stderr(&other).contains("p.png exists"), "{}", stderr(&other));
     assert_eq!(done(dir.path(), &["explain", "a.jpg"]), ["ok"]);
     let other = small(dir.path(), &["explain", "a.jpg", "--size", "64"]);
     assert_eq!(other.status.code(), Some(2));
