@@ -62,12 +62,15 @@ impl Past {
 
     fn compare(&mut self, plan: &Plan, sources: &Sources) {
         let Some(ledger) = self.ledger.as_ref().filter(|l| !l.is_empty()) else { return };
+        let names = ledger.names();
         let of = |source: &Source| -> Vec<Option<Vec<Value>>> {
-            let Some(contents) = contents(source) else { return vec![None; plan.requests.len() * plan.methods.len()] };
+            // Only what has a name in the ledger is read.
+            let contents = names.contains(&*source.stem.to_string_lossy()).then(|| contents(source)).flatten();
+            let Some(contents) = contents else { return vec![None; plan.requests.len() * plan.methods.len()] };
             let pairs = plan.requests.iter().flat_map(|r| plan.methods.iter().map(move |m| (r, m)));
             pairs.map(|(r, m)| ledger.standing(&self.key(plan, source, &contents, r, m))).collect()
         };
-        let standing = sources.list.par_iter().map(of).collect(); // reads every input and every output
+        let standing = sources.list.par_iter().map(of).collect();
         self.standing = standing;
     }
 

@@ -6,7 +6,7 @@
 use super::voice;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -78,6 +78,11 @@ impl Ledger {
     /// Whether anything was ever recorded.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// What the inputs of its lines were called.
+    pub fn names(&self) -> HashSet<&str> {
+        self.lines.values().filter_map(|l| l.key.get("name")?.as_str()).collect()
     }
 
     /// The records of what was asked, if it was finished and its files are still those that were written. Outputs are named

@@ -123,8 +123,7 @@ impl Sources {
     fn path(&mut self, path: &Path, name_folder: bool, out: Option<&Path>) -> Result<()> {
         let name = path.display().to_string();
         match std::fs::metadata(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => self.unreadable(name, "there is no such file".into()),
-            Err(e) => self.unreadable(name, e.to_string()),
+            Err(e) => self.unreadable(name, why(&e)),
             Ok(meta) if meta.is_dir() => self.folder(path, name_folder, out)?,
             Ok(meta) if meta.is_file() || is_descriptor(path) => {
                 self.file(path, stem_of(Path::new(path.file_name().unwrap_or_default())))?;
@@ -210,7 +209,13 @@ impl Sources {
             let (label, lines) = if file == Path::new("-") {
                 ("stdin".to_string(), stdin_lines("texts")?)
             } else {
-                let content = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+                let content = match std::fs::read(file) {
+                    Ok(content) => content,
+                    Err(e) => {
+                        self.unreadable(file.display().to_string(), why(&e));
+                        continue;
+                    }
+                };
                 (
                     stem_of(Path::new(file.file_name().unwrap_or_default())).to_string_lossy().into_owned(),
                     lines(&content),
@@ -230,6 +235,13 @@ impl Sources {
             }
         }
         Ok(())
+    }
+}
+
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".into(),
+        _ => error.to_string(),
     }
 }
 

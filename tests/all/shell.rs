@@ -319,6 +319,12 @@ fn one_bad_path_is_its_own_error() {
     let typed = small(dir.path(), &["predict", "missing.jpg", "a.jpg", "pipe.jpg"]);
     assert_eq!(typed.status.code(), Some(1));
     assert_eq!(status(&typed), ["error", "ok", "error"]);
+    std::fs::write(dir.path().join("texts.txt"), b"good\n\xff\nbad\n").unwrap();
+    let texts = vitx(dir.path(), &["predict", "-q", "--json", "--text-file", "no.txt", "--text-file", "texts.txt"]);
+    assert_eq!(
+        (texts.status.code(), status(&texts)),
+        (Some(1), ["error", "ok", "error", "ok"].map(String::from).to_vec())
+    );
     let none = small(dir.path(), &["predict", "missing.jpg"]);
     assert_eq!(none.status.code(), Some(2));
     assert!(stderr(&none).contains("cannot read missing.jpg: there is no such file"), "{}", stderr(&none));
