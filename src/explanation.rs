@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::target::Output;
 use serde::Serialize;
+use unicode_segmentation::UnicodeSegmentation;
 
 /// What one method says of one output.
 #[derive(Debug, Clone)]
@@ -71,12 +72,50 @@ pub enum Prefix {
 }
 
 /// The tokens of a text.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TextLayout {
     /// One entry a word piece, special tokens included, padding not.
     pub tokens: Vec<TextToken>,
     /// The text, or the two texts of a pair.
     pub texts: Vec<String>,
+    /// What did not fit into the model, at most one stretch a text.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// The end (or the beginning) of a text that did not fit into the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Which text of a pair, 0 or 1.
+    #[serde(rename = "side")]
+    pub text: usize,
+    /// Word pieces that were not read.
+    pub tokens: usize,
+    /// First character of which nothing was read.
+    pub start: usize,
+    /// One past the last.
+    pub end: usize,
+}
+
+impl TextLayout {
+    /// What was left out, in a sentence: `its last 40 tokens were left out (from character 31 on)`. None where the whole text
+    /// was read.
+    pub fn truncation(&self) -> Option<String> {
+        let one = |l: &LeftOut| {
+            let (which, place) = match l.start {
+                0 => ("first", format!("up to character {}", l.end)),
+                start => ("last", format!("from character {start} on")),
+            };
+            let tokens = if l.tokens == 1 { "token".to_string() } else { format!("{} tokens", l.tokens) };
+            let were = if l.tokens == 1 { "was" } else { "were" };
+            match (self.texts.len(), l.text) {
+                (0 | 1, _) => format!("its {which} {tokens} {were} left out ({place})"),
+                (_, 0) => format!("the {which} {tokens} of its first text {were} left out ({place})"),
+                (_, _) => format!("the {which} {tokens} of its second text {were} left out ({place})"),
+            }
+        };
+        let parts: Vec<String> = self.left_out.iter().map(one).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
 }
 
 /// One word piece.
@@ -136,6 +175,20 @@ impl Layout {
     }
 }
 
+/// The smallest stretch of whole letters (a character with its accents or joiners) that no word piece crosses, with the sum
+/// over its pieces: of byte-level tokenizers several pieces may hold parts of one character.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stretch {
+    /// Which text of a pair.
+    pub text: usize,
+    /// First character in its text.
+    pub start: usize,
+    /// One past the last character.
+    pub end: usize,
+    /// Sum of the relevance of its pieces.
+    pub relevance: f32,
+}
+
 /// A word and its relevance: the sum over its pieces.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Word {
@@ -147,6 +200,8 @@ pub struct Word {
     pub end: usize,
     /// Sum of the relevance of its pieces.
     pub relevance: f32,
+    /// Which text of a pair, 0 or 1.
+    pub side: usize,
 }
 
 impl Explanation {
@@ -169,9 +224,36 @@ impl Explanation {
         self.pixels.as_ref().filter(|p| p.drawn)
     }
 
-    /// The values a picture shows: those of the pixels where they are drawn, else of the content tokens.
+    /// The values a picture shows: those of the pixels where they are drawn, of the patches, or of the stretches of a text.
     pub fn shown(&self) -> Vec<f32> {
-        self.drawn_pixels().map_or_else(|| self.of_content().collect(), |p| p.values.clone())
+        match (self.drawn_pixels(), &self.layout) {
+            (Some(pixels), _) => pixels.values.clone(),
+            (None, Layout::Text(_)) if !self.matrix => self.stretches().iter().map(|s| s.relevance).collect(),
+            (None, Layout::Text(_) | Layout::Image(_)) => self.of_content().collect(),
+        }
+    }
+
+    /// A text's word pieces as they can be shown, each character once; special tokens and pieces without a character of
+    /// their own (a lone space) are not among them. Empty for images.
+    pub fn stretches(&self) -> Vec<Stretch> {
+        let Layout::Text(text) = &self.layout else { return Vec::new() };
+        let letters: Vec<Vec<usize>> = text.texts.iter().map(|t| letters(t)).collect();
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for (token, &relevance) in text.tokens.iter().zip(&self.relevance) {
+            let own = letters.get(token.text).map_or(&[][..], Vec::as_slice);
+            let (start, end) = whole(own, token.start, token.end);
+            if token.special || start >= end {
+                continue;
+            }
+            match stretches.last_mut() {
+                Some(last) if last.text == token.text && start < last.end => {
+                    (last.start, last.end) = (last.start.min(start), last.end.max(end));
+                    last.relevance += relevance;
+                }
+                _ => stretches.push(Stretch { text: token.text, start, end, relevance }),
+            }
+        }
+        stretches
     }
 
     /// Least and greatest relevance over the content tokens, or `(0, 0)` without any.
@@ -189,29 +271,36 @@ impl Explanation {
         self.of_content().map(f64::from).sum::<f64>() as f32
     }
 
-    /// Relevance per word: pieces of one word are summed, special tokens left out. Empty for images.
+    /// Relevance per word: pieces of one word, and pieces that share a character, are summed; special tokens and pieces that
+    /// hold no more than white space are left out. Empty for images.
     pub fn words(&self) -> Vec<Word> {
         if self.matrix {
             return Vec::new();
         }
         let Layout::Text(text) = &self.layout else { return Vec::new() };
-        let mut words: Vec<(usize, usize, Word)> = Vec::new();
+        let characters: Vec<Vec<char>> = text.texts.iter().map(|t| t.chars().collect()).collect();
+        let letters: Vec<Vec<usize>> = text.texts.iter().map(|t| letters(t)).collect();
+        let mut words: Vec<(Option<usize>, Word)> = Vec::new();
         for (token, &relevance) in text.tokens.iter().zip(&self.relevance) {
-            let Some(number) = token.word else { continue };
+            let (Some(source), Some(own)) = (characters.get(token.text), letters.get(token.text)) else { continue };
+            let (start, end) = trimmed(source, token.start, token.end);
+            let (start, end) = whole(own, start, end);
+            if token.special || start >= end {
+                continue;
+            }
             match words.last_mut() {
-                Some((n, _, word)) if *n == number => {
-                    word.end = word.end.max(token.end);
-                    word.relevance += relevance;
+                Some((number, last))
+                    if last.side == token.text
+                        && (start < last.end || (token.word.is_some() && *number == token.word)) =>
+                {
+                    (last.start, last.end) = (last.start.min(start), last.end.max(end));
+                    last.relevance += relevance;
                 }
-                _ => {
-                    let word = Word { text: String::new(), start: token.start, end: token.end, relevance };
-                    words.push((number, token.text, word));
-                }
+                _ => words.push((token.word, Word { text: String::new(), start, end, relevance, side: token.text })),
             }
         }
-        let fill = |(_, text_index, mut word): (usize, usize, Word)| {
-            let source = text.texts.get(text_index).map_or("", String::as_str);
-            word.text = source.chars().skip(word.start).take(word.end - word.start).collect();
+        let fill = |(_, mut word): (Option<usize>, Word)| {
+            word.text = characters[word.side][word.start..word.end].iter().collect();
             word
         };
         words.into_iter().map(fill).collect()
@@ -240,6 +329,44 @@ impl Explanation {
     }
 }
 
+/// Where letters begin in a text, and its end, in characters. A letter is what readers take for one: a character with its
+/// accents, an emoji with its joiners.
+fn letters(text: &str) -> Vec<usize> {
+    let mut at = 0;
+    let begins = text.graphemes(true).map(|letter| {
+        let begin = at;
+        at += letter.chars().count();
+        begin
+    });
+    let mut bounds: Vec<usize> = begins.collect();
+    bounds.push(at);
+    bounds
+}
+
+/// The stretch from `start` to `end`, widened to whole letters; empty stays empty.
+fn whole(letters: &[usize], start: usize, end: usize) -> (usize, usize) {
+    let Some(&length) = letters.last() else { return (0, 0) };
+    let (start, end) = (start.min(length), end.min(length));
+    if start >= end {
+        return (start, start);
+    }
+    let before = letters.partition_point(|&begin| begin <= start);
+    let after = letters.partition_point(|&begin| begin < end);
+    (before.checked_sub(1).map_or(start, |i| letters[i]), letters.get(after).copied().unwrap_or(length))
+}
+
+/// A stretch of characters without the white space around it.
+fn trimmed(characters: &[char], start: usize, end: usize) -> (usize, usize) {
+    let (mut start, mut end) = (start.min(characters.len()), end.min(characters.len()));
+    while start < end && characters[start].is_whitespace() {
+        start += 1;
+    }
+    while start < end && characters[end - 1].is_whitespace() {
+        end -= 1;
+    }
+    (start, end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,7 +390,7 @@ mod tests {
             relevance: vec![9.0, 0.5, 0.25, -1.0, 3.0],
             pixels: None,
             checks: Default::default(),
-            layout: Layout::Text(TextLayout { tokens, texts: vec!["fragra soup".into()] }),
+            layout: Layout::Text(TextLayout { tokens, texts: vec!["fragra soup".into()], ..Default::default() }),
             matrix: false,
             signed: true,
         }
@@ -279,6 +406,63 @@ mod tests {
         );
         assert_eq!(e.range(), (-1.0, 0.5));
         assert_eq!(e.sum(), -0.25);
+    }
+
+    #[test]
+    fn characters_that_pieces_share_are_one_stretch_and_one_word() {
+        let mut e = explanation();
+        let tokens = vec![
+            piece("x", 0, 1, Some(0)),
+            piece("f\u{c3}", 1, 3, Some(0)), // "f" and half of "\u{e9}"
+            piece("\u{a9}", 2, 3, Some(0)),
+            piece("\u{120}", 4, 4, Some(1)), // a lone space
+            piece("1", 5, 6, Some(2)),       // "\u{bd}" that a normaliser took apart
+            piece("2", 5, 6, Some(3)),
+            piece("\u{2581}a", 6, 8, Some(4)), // its space is not trimmed
+        ];
+        e.relevance = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+        e.layout = Layout::Text(TextLayout { tokens, texts: vec!["xf\u{e9}  \u{bd} a".into()], ..Default::default() });
+        let stretches: Vec<_> = e.stretches().iter().map(|s| (s.start, s.end, s.relevance)).collect();
+        assert_eq!(stretches, [(0, 1, 1.0), (1, 3, 6.0), (5, 6, 48.0), (6, 8, 64.0)]);
+        assert_eq!(e.shown(), [1.0, 6.0, 48.0, 64.0]);
+        let words: Vec<_> = e.words().into_iter().map(|w| (w.text, w.start, w.relevance)).collect();
+        assert_eq!(words, [("xf\u{e9}".into(), 0, 7.0), ("\u{bd}".into(), 5, 48.0), ("a".into(), 7, 64.0)]);
+    }
+
+    #[test]
+    fn a_letter_with_its_accents_is_one() {
+        let mut e = explanation();
+        // "e" and its accent apart, three parts of an emoji
+        let tokens = vec![
+            piece("e", 0, 1, Some(0)),
+            piece("x", 2, 3, Some(0)),
+            piece("a", 4, 5, Some(1)),
+            piece("b", 5, 6, Some(2)),
+            piece("c", 6, 7, Some(2)),
+        ];
+        e.relevance = vec![1.0, 2.0, 4.0, 8.0, 16.0];
+        let texts = vec!["e\u{301}x \u{1f469}\u{200d}\u{1f52c}".into()];
+        e.layout = Layout::Text(TextLayout { tokens, texts, ..Default::default() });
+        let stretches: Vec<_> = e.stretches().iter().map(|s| (s.start, s.end, s.relevance)).collect();
+        assert_eq!(stretches, [(0, 2, 1.0), (2, 3, 2.0), (4, 7, 28.0)]);
+        let words: Vec<_> = e.words().into_iter().map(|w| (w.text, w.relevance)).collect();
+        assert_eq!(words, [("e\u{301}x".into(), 3.0), ("\u{1f469}\u{200d}\u{1f52c}".into(), 28.0)]);
+    }
+
+    #[test]
+    fn what_was_left_out_is_said() {
+        let out = |text, tokens, start, end| LeftOut { text, tokens, start, end };
+        let say = |texts: usize, left_out| {
+            TextLayout { texts: vec![String::new(); texts], left_out, ..Default::default() }.truncation()
+        };
+        assert_eq!(say(1, vec![]), None);
+        assert_eq!(
+            say(1, vec![out(0, 40, 31, 90)]).unwrap(),
+            "its last 40 tokens were left out (from character 31 on)"
+        );
+        assert_eq!(say(1, vec![out(0, 1, 0, 4)]).unwrap(), "its first token was left out (up to character 4)");
+        let two = say(2, vec![out(0, 2, 5, 9), out(1, 1, 7, 8)]).unwrap();
+        assert_eq!(two, "the last 2 tokens of its first text were left out (from character 5 on), the last token of its second text was left out (from character 7 on)");
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl<'a> Work<'a> {
             self.report.line(headline)?;
             let renderer = vitx::render::find("ansi")?;
             let tokens = (renderer.render)(scene, &item.explanation)?;
-            return self.report.line(String::from_utf8_lossy(&tokens).trim_end_matches('\n'));
+            return self.report.drawn(&tokens); // with its own escape sequences
         }
         let files: Vec<_> = paths.iter().map(|(_, p)| p.display().to_string()).collect();
         self.report.line(&format!("{name}: {headline} -> {}", files.join(" ")))

@@ -8,6 +8,7 @@ use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
 use vitx::model::{Checkpoint, EmbeddingSpec, Processor};
+use vitx::render::printable;
 use vitx::target::Scale;
 
 /// Show a model's family, sizes, tokens, parameters, and the memory a run will need
@@ -49,7 +50,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     c.notes.extend(c.check_weights()?);
     let facts = Facts::of(&c)?;
     if args.json {
-        tell!("{}", facts.json(&c));
+        tell!("{}", printable::json(&facts.json(&c).to_string()));
         return Ok(ExitCode::SUCCESS);
     }
     facts.print(&c);

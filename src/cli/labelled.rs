@@ -330,8 +330,7 @@ fn examples(content: &Content) -> Vec<Option<usize>> {
 
 /// What of a text was cut off.
 fn cut(ready: &Ready) -> Option<String> {
-    let tokens = ready.truncated();
-    (tokens > 0).then(|| format!("too long for the model; its last {tokens} tokens were left out"))
+    ready.truncated().map(|left_out| format!("too long for the model; {left_out}"))
 }
 
 impl Input {

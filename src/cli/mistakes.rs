@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::ErrorKind as Io;
 use std::path::Path;
 use std::process::ExitCode;
+use vitx::render::printable::printable;
 
 use super::{sources, voice, NOTHING_DONE};
 
@@ -23,7 +25,11 @@ pub fn told(mistake: &clap::Error) -> Result<ExitCode> {
     let given: Vec<OsString> = std::env::args_os().skip(1).collect();
     match meant(mistake, &given) {
         Some(hint) => voice::say(&format!("error: {hint}")),
-        None => _ = mistake.print(),
+        // clap colours its own words, but writes the arguments as they stand.
+        None => match printable(&mistake.render().to_string()) {
+            Cow::Borrowed(_) => _ = mistake.print(),
+            Cow::Owned(escaped) => voice::say(escaped.trim_end()),
+        },
     }
     Ok(ExitCode::from(NOTHING_DONE))
 }

@@ -4,7 +4,7 @@ use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::guard::guarded;
 use super::job::Job;
 use super::prepare::{batch_of, by_size, Preparer, Ready};
-use super::record::{predictions, ModelId, Prediction};
+use super::record::{predictions, ModelId, Prediction, TextRecord};
 use super::report::{interrupted, Reporter};
 use super::sources::Source;
 use anyhow::Result;
@@ -65,19 +65,23 @@ fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top
     let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
     let predicted = guarded(|| batch_of(model, &ready).and_then(|(inputs, _)| logits(&model.encoder.logits(&inputs)?)));
     match predicted {
-        Ok(rows) => sources
-            .iter()
-            .zip(rows)
-            .try_for_each(|(source, logits)| tell(model, report, &source.name, &predictions(model, &logits, top))),
+        Ok(rows) => sources.iter().zip(&ready).zip(rows).try_for_each(|((source, ready), logits)| {
+            tell(model, report, &source.name, ready, &predictions(model, &logits, top))
+        }),
         Err(e) if sources.len() == 1 => report.failed(&sources[0].name, &e.to_string()),
         Err(_) => sources.into_iter().zip(ready).try_for_each(|one| batch(model, report, vec![one], top)),
     }
 }
 
-fn tell(model: &Model, report: &Reporter, input: &str, predictions: &[Prediction]) -> Result<()> {
+fn tell(model: &Model, report: &Reporter, input: &str, ready: &Ready, predictions: &[Prediction]) -> Result<()> {
     if report.json() {
-        let record = json!({"status": "ok", "input": input, "model": ModelId::of(model), "predictions": predictions});
-        return report.stdout(format!("{record}\n").as_bytes());
+        let mut record =
+            json!({"status": "ok", "input": input, "model": ModelId::of(model), "predictions": predictions});
+        if let Ready::Text(t) = ready {
+            let text = TextRecord::of(&t.layout);
+            (record["texts"], record["truncated"]) = (json!(text.texts), json!(text.truncated));
+        }
+        return report.json_line(&record);
     }
     let list: Vec<_> = predictions.iter().map(|p| format!("{} {:.3}", p.label, p.figure())).collect();
     report.line(&format!("{input}: {}", list.join(", ")))

@@ -165,11 +165,11 @@ impl Ready {
         }
     }
 
-    /// Tokens that were cut off.
-    pub fn truncated(&self) -> usize {
+    /// What of a text was cut off, in a sentence.
+    pub fn truncated(&self) -> Option<String> {
         match self {
-            Ready::Picture(_) => 0,
-            Ready::Text(t) => t.truncated,
+            Ready::Picture(_) => None,
+            Ready::Text(t) => t.layout.truncation(),
         }
     }
 }

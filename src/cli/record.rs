@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use vitx::explanation::{Explanation, Layout, Word};
+use vitx::explanation::{Explanation, Layout, LeftOut, TextLayout, Word};
 use vitx::model::Model;
 use vitx::target::{ranked, Output};
 
@@ -42,6 +42,9 @@ pub struct Done {
     pub tokens: Option<Vec<TokenRecord>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<Word>>,
+    /// The text, or the two of a pair, and what of it the model did not read.
+    #[serde(flatten)]
+    pub text: Option<TextRecord>,
     pub outputs: Map<String, Value>,
     pub relevance: Summary,
     pub checks: Map<String, Value>,
@@ -126,6 +129,23 @@ pub struct TokenRecord {
     pub end: usize,
     pub special: bool,
     pub relevance: f32,
+    /// Which text of a pair; none for special tokens.
+    pub side: Option<usize>,
+}
+
+/// What records of texts say beside tokens.
+#[derive(Serialize, Debug)]
+pub struct TextRecord {
+    pub texts: Vec<String>,
+    pub truncated: Option<Truncated>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct Truncated {
+    /// Word pieces that were left out, of all texts.
+    pub tokens: usize,
+    /// Where they were.
+    pub left_out: Vec<LeftOut>,
 }
 
 #[derive(Serialize, Debug)]
@@ -162,6 +182,10 @@ impl Done {
         if min == max {
             checks.insert("constant".into(), true.into());
         }
+        let text = match &e.layout {
+            Layout::Text(text) => Some(TextRecord::of(text)),
+            Layout::Image(_) => None,
+        };
         let (grid, tokens, words) = match &e.layout {
             Layout::Image(image) => (Some([image.grid.0, image.grid.1]), None, None),
             Layout::Text(_) if e.matrix => (None, None, None),
@@ -176,6 +200,7 @@ impl Done {
             grid,
             tokens,
             words,
+            text,
             outputs: Map::new(),
             relevance: Summary { min, max, sum: e.sum() },
             checks,
@@ -183,6 +208,15 @@ impl Done {
             version: env!("CARGO_PKG_VERSION"),
             ms: 0.0,
         }
+    }
+}
+
+impl TextRecord {
+    /// Of one input.
+    pub fn of(text: &TextLayout) -> Self {
+        let tokens = text.left_out.iter().map(|l| l.tokens).sum();
+        let truncated = (tokens > 0).then(|| Truncated { tokens, left_out: text.left_out.clone() });
+        TextRecord { texts: text.texts.clone(), truncated }
     }
 }
 
@@ -194,6 +228,7 @@ fn tokens(e: &Explanation) -> Vec<TokenRecord> {
         end: token.end,
         special: token.special,
         relevance,
+        side: (!token.special).then_some(token.text),
     };
     text.tokens.iter().zip(&e.relevance).map(record).collect()
 }

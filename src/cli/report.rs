@@ -11,6 +11,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vitx::method::Watch;
+use vitx::render::printable::{in_a_line, json, printable};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
@@ -107,7 +108,7 @@ impl Reporter {
     /// A JSON object, if `--json` is set.
     pub fn json_line(&self, value: &serde_json::Value) -> Result<()> {
         if self.args.json {
-            self.stdout(format!("{value}\n").as_bytes())
+            self.stdout(json(&format!("{value}\n")).as_bytes())
         } else {
             Ok(())
         }
@@ -133,7 +134,7 @@ impl Reporter {
         }
         let mut line = serde_json::to_string(record)?;
         line.push('\n');
-        self.stdout(line.as_bytes())
+        self.stdout(json(&line).as_bytes())
     }
 
     /// A line of text results, unless `--json` is set.
@@ -141,14 +142,23 @@ impl Reporter {
         if self.args.json {
             Ok(())
         } else {
-            self.stdout(format!("{line}\n").as_bytes())
+            self.stdout(printable(&format!("{line}\n")).as_bytes())
+        }
+    }
+
+    /// What a renderer of texts has drawn, escape sequences and all, unless `--json` is set.
+    pub fn drawn(&self, bytes: &[u8]) -> Result<()> {
+        if self.args.json {
+            Ok(())
+        } else {
+            self.stdout(bytes)
         }
     }
 
     /// One input failed.
     pub fn failed(&self, input: &str, error: &str) -> Result<()> {
         self.failed.borrow_mut().insert(input.to_string());
-        self.bar.suspend(|| voice::say(&format!("error: {input}: {error}")));
+        self.bar.suspend(|| voice::say(&format!("error: {}: {error}", in_a_line(input))));
         self.record(&Record::Error { input: input.to_string(), error: error.to_string() })
     }
 
@@ -159,14 +169,12 @@ impl Reporter {
         }
     }
 
-    /// A text of which `tokens` did not fit.
-    pub fn truncation(&self, input: &str, tokens: usize) {
-        if tokens > 0 {
+    /// A text that did not fit: `left_out` says what of it was not read.
+    pub fn truncation(&self, input: &str, left_out: Option<String>) {
+        if let Some(left_out) = left_out {
             let start: String = input.chars().take(48).collect();
             let dots = if start.len() < input.len() { "..." } else { "" };
-            self.note(&format!(
-                "warning: {start}{dots}: too long for the model; its last {tokens} tokens were left out"
-            ));
+            self.note(&format!("warning: {}{dots}: too long for the model; {left_out}", in_a_line(&start)));
         }
     }
 

@@ -1,7 +1,7 @@
 //! `--row TOKEN`: which output token is explained.
 
 use anyhow::{bail, Result};
-use vitx::explanation::Layout;
+use vitx::explanation::{Layout, TextLayout, TextToken};
 use vitx::model::Modality;
 use vitx::{Error, Result as VitxResult};
 
@@ -52,10 +52,11 @@ impl RowRequest {
                 Err(Error::Input(format!("--row {r},{c}: the patch grid is {}x{}", image.grid.0, image.grid.1)))
             }
             (RowRequest::Piece(piece), Layout::Text(text)) => {
-                let is = |p: &str| {
-                    p.trim_start_matches("##").trim_start_matches('Ġ').eq_ignore_ascii_case(piece) || p == piece
+                let is = |t: &TextToken| {
+                    let bare = t.piece.trim_start_matches("##").trim_start_matches(['Ġ', '▁']);
+                    bare.eq_ignore_ascii_case(piece) || t.piece == *piece || reads(text, t, piece)
                 };
-                let found: Vec<usize> = (0..text.tokens.len()).filter(|&t| is(&text.tokens[t].piece)).collect();
+                let found: Vec<usize> = (0..text.tokens.len()).filter(|&t| is(&text.tokens[t])).collect();
                 match found[..] {
                     [one] => Ok(one),
                     [] => {
@@ -72,10 +73,17 @@ impl RowRequest {
     }
 }
 
+/// Whether these are the characters of a token: byte-level pieces do not look like them.
+fn reads(text: &TextLayout, token: &TextToken, piece: &str) -> bool {
+    let Some(source) = text.texts.get(token.text).filter(|_| !token.special) else { return false };
+    let own: String = source.chars().skip(token.start).take(token.end.saturating_sub(token.start)).collect();
+    own.trim() == piece
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vitx::explanation::{ImageLayout, Prefix, TextLayout, TextToken};
+    use vitx::explanation::{ImageLayout, Prefix};
 
     #[test]
     fn patches_and_pieces_are_found() {
@@ -85,8 +93,11 @@ mod tests {
         assert!(parse("3,0", Modality::Image).token(&image).unwrap_err().to_string().contains("3x4"));
         assert!(RowRequest::parse("x", Modality::Image).is_err());
         let token = |p: &str| TextToken { piece: p.into(), start: 0, end: 0, text: 0, word: None, special: false };
-        let text =
-            Layout::Text(TextLayout { tokens: ["[CLS]", "good", "##ly", "good"].map(token).to_vec(), texts: vec![] });
+        let text = Layout::Text(TextLayout {
+            tokens: ["[CLS]", "good", "##ly", "good"].map(token).to_vec(),
+            texts: vec![],
+            ..Default::default()
+        });
         assert_eq!(parse("LY", Modality::Text).token(&text).unwrap(), 2);
         assert_eq!(parse("3", Modality::Text).token(&text).unwrap(), 3);
         assert!(parse("good", Modality::Text).token(&text).unwrap_err().to_string().contains("[1, 3]"));

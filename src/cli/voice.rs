@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use std::io::{ErrorKind, Write};
 use std::process::exit;
+use vitx::render::printable::printable;
 
 /// Bytes to stdout. A reader that has gone away ends the program quietly, as `head` expects.
 ///
@@ -16,14 +17,15 @@ pub fn out(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// A line to stderr. It is lost where stderr cannot be written: what it says is never worth more than the run.
+/// A line to stderr, control characters of names and texts escaped. It is lost where stderr cannot be written: what it says
+/// is never worth more than the run.
 pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
 }
 
 /// What [`tell`] expands to: a line of a listing. There is nothing to do after it cannot be written.
 pub fn line(text: &str) {
-    if let Err(e) = out(format!("{text}\n").as_bytes()) {
+    if let Err(e) = out(printable(&format!("{text}\n")).as_bytes()) {
         super::print_error(&e);
         exit(i32::from(super::NOTHING_DONE));
     }

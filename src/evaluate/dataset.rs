@@ -347,7 +347,7 @@ mod tests {
     fn rationales_mark_tokens() {
         let token = |start, end, special| TextToken { piece: String::new(), start, end, text: 0, word: None, special };
         let tokens = vec![token(0, 0, true), token(0, 1, false), token(2, 6, false), token(6, 8, false)];
-        let layout = TextLayout { tokens, texts: vec!["a goodly".into()] };
+        let layout = TextLayout { tokens, texts: vec!["a goodly".into()], ..Default::default() };
         assert_eq!(rationale_tokens("good", &layout).unwrap(), [false, false, true, false]);
         assert_eq!(rationale_tokens("0-1; goodly", &layout).unwrap(), [false, true, true, true]);
         assert!(rationale_tokens("bad", &layout).is_err());

@@ -1,18 +1,10 @@
 //! Texts: tokenised by the checkpoint's own tokenizer, with character offsets, words and special tokens kept.
 
+use super::tokenizer::{guarded, make, Types};
 use crate::error::{Error, Result};
-use crate::explanation::{TextLayout, TextToken};
-use serde_json::Value;
-use std::collections::HashMap;
+use crate::explanation::{LeftOut, TextLayout, TextToken};
 use std::sync::OnceLock;
-use tokenizers::models::bpe::{Vocab, BPE};
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
 /// A checkpoint's tokenizer.
 pub struct TextProcessor {
@@ -20,8 +12,22 @@ pub struct TextProcessor {
     /// The same without truncation, made when a text is too long, to say how much of it was left out.
     unlimited: OnceLock<Tokenizer>,
     max_tokens: usize,
+    side: TruncationDirection,
+    types: Types,
+    tables: Tables,
     pad_id: u32,
     mask_id: Option<u32>,
+}
+
+/// What a model's embedding holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tables {
+    /// Most tokens of a text.
+    pub positions: usize,
+    /// Rows of the table of words.
+    pub vocabulary: usize,
+    /// Rows of the table of token types; 0 without one.
+    pub types: usize,
 }
 
 /// One text, or a pair of texts.
@@ -38,44 +44,41 @@ pub struct Text {
 pub struct Tokenised {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
-    /// Token types (0, and 1 for the second text of a pair).
+    /// Token types (0, and 1 for the second text of a pair where the model is given them).
     pub types: Vec<u32>,
-    /// What each token is.
+    /// What each token is, and what did not fit.
     pub layout: TextLayout,
-    /// Word pieces that did not fit and were left out.
-    pub truncated: usize,
 }
 
 impl TextProcessor {
-    /// Reads `tokenizer.json`, or builds the tokenizer of older checkpoints from `vocab.txt` (BERT, DistilBERT) or
-    /// `vocab.json` and `merges.txt` (RoBERTa).
+    /// Reads `tokenizer.json`, or `vocab.txt` (BERT, DistilBERT), or `vocab.json` and `merges.txt` (RoBERTa), with all that
+    /// transformers lays over them: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`.
     ///
     /// # Errors
-    /// [`Error::Model`] when none of them is there or one is damaged.
-    pub fn read(file: &dyn Fn(&str) -> Result<Option<Vec<u8>>>, family: &str, positions: usize) -> Result<Self> {
-        let settings: Value = match file("tokenizer_config.json")? {
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| Error::Model(format!("tokenizer_config.json: not valid JSON ({e})")))?,
-            None => Value::Null,
-        };
-        let mut tokenizer = match file("tokenizer.json")? {
-            Some(bytes) => Tokenizer::from_bytes(bytes).map_err(|e| Error::Model(format!("tokenizer.json: {e}")))?,
-            None if family == "roberta" => byte_level_bpe(file)?,
-            None => wordpiece(file, &settings)?,
-        };
-        let stated = settings.get("model_max_length").and_then(Value::as_f64).filter(|n| *n < 1e9).map(|n| n as usize);
-        let max_tokens = stated.map_or(positions, |n| n.min(positions)).max(3);
-        let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
+    /// [`Error::Model`] when none of them is there, one is damaged, or one says what vitx cannot honour.
+    pub fn read(file: &dyn Fn(&str) -> Result<Option<Vec<u8>>>, family: &str, tables: Tables) -> Result<Self> {
+        let made = make(file, family)?;
+        let mut tokenizer = made.tokenizer;
+        let max_tokens = made.limit.map_or(tables.positions, |n| n.min(tables.positions));
+        let frame = added(&tokenizer, false);
+        if max_tokens <= frame {
+            return Err(Error::Model(format!(
+                "a text may have {max_tokens} tokens (model_max_length in tokenizer_config.json, max_position_embeddings in config.json), of which its {frame} special tokens leave none"
+            )));
+        }
+        let truncation = TruncationParams { max_length: max_tokens, direction: made.side, ..Default::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|e| Error::Model(format!("tokenizer: {e}")))?;
-        tokenizer.with_padding(None);
-        let special = |key: &str, usual: [&str; 2]| {
-            let stated = settings.get(key);
-            let stated = stated.and_then(|t| t.as_str().or_else(|| t.get("content").and_then(Value::as_str)));
-            stated.into_iter().chain(usual).find_map(|t| tokenizer.token_to_id(t))
-        };
-        let pad_id = special("pad_token", ["[PAD]", "<pad>"]).unwrap_or(0);
-        let mask_id = special("mask_token", ["[MASK]", "<mask>"]);
-        Ok(TextProcessor { tokenizer, unlimited: OnceLock::new(), max_tokens, pad_id, mask_id })
+        let known = |id: &u32| (*id as usize) < tables.vocabulary;
+        Ok(TextProcessor {
+            tokenizer,
+            unlimited: OnceLock::new(),
+            max_tokens,
+            side: made.side,
+            types: made.types,
+            tables,
+            pad_id: made.pad.filter(known).unwrap_or(0),
+            mask_id: made.mask.filter(known),
+        })
     }
 
     /// The id that fills up shorter texts of a batch.
@@ -96,21 +99,12 @@ impl TextProcessor {
     /// Tokenises one text or pair, cutting off what does not fit.
     ///
     /// # Errors
-    /// [`Error::Input`] for a text without any token of its own.
+    /// [`Error::Input`] for a text without any token of its own, a pair that the model has no room or no token type for, and a
+    /// token that its table does not hold.
     pub fn apply(&self, text: &Text) -> Result<Tokenised> {
-        let encode = |tokenizer: &Tokenizer| {
-            let encoding = match &text.second {
-                None => tokenizer.encode_char_offsets(text.first.as_str(), true),
-                Some(second) => tokenizer.encode_char_offsets((text.first.as_str(), second.as_str()), true),
-            };
-            encoding.map_err(|e| Error::Input(format!("cannot be tokenised: {e}")))
-        };
-        let encoding = encode(&self.tokenizer)?;
-        let layout = layout(&encoding, text);
-        if layout.tokens.iter().all(|t| t.special) {
-            return Err(Error::Input("the text is empty".into()));
-        }
-        let mut truncated = 0;
+        self.room(text)?;
+        let encoding = encode(&self.tokenizer, text)?;
+        let mut layout = layout(&encoding, text);
         if !encoding.get_overflowing().is_empty() {
             let unlimited = self.unlimited.get_or_init(|| {
                 let mut tokenizer = self.tokenizer.clone();
@@ -118,10 +112,109 @@ impl TextProcessor {
                 let _ = tokenizer.with_truncation(None);
                 tokenizer
             });
-            truncated = encode(unlimited)?.len() - encoding.len();
+            layout.left_out = left_out(&layout, &self::layout(&encode(unlimited, text)?, text), self.side);
         }
-        Ok(Tokenised { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), layout, truncated })
+        if layout.tokens.iter().all(|t| t.special) {
+            return Err(Error::Input("the text is empty".into()));
+        }
+        self.whole_pair(&layout)?;
+        self.known(&encoding)?;
+        Ok(Tokenised { ids: encoding.get_ids().to_vec(), types: self.token_types(&encoding)?, layout })
     }
+
+    /// A pair has more special tokens than a text alone.
+    fn room(&self, text: &Text) -> Result<()> {
+        let frame = added(&self.tokenizer, text.second.is_some());
+        if self.max_tokens > frame {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "{} positions hold no pair: its {frame} special tokens fill them; the model reads single texts only",
+            self.max_tokens
+        )))
+    }
+
+    /// Neither text of a pair may be cut off altogether.
+    fn whole_pair(&self, layout: &TextLayout) -> Result<()> {
+        let gone = layout.left_out.iter().find(|l| !layout.tokens.iter().any(|t| !t.special && t.text == l.text));
+        let Some(gone) = gone else { return Ok(()) };
+        let which = if gone.text == 0 { "first" } else { "second" };
+        Err(Error::Input(format!(
+            "{} positions hold no pair: nothing would be left of the {which} text",
+            self.max_tokens
+        )))
+    }
+
+    /// Every id must have a row in the model's table.
+    fn known(&self, encoding: &Encoding) -> Result<()> {
+        let rows = self.tables.vocabulary;
+        let Some(i) = encoding.get_ids().iter().position(|id| *id as usize >= rows) else { return Ok(()) };
+        let (id, token) = (encoding.get_ids()[i], &encoding.get_tokens()[i]);
+        Err(Error::Input(format!(
+            "token `{token}` has id {id}, but the model knows ids 0 to {} (vocab_size {rows}): the tokenizer has tokens that this model was not made for",
+            rows.saturating_sub(1)
+        )))
+    }
+
+    fn token_types(&self, encoding: &Encoding) -> Result<Vec<u32>> {
+        let (stated, table) = (encoding.get_type_ids(), self.tables.types);
+        let most = stated.iter().max().map_or(0, |n| *n as usize);
+        match self.types {
+            Types::None => Ok(vec![0; stated.len()]),
+            Types::Fed | Types::Unsaid if most == 0 => Ok(stated.to_vec()),
+            Types::Unsaid if table < 2 => Ok(vec![0; stated.len()]),
+            Types::Unsaid => Err(Error::Input(
+                "a pair, but tokenizer_config.json does not say whether the model is given token types: transformers 4 feeds them with this tokenizer_class, transformers 5 does not; write `model_input_names` into it, with or without \"token_type_ids\"".into(),
+            )),
+            Types::Fed if table == 1 => {
+                Err(Error::Input("a pair, but the model knows one token type (type_vocab_size 1): it reads single texts only".into()))
+            }
+            Types::Fed if table > 0 && most >= table => Err(Error::Input(format!(
+                "its template has token type {most}, but the model knows types 0 to {} (type_vocab_size)",
+                table - 1
+            ))),
+            Types::Fed => Ok(stated.to_vec()),
+        }
+    }
+}
+
+/// Special tokens around a text or pair.
+fn added(tokenizer: &Tokenizer, pair: bool) -> usize {
+    tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(pair))
+}
+
+fn encode(tokenizer: &Tokenizer, text: &Text) -> Result<Encoding> {
+    let encoded = guarded(|| match &text.second {
+        None => tokenizer.encode_char_offsets(text.first.as_str(), true),
+        Some(second) => tokenizer.encode_char_offsets((text.first.as_str(), second.as_str()), true),
+    });
+    let encoded = encoded.map_err(|why| Error::Input(format!("cannot be tokenised: {why}")))?;
+    encoded.map_err(|e| Error::Input(format!("cannot be tokenised: {e}")))
+}
+
+/// What the whole layout has and the cut one has not, a stretch a text.
+fn left_out(cut: &TextLayout, whole: &TextLayout, side: TruncationDirection) -> Vec<LeftOut> {
+    let own = |layout: &TextLayout, number: usize| -> Vec<TextToken> {
+        layout.tokens.iter().filter(|t| !t.special && t.text == number).cloned().collect()
+    };
+    let of = |number: usize| {
+        let (kept, all) = (own(cut, number), own(whole, number));
+        let tokens = all.len() - kept.len().min(all.len());
+        let characters = whole.texts[number].chars().count();
+        // A character of which a token was read counts as read.
+        let (start, end) = match side {
+            TruncationDirection::Right => {
+                let read = kept.iter().map(|t| t.end).max().unwrap_or(0);
+                (all.get(kept.len())?.start.max(read), characters)
+            }
+            TruncationDirection::Left => {
+                let read = kept.iter().map(|t| t.start).min().unwrap_or(characters);
+                (0, all.get(tokens.checked_sub(1)?)?.end.min(read))
+            }
+        };
+        (tokens > 0).then_some(LeftOut { text: number, tokens, start, end })
+    };
+    (0..whole.texts.len()).filter_map(of).collect()
 }
 
 fn layout(encoding: &Encoding, text: &Text) -> TextLayout {
@@ -145,54 +238,7 @@ fn layout(encoding: &Encoding, text: &Text) -> TextLayout {
         })
         .collect();
     let texts = std::iter::once(text.first.clone()).chain(text.second.clone()).collect();
-    TextLayout { tokens, texts }
-}
-
-fn wordpiece(file: &dyn Fn(&str) -> Result<Option<Vec<u8>>>, settings: &Value) -> Result<Tokenizer> {
-    let bytes = file("vocab.txt")?.ok_or_else(|| Error::Model("there is no tokenizer.json and no vocab.txt".into()))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let vocab: Vocab = text.lines().enumerate().map(|(i, l)| (l.to_string(), i as u32)).collect();
-    let id = |token: &str| vocab.get(token).copied().ok_or_else(|| Error::Model(format!("vocab.txt has no {token}")));
-    let (cls, sep) = (id("[CLS]")?, id("[SEP]")?);
-    let specials: Vec<_> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        .iter()
-        .filter(|t| vocab.contains_key(**t))
-        .map(|t| tokenizers::AddedToken::from(*t, true))
-        .collect();
-    let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build();
-    let mut tokenizer = Tokenizer::new(model.map_err(|e| Error::Model(format!("vocab.txt: {e}")))?);
-    let flag = |key: &str| settings.get(key).and_then(Value::as_bool);
-    let lowercase = flag("do_lower_case").unwrap_or(true);
-    let chinese = flag("tokenize_chinese_chars").unwrap_or(true);
-    let normalizer = BertNormalizer::new(true, chinese, flag("strip_accents"), lowercase);
-    tokenizer.with_normalizer(Some(normalizer)).map_err(|e| Error::Model(format!("tokenizer: {e}")))?;
-    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    tokenizer.with_post_processor(Some(BertProcessing::new(("[SEP]".into(), sep), ("[CLS]".into(), cls))));
-    tokenizer.add_special_tokens(specials).map_err(|e| Error::Model(format!("vocab.txt: {e}")))?;
-    Ok(tokenizer)
-}
-
-fn byte_level_bpe(file: &dyn Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<Tokenizer> {
-    let need =
-        |name: &str| file(name)?.ok_or_else(|| Error::Model(format!("there is no tokenizer.json and no {name}")));
-    let vocab: HashMap<String, u32> =
-        serde_json::from_slice(&need("vocab.json")?).map_err(|e| Error::Model(format!("vocab.json: {e}")))?;
-    let merges = String::from_utf8_lossy(&need("merges.txt")?).into_owned();
-    let pairs = merges.lines().filter(|l| !l.starts_with("#version") && !l.is_empty());
-    let pairs: Vec<(String, String)> =
-        pairs.filter_map(|l| l.split_once(' ')).map(|(a, b)| (a.into(), b.into())).collect();
-    let id = |token: &str| vocab.get(token).copied().ok_or_else(|| Error::Model(format!("vocab.json has no {token}")));
-    let (cls, sep) = (id("<s>")?, id("</s>")?);
-    let specials: Vec<_> =
-        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"].iter().map(|t| tokenizers::AddedToken::from(*t, true)).collect();
-    let model = BPE::builder().vocab_and_merges(vocab.into_iter().collect::<Vocab>(), pairs).build();
-    let mut tokenizer = Tokenizer::new(model.map_err(|e| Error::Model(format!("vocab.json and merges.txt: {e}")))?);
-    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
-    tokenizer.with_post_processor(Some(
-        RobertaProcessing::new(("</s>".into(), sep), ("<s>".into(), cls)).trim_offsets(true).add_prefix_space(false),
-    ));
-    tokenizer.add_special_tokens(specials).map_err(|e| Error::Model(format!("vocab.json: {e}")))?;
-    Ok(tokenizer)
+    TextLayout { tokens, texts, left_out: Vec::new() }
 }
 
 #[cfg(test)]
@@ -202,7 +248,7 @@ mod tests {
     fn processor(positions: usize) -> TextProcessor {
         let vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncaf\n##e\ngood\nthe\n!\n";
         let file = |name: &str| Ok((name == "vocab.txt").then(|| vocab.as_bytes().to_vec()));
-        TextProcessor::read(&file, "bert", positions).unwrap()
+        TextProcessor::read(&file, "bert", Tables { positions, vocabulary: 10, types: 2 }).unwrap()
     }
 
     fn one(text: &str) -> Text {
@@ -238,7 +284,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_and_say_so() {
         let t = processor(5).apply(&one("good good good good good")).unwrap();
-        assert_eq!((t.ids.len(), t.truncated), (5, 2));
+        assert_eq!((t.ids.len(), t.layout.left_out), (5, vec![LeftOut { text: 0, tokens: 2, start: 15, end: 24 }]));
         assert!(processor(5).apply(&one("  ")).unwrap_err().to_string().contains("empty"));
     }
 }

@@ -30,7 +30,7 @@ use crate::encoder::{Embedding, Encoder, Inputs, Neutral};
 use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Layout};
 use crate::input::image::{ImageProcessor, Prepared};
-use crate::input::text::{TextProcessor, Tokenised};
+use crate::input::text::{Tables, TextProcessor, Tokenised};
 use crate::labels::Labels;
 use crate::scale::Scale;
 use assemble::Contents;
@@ -132,11 +132,9 @@ impl Checkpoint {
         let spec = (family.spec)(&config)?.checked()?;
         let processor = match family.modality {
             Modality::Image => Processor::Image(image_processor(&files, &spec)?),
-            Modality::Text => Processor::Text(Box::new(TextProcessor::read(
-                &|name| files.read(name),
-                family.name,
-                spec.max_tokens().unwrap_or(512),
-            )?)),
+            Modality::Text => {
+                Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables(&spec)?)?))
+            }
         };
         let (labels, odd) = classes::labels(&config)?;
         let scale = head.map_or_else(|| classes::scale(&config, labels.len()), Ok)?;
@@ -304,6 +302,16 @@ fn image_processor(files: &Files, spec: &Spec) -> Result<ImageProcessor> {
         return Err(Error::Model("an image family without patches".into()));
     };
     ImageProcessor::from_json(files.json("preprocessor_config.json")?.as_ref(), image)
+}
+
+/// What the embedding of a text model holds.
+fn tables(spec: &Spec) -> Result<Tables> {
+    match (&spec.embedding, spec.max_tokens()) {
+        (EmbeddingSpec::Words { vocabulary, types, .. }, Some(positions)) => {
+            Ok(Tables { positions, vocabulary: *vocabulary, types: *types })
+        }
+        _ => Err(Error::Model("a text family without words".into())),
+    }
 }
 
 #[cfg(test)]

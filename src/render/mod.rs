@@ -6,6 +6,7 @@ mod heat;
 mod legend;
 mod lettering;
 mod npy;
+pub mod printable;
 pub mod save;
 pub mod scale;
 pub mod sheet;

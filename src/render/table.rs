@@ -1,5 +1,6 @@
 //! What contact sheets are to pictures, tables are to texts: one coloured line a method, for the terminal or as HTML.
 
+use super::printable::in_a_line;
 use super::scale::{Range, SharedRanges};
 use super::tokens::{coloured, is_light, spans};
 use super::Style;
@@ -36,13 +37,15 @@ fn range_of(group: &Group, style: &Style, e: &Explanation) -> Range {
 pub fn ansi(groups: &[Group], style: &Style) -> Result<String> {
     let mut out = String::new();
     for group in groups {
-        let _ = writeln!(out, "{}", group.heading); // writing to a String cannot fail
+        let _ = writeln!(out, "{}", in_a_line(&group.heading)); // writing to a String cannot fail
         if !style.colour {
             numbers(&mut out, group)?;
             continue;
         }
-        let width = group.lines.iter().map(|(l, _)| l.chars().count()).max().unwrap_or(0);
-        for (label, e) in &group.lines {
+        let label = |(l, _): &(String, Explanation)| in_a_line(l).into_owned();
+        let width = group.lines.iter().map(|l| label(l).chars().count()).max().unwrap_or(0);
+        for labelled in &group.lines {
+            let (label, e) = (label(labelled), &labelled.1);
             let line = coloured(style, range_of(group, style, e), e, text_of(e)?);
             let _ = writeln!(out, "  {label:width$}  {}", line.trim_end_matches('\n').replace('\n', " | "));
         }
@@ -56,7 +59,7 @@ fn numbers(out: &mut String, group: &Group) -> Result<()> {
     let _ = writeln!(out, "token\t{}", labels.join("\t"));
     for (t, token) in text_of(first)?.tokens.iter().enumerate() {
         let values: Vec<String> = group.lines.iter().map(|(_, e)| format!("{:+.6}", e.relevance[t])).collect();
-        let _ = writeln!(out, "{}\t{}", token.piece, values.join("\t"));
+        let _ = writeln!(out, "{}\t{}", in_a_line(&token.piece), values.join("\t"));
     }
     Ok(())
 }
@@ -132,7 +135,11 @@ mod tests {
             word: Some(0),
             special: false,
         };
-        let layout = TextLayout { tokens: vec![token("a", 0, 1), token("<b", 1, 3)], texts: vec!["a<b".into()] };
+        let layout = TextLayout {
+            tokens: vec![token("a", 0, 1), token("<b", 1, 3)],
+            texts: vec!["a<b".into()],
+            ..Default::default()
+        };
         let explanation = Explanation {
             method: "test",
             params: Default::default(),

@@ -1,5 +1,6 @@
 //! A text with its words coloured by relevance, for the terminal; plain numbers where colour is off.
 
+use super::printable::{in_a_line, printable};
 use super::scale::Range;
 use super::{Scene, Style};
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ pub fn ansi(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
 fn plain(e: &Explanation, text: &TextLayout) -> String {
     let mut out = String::new();
     for (token, relevance) in text.tokens.iter().zip(&e.relevance) {
-        let _ = writeln!(out, "{relevance:+.6}\t{}", token.piece); // writing to a String cannot fail
+        let _ = writeln!(out, "{relevance:+.6}\t{}", in_a_line(&token.piece)); // writing to a String cannot fail
     }
     out
 }
@@ -35,25 +36,26 @@ pub(super) fn coloured(style: &Style, range: Range, e: &Explanation, text: &Text
     for number in 0..text.texts.len() {
         for span in spans(e, text, number) {
             let Some(relevance) = span.relevance else {
-                out.push_str(&span.text);
+                out.push_str(&printable(&span.text));
                 continue;
             };
             let [r, g, b] = colours[(range.place(relevance) * 255.0).round() as usize];
             let ink = if is_light([r, g, b]) { "30" } else { "97" };
-            let _ = write!(out, "\x1b[{ink};48;2;{r};{g};{b}m{}\x1b[0m", span.text);
+            let _ = write!(out, "\x1b[{ink};48;2;{r};{g};{b}m{}\x1b[0m", printable(&span.text));
         }
         out.push('\n');
     }
     out
 }
 
-/// A stretch of a text: a word piece with its relevance, or what stands between two.
+/// A part of a text: word pieces with their relevance, or what stands between.
 pub(super) struct Span {
     pub text: String,
     pub relevance: Option<f32>,
 }
 
-/// One text of a layout, cut into word pieces and what stands between them; special tokens have no place in it.
+/// One text of a layout, cut into stretches of word pieces and what stands between them, every character once; special
+/// tokens have no place in it.
 pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize) -> Vec<Span> {
     let characters: Vec<char> = text.texts[number].chars().collect();
     let part = |from: usize, to: usize| {
@@ -61,11 +63,10 @@ pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize) -> Vec<Sp
     };
     let mut spans = Vec::new();
     let mut at = 0;
-    let own = text.tokens.iter().zip(&e.relevance).filter(|(t, _)| t.text == number && !t.special);
-    for (token, relevance) in own {
-        spans.push(Span { text: part(at.min(token.start), token.start), relevance: None });
-        spans.push(Span { text: part(token.start, token.end), relevance: Some(*relevance) });
-        at = at.max(token.end);
+    for stretch in e.stretches().into_iter().filter(|s| s.text == number) {
+        spans.push(Span { text: part(at.min(stretch.start), stretch.start), relevance: None });
+        spans.push(Span { text: part(stretch.start, stretch.end), relevance: Some(stretch.relevance) });
+        at = at.max(stretch.end);
     }
     spans.push(Span { text: part(at.min(characters.len()), characters.len()), relevance: None });
     spans.retain(|s| !s.text.is_empty());
@@ -101,7 +102,7 @@ mod tests {
             checks: Default::default(),
             output: Output::of(0),
             relevance: vec![5.0, 0.0, 1.0],
-            layout: Layout::Text(TextLayout { tokens, texts: vec!["So good!".into()] }),
+            layout: Layout::Text(TextLayout { tokens, texts: vec!["So good!".into()], ..Default::default() }),
             matrix: false,
             signed: false,
         }

@@ -146,7 +146,8 @@ fn inputs(encoder: &Encoder, seed: u64) -> (Inputs, Vec<Layout>) {
     let ids = Tensor::new(&[[2u32, 5, 3, 8, 4], [2, 7, 4, 1, 1]], &Device::Cpu).unwrap();
     let mask = Tensor::new(&[[1u8, 1, 1, 1, 1], [1, 1, 1, 0, 0]], &Device::Cpu).unwrap();
     let token = TextToken { piece: "x".into(), start: 0, end: 1, text: 0, word: Some(0), special: false };
-    let layout = |n| Layout::Text(TextLayout { tokens: vec![token.clone(); n], texts: vec!["x".into()] });
+    let layout =
+        |n| Layout::Text(TextLayout { tokens: vec![token.clone(); n], texts: vec!["x".into()], ..Default::default() });
     (Inputs::Tokens { types: ids.zeros_like().unwrap(), ids, mask }, vec![layout(5), layout(3)])
 }
 
