@@ -40,6 +40,7 @@ pub mod maximize;
 pub mod method;
 pub mod model;
 pub mod nn;
+pub mod output;
 pub mod render;
 pub mod scale;
 pub mod target;

@@ -45,10 +45,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let report = Reporter::new(args.sheet.report, 1);
     job::tell_patience(&report, &subject.model.checkpoint, &methods, args.sheet.input.shape.size);
-    let outputs = |logits: &[f32]| targets.iter().flat_map(|t| t.resolve(logits)).collect();
+    let (labels, scale) = (&subject.model.checkpoint.labels, subject.model.checkpoint.scale);
+    let outputs = |logits: &[f32]| {
+        let meant = |target: &Request| {
+            let outputs = target.resolve(logits);
+            if outputs.is_empty() {
+                report.note(&format!("note: {}: {}", subject.source.name, target.nothing(logits, labels, scale)));
+            }
+            outputs
+        };
+        targets.iter().flat_map(meant).collect()
+    };
     let lines = subject.explain(&methods, &report, outputs)?;
     if lines.is_empty() {
-        bail!("target {}: nothing of {} is above it", args.target.join(", "), subject.source.name);
+        bail!("{}: no class is above what --target asks for, so there is nothing to draw", subject.source.name);
     }
     let model = &subject.model;
     let line = |e: Explained| {

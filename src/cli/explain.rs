@@ -25,7 +25,7 @@ use vitx::explanation::Explanation;
 use vitx::method::{Batch, Noise};
 use vitx::model::Model;
 use vitx::render::scale::Scale;
-use vitx::target::{Output, Target};
+use vitx::target::Output;
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
 #[derive(Parser, Debug)]
@@ -268,12 +268,7 @@ impl<'a> Work<'a> {
 
     /// The record of an input of which a target means no output.
     fn nothing(&self, source: &Source, request: &Request, logits: &[f32]) -> Record {
-        let best = Target::Predicted.resolve(logits).first().map(|output| {
-            let label = output.label(&self.model.checkpoint.labels);
-            format!("the likeliest is {label} {}", output.said(logits, self.model.checkpoint.scale))
-        });
-        let above = request.text.rsplit("above:").next().unwrap_or_default();
-        let note = format!("nothing is above {above}; {}", best.unwrap_or_default());
+        let note = request.nothing(logits, &self.model.checkpoint.labels, self.model.checkpoint.scale);
         Record::Nothing { input: source.name.clone(), target: request.text.clone(), note }
     }
 

@@ -200,7 +200,11 @@ impl Work<'_> {
         let maps = self.candidates.iter().zip(&scored.maps).zip(&scored.scores).filter_map(map).collect();
         let predicted = self.labelled.model.checkpoint.labels.name(scored.predicted);
         let name = &self.labelled.inputs[input].name;
-        ReportInput { heading: format!("{name}: {} (predicted: {predicted})", scored.label), maps }
+        let said = match self.labelled.model.checkpoint.scale {
+            Scale::Value => String::new(), // the greatest of several values is no prediction
+            Scale::Softmax | Scale::Sigmoid => format!(" (predicted: {predicted})"),
+        };
+        ReportInput { heading: format!("{name}: {}{said}", scored.label), maps }
     }
 }
 

@@ -87,12 +87,7 @@ impl Plan {
         if let (Some(m), true) = (methods.iter().find(|m| m.method.rows().is_none()), row.is_some()) {
             return Err(m.no_rows().into());
         }
-        let most = |request: &Request| match request.target {
-            Target::Top(k) => k,
-            Target::Above { .. } => checkpoint.labels.len(),
-            Target::Predicted | Target::Class(_) | Target::Contrast { .. } => 1,
-        };
-        let targets: usize = requests.iter().map(most).sum();
+        let targets: usize = requests.iter().map(|r| r.most(checkpoint.labels.len())).sum();
         let files: usize = methods.iter().map(|m| formats_of(&formats, m).count()).sum();
         let outputs = sources.list.len() * targets * files;
         let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");

@@ -12,7 +12,7 @@ use vitx::nn::Rules;
 use vitx::target::{seed, Output};
 
 fn outputs(case: &Case) -> Vec<Output> {
-    case.targets().into_iter().map(|class| Output::of(class)).collect()
+    case.targets().into_iter().map(Output::of).collect()
 }
 
 #[test]
