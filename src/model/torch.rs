@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use zip::result::ZipError;
+use zip::CompressionMethod;
 
 /// How a legacy file begins: a pickle of torch's magic number, 0x1950a86a20f9469cfc6c, in protocol 2 and up.
 pub const LEGACY_MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
@@ -151,7 +152,7 @@ type Found = (BTreeMap<String, Place>, Option<String>);
 
 fn zipped(file: File) -> Result<Found> {
     let wrong = |e: ZipError| match e {
-        ZipError::UnsupportedArchive(_) => Error::Model("its archive was compressed afterwards; save it again".into()),
+        ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => compressed(),
         e => damaged(&e.to_string()),
     };
     let mut zip = zip::ZipArchive::new(BufReader::new(file)).map_err(wrong)?;
@@ -167,7 +168,11 @@ fn zipped(file: File) -> Result<Found> {
         ));
     }
     let mut bytes = Vec::new();
-    zip.by_name(name).map_err(wrong)?.take(MOST_PICKLE).read_to_end(&mut bytes).map_err(|e| damaged(&e.to_string()))?;
+    let record = zip.by_name(name).map_err(wrong)?;
+    if record.compression() != CompressionMethod::Stored {
+        return Err(compressed());
+    }
+    record.take(MOST_PICKLE).read_to_end(&mut bytes).map_err(unreadable)?;
     let pickle = Pickle::read(&mut &bytes[..])?;
     let (state, inside) = state::find(&pickle)?;
     let mut storages: HashMap<String, (u64, u64)> = HashMap::new();
@@ -176,9 +181,8 @@ fn zipped(file: File) -> Result<Found> {
         let key = &rebuilt.key;
         if !storages.contains_key(key) {
             let record = zip.by_name(&format!("{folder}data/{key}")).map_err(wrong)?;
-            let start = record.data_start().filter(|_| record.compression() == zip::CompressionMethod::Stored);
-            let start =
-                start.ok_or_else(|| Error::Model("its archive was compressed afterwards; save it again".into()))?;
+            let start = record.data_start().filter(|_| record.compression() == CompressionMethod::Stored);
+            let start = start.ok_or_else(compressed)?;
             storages.insert(key.clone(), (start, record.size()));
         }
         let storage = storages.get(key).copied().unwrap_or_default();
@@ -227,6 +231,10 @@ fn placed(rebuilt: Rebuilt, storage: (u64, u64)) -> Place {
 
 fn damaged(why: &str) -> Error {
     Error::Model(format!("damaged or incomplete weights ({why}); download or copy the file again"))
+}
+
+fn compressed() -> Error {
+    Error::Model("its archive was compressed after torch wrote it; save it again with torch.save".into())
 }
 
 fn unreadable(error: std::io::Error) -> Error {
@@ -278,6 +286,21 @@ mod tests {
             "{}",
             error("whole.bin")
         );
+    }
+
+    #[test]
+    fn a_compressed_archive_is_not_damaged() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickle");
+        let mut bytes = std::fs::read(folder.join("zip-4.bin")).unwrap();
+        // Method 8 (deflated) in every local and central header.
+        for (sign, at) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+            let found: Vec<usize> = (0..bytes.len() - 4).filter(|&i| &bytes[i..i + 4] == sign).collect();
+            found.into_iter().for_each(|i| bytes[i + at] = 8);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let error = TorchFile::open(file.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("was compressed after torch wrote it") && !error.contains("damaged"), "{error}");
     }
 
     #[test]
