@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::evaluate::judge::{judge, Waiting};
 use vitx::evaluate::report::Shown;
-use vitx::evaluate::{self, Candidate, Configured, Needs};
+use vitx::evaluate::{self, Candidate, Configured};
 use vitx::explanation::Explanation;
 use vitx::render::{scale, sheet, table, Scene, Style};
 use vitx::target::right;
@@ -131,19 +131,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// The metrics that the data have something for. One that is named and lacks its masks or rationales is refused; of the
 /// defaults it is left out, and a note says so.
 fn judging(given: &[String], metrics: Vec<Configured>, checked: &Checked) -> Result<(Vec<Configured>, Option<String>)> {
-    let lacks = |m: &Configured| match m.entry.needs {
-        Needs::Nothing => None,
-        Needs::Mask => (!checked.masks()).then_some("masks"),
-        Needs::Rationale => (!checked.rationales()).then_some("rationales"),
-    };
-    let named = !given.is_empty() && given != ["all"];
-    let refused = metrics.iter().find_map(|m| lacks(m).map(|what| (m, what)));
-    if let (true, Some((metric, what))) = (named, refused) {
-        anyhow::bail!("metric `{}` needs {what}, and no input of the data has one", metric.spec);
+    if !given.is_empty() && given != ["all"] {
+        metrics.iter().try_for_each(|m| checked.refuse_lacking(m))?;
     }
-    let (metrics, without): (Vec<_>, Vec<_>) = metrics.into_iter().partition(|m| lacks(m).is_none());
+    let (metrics, without): (Vec<_>, Vec<_>) = metrics.into_iter().partition(|m| checked.lacks(m).is_none());
     let names: Vec<&str> = without.iter().map(|m| m.entry.name).collect();
-    let what = without.first().and_then(lacks).unwrap_or_default();
+    let what = without.first().and_then(|m| checked.lacks(m)).unwrap_or_default();
     let note = format!("note: without {what}, left out: {}", names.join(", "));
     Ok((metrics, (!names.is_empty()).then_some(note)))
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use vitx::evaluate::dataset::{self, rationale_tokens, Content, MaskFile, Sample};
 use vitx::evaluate::mask::{useless, Useless};
 use vitx::evaluate::survey::Survey;
-use vitx::evaluate::Truth;
+use vitx::evaluate::{Configured, Needs, Truth};
 use vitx::explanation::Layout;
 use vitx::identity;
 use vitx::method::{Batch, Facts, Noise};
@@ -146,9 +146,25 @@ impl Checked {
         self.inputs.iter().flat_map(|i| &i.questions).any(|q| q.mask.is_some())
     }
 
-    /// Whether any input has a rationale.
-    pub fn rationales(&self) -> bool {
-        self.inputs.iter().flat_map(|i| &i.questions).any(|q| q.rationale.is_some())
+    /// What a metric needs and no input has.
+    pub fn lacks(&self, metric: &Configured) -> Option<&'static str> {
+        let mut questions = self.inputs.iter().flat_map(|i| &i.questions);
+        match metric.entry.needs {
+            Needs::Nothing => None,
+            Needs::Mask => (!self.masks()).then_some("masks"),
+            Needs::Rationale => questions.all(|q| q.rationale.is_none()).then_some("rationales"),
+        }
+    }
+
+    /// Refuses a metric that was asked for and that no input has anything for.
+    ///
+    /// # Errors
+    /// What is lacking.
+    pub fn refuse_lacking(&self, metric: &Configured) -> Result<()> {
+        match self.lacks(metric) {
+            None => Ok(()),
+            Some(what) => bail!("metric `{}` needs {what}, and no input of the data has one", metric.spec),
+        }
     }
 
     /// Looks at the masks and reads the weights.
@@ -322,9 +338,12 @@ fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Input>, Vec<(Str
 /// The examples of an array `[B,3,H,W]`; one for everything else.
 fn examples(content: &Content) -> Vec<Option<usize>> {
     let Content::Array(path) = content else { return vec![None] };
-    match (path.is_file(), array_shape(path)) {
-        (true, Ok(shape)) if shape.len() == 4 => (0..shape[0] as usize).map(Some).collect(),
-        _ => vec![None], // reading it says what is wrong
+    let length = path.metadata().map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+    // A header may promise more than the file holds: reading it says what is wrong.
+    let held = |shape: &[u64]| shape.iter().try_fold(4u64, |n, side| n.checked_mul(*side)).is_some_and(|n| n <= length);
+    match if length > 0 { array_shape(path) } else { Ok(Vec::new()) } {
+        Ok(shape) if shape.len() == 4 && held(&shape) => (0..shape[0] as usize).map(Some).collect(),
+        _ => vec![None],
     }
 }
 

@@ -121,7 +121,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let gains = race.gains(args.data.seed);
     let Some(choice) = race.choice(&gains) else {
-        bail!("metric `{}` has no figure on this data (does it have masks or rationales?)", metric.spec);
+        bail!(
+            "metric `{}` has no figure on the inputs that were searched: all of them failed or have no score",
+            metric.spec
+        );
     };
     let ranked = race.ranked();
     let mut finalists: Vec<usize> = ranked.iter().copied().take(args.top.max(1)).collect();
@@ -177,6 +180,7 @@ fn metric(args: &Args, checked: &Checked) -> Result<Configured> {
     if list.len() != 1 {
         bail!("--metric takes one metric: there must be one order");
     }
+    checked.refuse_lacking(&list[0])?;
     Ok(list.remove(0))
 }
 

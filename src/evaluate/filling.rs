@@ -124,7 +124,8 @@ mod tests {
     fn the_filling_is_that_of_a_dense_solve() {
         let noise = |i: usize| (i as f64 * 12.9898).sin() * 4.0;
         // Scattered patches; a hole that reaches three borders, of which a residual says least; one pixel that is known.
-        let kinds: [(&str, (usize, usize), fn(usize) -> bool); 3] = [
+        type Hidden = fn(usize) -> bool;
+        let kinds: [(&str, (usize, usize), Hidden); 3] = [
             ("patches", (24, 28), |i| (i / 28 / 4 * 7 + i % 28 / 4) % 5 != 0),
             ("strip", (6, 100), |i| i % 100 >= 3),
             ("corner", (20, 20), |i| i != 0),

@@ -141,7 +141,7 @@ fn void_pixels_are_left_out_of_every_metric() {
         evaluate::parse(spec).unwrap().metric.score(&judged).unwrap().unwrap().value
     };
     let mean = map.iter().sum::<f64>() / map.len() as f64;
-    let half = |i: usize| if i % 3 == 0 { Place::Object } else { Place::Background };
+    let half = |i: usize| if i.is_multiple_of(3) { Place::Object } else { Place::Background };
     let right = |i: usize| (map[i] > mean) == (half(i) == Place::Object);
     for metric in ["pixel-accuracy", "miou"] {
         let all = score(metric, &half);
@@ -151,7 +151,7 @@ fn void_pixels_are_left_out_of_every_metric() {
     // Scores (1 - r, r) against (background, object): all is ranked right where the map is cut at its middle.
     let middle = (map.iter().copied().fold(f64::MIN, f64::max) + map.iter().copied().fold(f64::MAX, f64::min)) / 2.0;
     let ranked = |i: usize| match (map[i] - middle).partial_cmp(&0.0) {
-        _ if i % 3 == 0 => Place::Void,
+        _ if i.is_multiple_of(3) => Place::Void,
         Some(std::cmp::Ordering::Greater) => Place::Object,
         _ => Place::Background,
     };
@@ -226,6 +226,10 @@ fn folders_hold_more_than_pictures() {
     image::open(at("p.png")).unwrap().save_with_format(at("c/0/a.jfif"), image::ImageFormat::Jpeg).unwrap();
     std::fs::copy(at("p.png"), at("c/0/sub/b.png")).unwrap();
     std::fs::write(at("c/0/notes.md"), "").unwrap();
+    // A header that promises a billion pictures is one input that fails.
+    let promise = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 3, 8, 8), }";
+    let header = [b"\x93NUMPY\x01\x00\x76\x00".as_slice(), format!("{promise:117}\n").as_bytes()].concat();
+    std::fs::write(at("c/0/bomb.npy"), header).unwrap();
     let case = Case::open("vit-square");
     let (_, _, h, w) = case.inputs["pixel_values"].dims4().unwrap();
     let array = case.inputs["pixel_values"].to_dtype(DType::F32).unwrap();
@@ -237,8 +241,16 @@ fn folders_hold_more_than_pictures() {
     let model = model("vit-square");
     let args = ["evaluate", "-m", &model, "--data", "c", "--method", "gae", "--metric", "sparseness", "--json"];
     let output = vitx(dir.path(), &args);
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(records(&output)[0]["figure"]["images"].as_u64(), Some(2 + count as u64));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("bomb.npy") && stderr(&output).contains("1 of 5 inputs failed"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(
+        records(&output).iter().find(|r| r["status"] == "ok").unwrap()["figure"]["images"].as_u64(),
+        Some(2 + count as u64)
+    );
     assert!(stderr(&output).contains("1 file of other endings: .md"), "{}", stderr(&output));
     #[cfg(unix)]
     assert!(stderr(&output).contains("1 file not regular, such as c/0/f.png"), "{}", stderr(&output));
