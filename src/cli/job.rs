@@ -61,7 +61,7 @@ impl Job {
         let said = checkpoint.notes.len();
         let model = report::ending_at_once(|| checkpoint.load(devices::dtype(args.dtype), device))?;
         if !reporting.quiet {
-            model.checkpoint.notes.iter().skip(said).for_each(|note| eprintln!("note: {note}"));
+            model.checkpoint.notes.iter().skip(said).for_each(|note| voice::say(&format!("note: {note}")));
         }
         Ok(model)
     }

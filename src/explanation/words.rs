@@ -1,0 +1,179 @@
+//! A text's relevance by what readers see of it: letters, and words.
+
+use super::{Explanation, Layout};
+use serde::Serialize;
+use unicode_segmentation::UnicodeSegmentation;
+
+/// The smallest stretch of whole letters (a character with its accents or joiners) that no word piece crosses, with the sum
+/// over its pieces: of byte-level tokenizers several pieces may hold parts of one character.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stretch {
+    /// Which text of a pair.
+    pub text: usize,
+    /// First character in its text.
+    pub start: usize,
+    /// One past the last character.
+    pub end: usize,
+    /// Sum of the relevance of its pieces.
+    pub relevance: f32,
+}
+
+/// A word and its relevance: the sum over its pieces.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Word {
+    /// The characters of the text.
+    pub text: String,
+    /// First character in its text.
+    pub start: usize,
+    /// One past the last character.
+    pub end: usize,
+    /// Sum of the relevance of its pieces.
+    pub relevance: f32,
+    /// Which text of a pair, 0 or 1.
+    pub side: usize,
+}
+
+impl Explanation {
+    /// A text's word pieces as they can be shown, each character once; special tokens and pieces without a character of
+    /// their own (a lone space) are not among them. Empty for images.
+    pub fn stretches(&self) -> Vec<Stretch> {
+        let Layout::Text(text) = &self.layout else { return Vec::new() };
+        let letters: Vec<Vec<usize>> = text.texts.iter().map(|t| letters(t)).collect();
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for (token, &relevance) in text.tokens.iter().zip(&self.relevance) {
+            let own = letters.get(token.text).map_or(&[][..], Vec::as_slice);
+            let (start, end) = whole(own, token.start, token.end);
+            if token.special || start >= end {
+                continue;
+            }
+            match stretches.last_mut() {
+                Some(last) if last.text == token.text && start < last.end => {
+                    (last.start, last.end) = (last.start.min(start), last.end.max(end));
+                    last.relevance += relevance;
+                }
+                _ => stretches.push(Stretch { text: token.text, start, end, relevance }),
+            }
+        }
+        stretches
+    }
+
+    /// Relevance per word: pieces of one word, and pieces that share a character, are summed; special tokens and pieces that
+    /// hold no more than white space are left out. Empty for images.
+    pub fn words(&self) -> Vec<Word> {
+        if self.matrix {
+            return Vec::new();
+        }
+        let Layout::Text(text) = &self.layout else { return Vec::new() };
+        let characters: Vec<Vec<char>> = text.texts.iter().map(|t| t.chars().collect()).collect();
+        let letters: Vec<Vec<usize>> = text.texts.iter().map(|t| letters(t)).collect();
+        let mut words: Vec<(Option<usize>, Word)> = Vec::new();
+        for (token, &relevance) in text.tokens.iter().zip(&self.relevance) {
+            let (Some(source), Some(own)) = (characters.get(token.text), letters.get(token.text)) else { continue };
+            let (start, end) = trimmed(source, token.start, token.end);
+            let (start, end) = whole(own, start, end);
+            if token.special || start >= end {
+                continue;
+            }
+            match words.last_mut() {
+                Some((number, last))
+                    if last.side == token.text
+                        && (start < last.end || (token.word.is_some() && *number == token.word)) =>
+                {
+                    (last.start, last.end) = (last.start.min(start), last.end.max(end));
+                    last.relevance += relevance;
+                }
+                _ => words.push((token.word, Word { text: String::new(), start, end, relevance, side: token.text })),
+            }
+        }
+        let fill = |(_, mut word): (Option<usize>, Word)| {
+            word.text = characters[word.side][word.start..word.end].iter().collect();
+            word
+        };
+        words.into_iter().map(fill).collect()
+    }
+}
+
+/// Where letters begin in a text, and its end, in characters. A letter is what readers take for one: a character with its
+/// accents, an emoji with its joiners.
+fn letters(text: &str) -> Vec<usize> {
+    let mut at = 0;
+    let begins = text.graphemes(true).map(|letter| {
+        let begin = at;
+        at += letter.chars().count();
+        begin
+    });
+    let mut bounds: Vec<usize> = begins.collect();
+    bounds.push(at);
+    bounds
+}
+
+/// The stretch from `start` to `end`, widened to whole letters; empty stays empty.
+fn whole(letters: &[usize], start: usize, end: usize) -> (usize, usize) {
+    let Some(&length) = letters.last() else { return (0, 0) };
+    let (start, end) = (start.min(length), end.min(length));
+    if start >= end {
+        return (start, start);
+    }
+    let before = letters.partition_point(|&begin| begin <= start);
+    let after = letters.partition_point(|&begin| begin < end);
+    (before.checked_sub(1).map_or(start, |i| letters[i]), letters.get(after).copied().unwrap_or(length))
+}
+
+/// A stretch of characters without the white space around it.
+fn trimmed(characters: &[char], start: usize, end: usize) -> (usize, usize) {
+    let (mut start, mut end) = (start.min(characters.len()), end.min(characters.len()));
+    while start < end && characters[start].is_whitespace() {
+        start += 1;
+    }
+    while start < end && characters[end - 1].is_whitespace() {
+        end -= 1;
+    }
+    (start, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{explanation, piece};
+    use super::super::{Layout, TextLayout};
+
+    #[test]
+    fn characters_that_pieces_share_are_one_stretch_and_one_word() {
+        let mut e = explanation();
+        let tokens = vec![
+            piece("x", 0, 1, Some(0)),
+            piece("f\u{c3}", 1, 3, Some(0)), // "f" and half of "\u{e9}"
+            piece("\u{a9}", 2, 3, Some(0)),
+            piece("\u{120}", 4, 4, Some(1)), // a lone space
+            piece("1", 5, 6, Some(2)),       // "\u{bd}" that a normaliser took apart
+            piece("2", 5, 6, Some(3)),
+            piece("\u{2581}a", 6, 8, Some(4)), // its space is not trimmed
+        ];
+        e.relevance = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+        e.layout = Layout::Text(TextLayout { tokens, texts: vec!["xf\u{e9}  \u{bd} a".into()], ..Default::default() });
+        let stretches: Vec<_> = e.stretches().iter().map(|s| (s.start, s.end, s.relevance)).collect();
+        assert_eq!(stretches, [(0, 1, 1.0), (1, 3, 6.0), (5, 6, 48.0), (6, 8, 64.0)]);
+        assert_eq!(e.shown(), [1.0, 6.0, 48.0, 64.0]);
+        let words: Vec<_> = e.words().into_iter().map(|w| (w.text, w.start, w.relevance)).collect();
+        assert_eq!(words, [("xf\u{e9}".into(), 0, 7.0), ("\u{bd}".into(), 5, 48.0), ("a".into(), 7, 64.0)]);
+    }
+
+    #[test]
+    fn a_letter_with_its_accents_is_one() {
+        let mut e = explanation();
+        // "e" and its accent apart, three parts of an emoji
+        let tokens = vec![
+            piece("e", 0, 1, Some(0)),
+            piece("x", 2, 3, Some(0)),
+            piece("a", 4, 5, Some(1)),
+            piece("b", 5, 6, Some(2)),
+            piece("c", 6, 7, Some(2)),
+        ];
+        e.relevance = vec![1.0, 2.0, 4.0, 8.0, 16.0];
+        let texts = vec!["e\u{301}x \u{1f469}\u{200d}\u{1f52c}".into()];
+        e.layout = Layout::Text(TextLayout { tokens, texts, ..Default::default() });
+        let stretches: Vec<_> = e.stretches().iter().map(|s| (s.start, s.end, s.relevance)).collect();
+        assert_eq!(stretches, [(0, 2, 1.0), (2, 3, 2.0), (4, 7, 28.0)]);
+        let words: Vec<_> = e.words().into_iter().map(|w| (w.text, w.relevance)).collect();
+        assert_eq!(words, [("e\u{301}x".into(), 3.0), ("\u{1f469}\u{200d}\u{1f52c}".into(), 28.0)]);
+    }
+}
