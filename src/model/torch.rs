@@ -95,8 +95,13 @@ impl TorchFile {
         if place.offset.checked_add(span).is_none_or(|end| end > room) || shape.iter().product::<usize>() > room {
             return Err(beyond());
         }
-        let mut bytes = vec![0; span * size];
         let mut file = File::open(&self.path).map_err(|e| Error::io(&self.path, e))?;
+        let length = file.metadata().map_err(|e| Error::io(&self.path, e))?.len();
+        // An archive may say anything of its size.
+        if place.storage.0.checked_add(place.storage.1).is_none_or(|end| end > length) {
+            return Err(beyond());
+        }
+        let mut bytes = vec![0; span * size];
         file.seek(SeekFrom::Start(place.storage.0 + (place.offset * size) as u64))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(|_| beyond())?;
