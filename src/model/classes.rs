@@ -45,7 +45,7 @@ pub(super) fn labels(config: &Config) -> Result<(Labels, Option<String>)> {
 fn misnumbered((class, name): &(i64, String), classes: usize) -> String {
     format!(
         "config.json: id2label names class {class} (`{name}`), but its {classes} entries make classes 0 to {}; as in \
-         transformers a class without an entry has no name, and the names may be meant for the class before",
+         transformers a class without an entry has no name, and the names may be meant for other classes",
         classes - 1
     )
 }
