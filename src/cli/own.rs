@@ -43,7 +43,10 @@ fn says_so(path: &Path) -> std::io::Result<bool> {
     let mut file = BufReader::new(std::fs::File::open(path)?);
     let mut head = [0; 8];
     file.read_exact(&mut head)?;
-    while head == *b"\x89PNG\r\n\x1a\n" {
+    if head != *b"\x89PNG\r\n\x1a\n" {
+        return Ok(false);
+    }
+    loop {
         let mut chunk = [0; 8];
         file.read_exact(&mut chunk)?;
         let (length, kind) = chunk.split_at(4);
@@ -58,10 +61,11 @@ fn says_so(path: &Path) -> std::io::Result<bool> {
                 file.seek(SeekFrom::Current(i64::from(length) - keyword.len() as i64 + 4))?;
             }
             b"IDAT" | b"IEND" => return Ok(false),
-            _ => drop(file.seek(SeekFrom::Current(i64::from(length) + 4))?),
+            _ => {
+                file.seek(SeekFrom::Current(i64::from(length) + 4))?;
+            }
         }
     }
-    Ok(false)
 }
 
 #[cfg(test)]
