@@ -1,6 +1,7 @@
 //! From arguments to a list of inputs, each with the name its outputs will have.
 
 use super::args::InputArgs;
+use super::guard::caught;
 use super::own::Own;
 use super::stems::{make_unique, stem_of, with_suffix};
 use anyhow::{bail, Context, Result};
@@ -176,8 +177,8 @@ impl Sources {
         let name = path.display().to_string();
         let mut push = |name: String, stem: PathBuf, kind: Kind| self.list.push(Source { name, stem, kind });
         match extension(path).as_str() {
-            "npy" => match super::prepare::array_shape(path) {
-                Ok(shape) if shape.len() == 4 => {
+            "npy" => match shape_of(path) {
+                Some(shape) if shape.len() == 4 => {
                     for b in 0..shape[0] as usize {
                         let numbered = with_suffix(&stem, &format!("-{b}"));
                         push(format!("{name}[{b}]"), numbered, Kind::Array(path.to_path_buf(), Some(b)));
@@ -236,6 +237,14 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+/// Shape of an array; none of one that is damaged, or names more values than the file has bytes, which is said when it is read.
+fn shape_of(path: &Path) -> Option<Vec<u64>> {
+    let bytes = std::fs::metadata(path).ok()?.len();
+    let shape = caught(|| super::prepare::array_shape(path)).ok()?.ok()?;
+    let values = shape.iter().try_fold(1u64, |n, side| n.checked_mul(*side))?;
+    (values <= bytes).then_some(shape)
 }
 
 fn why(error: &std::io::Error) -> String {

@@ -13,13 +13,13 @@ pub fn save(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let file = tempfile::Builder::new().prefix(".vitx-").suffix(".tmp").tempfile_in(folder);
     let mut file = file.map_err(|e| Error::io(path, cause(e)))?;
-    file.write_all(bytes).map_err(|e| Error::io(path, e))?;
+    file.write_all(bytes).map_err(|e| Error::io(path, cause(e)))?;
     set_permissions(file.path()).map_err(|e| Error::io(path, e))?;
     let saved = if replace { file.persist(path) } else { file.persist_noclobber(path) };
     match saved {
         Ok(_) => Ok(()),
         Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(path)),
-        Err(e) => Err(Error::io(path, e.error)),
+        Err(e) => Err(Error::io(path, cause(e.error))),
     }
 }
 

@@ -325,6 +325,15 @@ fn one_bad_path_is_its_own_error() {
         (texts.status.code(), status(&texts)),
         (Some(1), ["error", "ok", "error", "ok"].map(String::from).to_vec())
     );
+    // Arrays that name more than they hold, by far.
+    for (name, shape) in [("many.npy", "(1000000000, 3, 8, 8)"), ("wide.npy", "(3, 4294967296, 4294967296)")] {
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+        let header = format!("{header:117}\n");
+        let bytes = [b"\x93NUMPY\x01\x00", &118u16.to_le_bytes()[..], header.as_bytes()].concat();
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let arrays = small(dir.path(), &["predict", "many.npy", "a.jpg", "wide.npy"]);
+    assert_eq!(status(&arrays), ["error", "ok", "error"], "{}", stderr(&arrays));
     let none = small(dir.path(), &["predict", "missing.jpg"]);
     assert_eq!(none.status.code(), Some(2));
     assert!(stderr(&none).contains("cannot read missing.jpg: there is no such file"), "{}", stderr(&none));
