@@ -3,6 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use vitx::input::image::Window;
 use vitx::target::Scale;
 
 /// Which model, and where it runs.
@@ -84,6 +85,9 @@ pub struct ShapeArgs {
     /// How pictures of another shape meet the input size (default: as the checkpoint's preprocessor does)
     #[arg(long, value_enum)]
     pub fit: Option<FitArg>,
+    /// Values of a picture, in its own units, that become black and white: of 12-bit data 0,4095, of floats often 0,1
+    #[arg(long, value_name = "LO,HI", value_parser = window, allow_hyphen_values = true)]
+    pub window: Option<Window>,
 }
 
 /// What is read by a command that takes one input.
@@ -126,7 +130,8 @@ impl ShapeArgs {
     /// As records and ledgers state it.
     pub fn told(&self) -> serde_json::Value {
         let fit = self.fit.and_then(|f| f.to_possible_value()).map(|v| v.get_name().to_string());
-        serde_json::json!({"size": self.size.map(|(h, w)| format!("{h}x{w}")), "fit": fit})
+        let window = self.window.map(|w| [w.low, w.high]);
+        serde_json::json!({"size": self.size.map(|(h, w)| format!("{h}x{w}")), "fit": fit, "window": window})
     }
 }
 
@@ -183,6 +188,14 @@ pub fn size(text: &str) -> Result<(usize, usize), String> {
     pair.ok_or_else(|| "expected HxW or N in pixels, such as 224x336 (height first), at most 8192".into())
 }
 
+/// `LO,HI`.
+pub fn window(text: &str) -> Result<Window, String> {
+    let number = |s: &str| s.trim().parse::<f32>().ok().filter(|n| n.is_finite());
+    let pair = text.split_once(',').and_then(|(low, high)| Some((number(low)?, number(high)?)));
+    let valid = pair.filter(|(low, high)| low < high).map(|(low, high)| Window { low, high });
+    valid.ok_or_else(|| "expected LO,HI, the values that become black and white, such as 0,4095".into())
+}
+
 fn shard(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     let valid = parts.filter(|(i, n): &(usize, usize)| *i >= 1 && i <= n);
@@ -197,6 +210,9 @@ mod tests {
     fn sizes_and_shards_are_checked() {
         assert_eq!((size("224x336"), size("64")), (Ok((224, 336)), Ok((64, 64))));
         assert!(size("0x3").is_err() && size("x").is_err() && size("9999999").is_err());
+        assert_eq!(window("0,4095"), Ok(Window { low: 0.0, high: 4095.0 }));
+        assert_eq!(window("-1.5, 1"), Ok(Window { low: -1.5, high: 1.0 }));
+        assert!(window("1").is_err() && window("1,1").is_err() && window("0,inf").is_err());
         assert_eq!(shard("2/3"), Ok((2, 3)));
         assert!(shard("0/3").is_err() && shard("4/3").is_err() && shard("1").is_err());
     }

@@ -150,7 +150,7 @@ fn key(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Co
         "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
         "limit": args.data.limit,
         "batch_size": args.batch_size, "shown": args.report.as_ref().map(|_| args.report_inputs),
-        "size": format!("{:?} {:?}", args.data.size, args.data.fit),
+        "size": format!("{:?} {:?} {:?}", args.data.size, args.data.fit, args.data.window),
         "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
         "metrics": metrics.iter().map(|m| &m.spec).collect::<Vec<_>>(), "version": env!("CARGO_PKG_VERSION"),
     })

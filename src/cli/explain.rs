@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     past.begin()?;
     let mut work = Work {
-        preparer: Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit),
+        preparer: Preparer::shaped(&model.checkpoint.processor, args.input.shape),
         report,
         args: &args,
         plan: &plan,
@@ -108,7 +108,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 fn settings(args: &Args, device: &Device) -> Value {
     let shape = args.input.shape.told();
     json!({
-        "size": shape["size"], "fit": shape["fit"], "style": args.style.told(args.output.legend), "row": args.row,
+        "size": shape["size"], "fit": shape["fit"], "window": shape["window"], "style": args.style.told(args.output.legend), "row": args.row,
         "seed": args.output.seed, "dtype": devices::name(args.model.dtype), "device": devices::class(device),
     })
 }
@@ -176,6 +176,7 @@ impl<'a> Work<'a> {
             match self.preparer.prepare(source) {
                 Ok(r) => {
                     self.report.truncation(&source.name, r.truncated());
+                    self.report.remarks(&source.name, r.remarks());
                     ready.push((Going { number, source, contents }, r));
                 }
                 Err(e) => self.report.failed(&source.name, &e.to_string())?,

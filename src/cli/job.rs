@@ -31,6 +31,9 @@ impl Job {
         devices::limit_threads(model);
         let device = devices::device(&model.device)?;
         let sources = Sources::list(input, out)?;
+        if let Some(left_out) = vitx::input::formats::left_out(&sources.left_out).filter(|_| !reporting.quiet) {
+            eprintln!("note: {left_out}");
+        }
         let readable = sources.list.iter().filter(|s| !s.is_unreadable());
         let (texts, all) = (readable.clone().filter(|s| s.is_text()).count(), readable.count());
         if texts != 0 && texts != all {
@@ -159,8 +162,16 @@ fn check_size(checkpoint: &Checkpoint, input: &InputArgs) -> Result<()> {
         (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) if h < patch.0 || w < patch.1 => {
             bail!("--size {h}x{w} is smaller than one patch of the model ({}x{})", patch.0, patch.1)
         }
+        _ if input.shape.fit.is_some() && input.shape.size.is_none() && varies(&checkpoint.processor) => {
+            bail!("--fit needs --size: the processor of `{}` has no input size of its own", checkpoint.id)
+        }
         _ => Ok(()),
     }
+}
+
+/// Whether inputs have the size that their pictures happen to have.
+fn varies(processor: &Processor) -> bool {
+    matches!(processor, Processor::Image(p) if p.input_size().is_none())
 }
 
 /// Says beforehand when a method will take long on this model.

@@ -1,9 +1,9 @@
 //! Labelled data with its model: what `evaluate` and `tune` share.
 
-use super::args::{FitArg, ModelArgs, ReportArgs};
+use super::args::{FitArg, ModelArgs, ReportArgs, ShapeArgs};
 use super::devices;
 use super::job::{self, Job};
-use super::prepare::{array_shape, batch_of, Preparer, Ready};
+use super::prepare::{batch_of, Preparer, Ready};
 use super::report::{catch_interrupts, Reporter};
 use super::sources::{Kind, Source};
 use anyhow::{bail, Result};
@@ -16,6 +16,7 @@ use vitx::evaluate::survey::Survey;
 use vitx::evaluate::{Configured, Needs, Truth};
 use vitx::explanation::Layout;
 use vitx::identity;
+use vitx::input::image::Window;
 use vitx::method::{Batch, Facts, Noise};
 use vitx::model::{Checkpoint, Modality, Model};
 use vitx::target::{Output, Reading, Scale};
@@ -42,6 +43,9 @@ pub struct DataArgs {
     /// How pictures of another shape meet the input size
     #[arg(long, value_enum)]
     pub fit: Option<FitArg>,
+    /// Values of a picture, in its own units, that become black and white: of 12-bit data 0,4095, of floats often 0,1
+    #[arg(long, value_name = "LO,HI", value_parser = super::args::window, allow_hyphen_values = true)]
+    pub window: Option<Window>,
     /// Seed of controls, stochastic methods, confidence intervals and splits
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
@@ -259,6 +263,7 @@ impl Labelled {
         let input = &self.inputs[number];
         let ready = input.ready(&self.model, args)?;
         let mut notes: Vec<String> = cut(&ready).into_iter().collect();
+        report.remarks(&input.name, ready.remarks());
         let batch = batch(&self.model, &ready, args.seed, report)?;
         let logits = batch.logits()?.remove(0);
         let asked = |q: &Question| -> vitx::Result<(Output, Truth)> {
@@ -338,12 +343,9 @@ fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Input>, Vec<(Str
 /// The examples of an array `[B,3,H,W]`; one for everything else.
 fn examples(content: &Content) -> Vec<Option<usize>> {
     let Content::Array(path) = content else { return vec![None] };
-    let length = path.metadata().map_or(0, |m| if m.is_file() { m.len() } else { 0 });
-    // A header may promise more than the file holds: reading it says what is wrong.
-    let held = |shape: &[u64]| shape.iter().try_fold(4u64, |n, side| n.checked_mul(*side)).is_some_and(|n| n <= length);
-    match if length > 0 { array_shape(path) } else { Ok(Vec::new()) } {
-        Ok(shape) if shape.len() == 4 && held(&shape) => (0..shape[0] as usize).map(Some).collect(),
-        _ => vec![None],
+    match (path.is_file(), vitx::input::array::shape(path)) {
+        (true, Ok(shape)) if shape.len() == 4 => (0..shape[0] as usize).map(Some).collect(),
+        _ => vec![None], // reading it says what is wrong
     }
 }
 
@@ -442,7 +444,7 @@ impl Question {
 
 /// Prepares inputs of a model.
 fn preparer<'a>(model: &'a Model, args: &DataArgs) -> Preparer<'a> {
-    Preparer::new(&model.checkpoint.processor, args.size, args.fit)
+    Preparer::shaped(&model.checkpoint.processor, ShapeArgs { size: args.size, fit: args.fit, window: args.window })
 }
 
 /// One input as a batch of its own.

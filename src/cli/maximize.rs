@@ -206,15 +206,16 @@ fn unit(text: &str) -> Result<Objective> {
 }
 
 fn initial(init: &str, processor: &ImageProcessor, (h, w): (usize, usize), noise: &Noise) -> Result<Tensor> {
+    let c = processor.channels;
     match init {
-        "noise" => Ok((noise.normal("maximize-start", &[3, h, w])? * 0.1)?),
-        "gray" => Ok(Tensor::zeros((3, h, w), candle_core::DType::F32, &candle_core::Device::Cpu)?),
+        "noise" => Ok((noise.normal("maximize-start", &[c, h, w])? * 0.1)?),
+        "gray" => Ok(Tensor::zeros((c, h, w), candle_core::DType::F32, &candle_core::Device::Cpu)?),
         path => {
             let bytes =
                 std::fs::read(path).with_context(|| format!("--init {path}: neither noise, gray nor a file"))?;
             let picture = decode(&bytes).with_context(|| format!("--init {path}"))?;
             let prepared = processor.clone().adapted(Some((h, w)), None).apply(&picture)?;
-            Ok(Tensor::from_vec(prepared.pixels, (3, h, w), &candle_core::Device::Cpu)?)
+            Ok(Tensor::from_vec(prepared.pixels, (c, h, w), &candle_core::Device::Cpu)?)
         }
     }
 }
@@ -315,9 +316,9 @@ impl Work<'_> {
             return Ok(json!({"objective": objective, "score": score}));
         };
         let written = self.written(ascent)?;
-        let pixels = self.processor.pixels(&written);
+        let pixels = self.processor.pixels(&written); // of the picture that is written, rounded to 8 bits
         let (h, w) = (written.height() as usize, written.width() as usize);
-        let pixels = Tensor::from_vec(pixels, (1, 3, h, w), self.model.encoder.device())?;
+        let pixels = Tensor::from_vec(pixels, (1, self.processor.channels, h, w), self.model.encoder.device())?;
         let inputs = vitx::encoder::Inputs::Pixels(pixels);
         let trace = self.model.encoder.forward(&inputs, vitx::encoder::Keep::Logits)?;
         let logits = vitx::method::logits(&trace.logits)?.remove(0);

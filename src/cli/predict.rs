@@ -33,7 +33,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::resolve(&args.model, &args.input, args.report, None)?;
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-    let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit);
+    let mut preparer = Preparer::shaped(&model.checkpoint.processor, args.input.shape);
     let mut report = Reporter::new(args.report, job.sources.list.len());
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
         let mut ready: Vec<(&Source, Ready)> = Vec::new();
@@ -41,6 +41,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             match preparer.prepare(source) {
                 Ok(r) => {
                     report.truncation(&source.name, r.truncated());
+                    report.remarks(&source.name, r.remarks());
                     ready.push((source, r));
                 }
                 Err(e) => report.failed(&source.name, &e.to_string())?,

@@ -1,13 +1,14 @@
 //! From a source to what the model reads.
 
-use super::args::FitArg;
+use super::args::{FitArg, ShapeArgs};
 use super::guard::guarded;
 use super::sources::{Kind, Source};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 use vitx::encoder::Inputs;
 use vitx::explanation::Layout;
-use vitx::input::image::{decode, Fit, ImageProcessor, Prepared, View};
+use vitx::input::array::{self, Array};
+use vitx::input::image::{decode_with, Decoded, Fit, ImageProcessor, Prepared, Remark, View, Window};
 use vitx::input::text::{Text, TextProcessor, Tokenised};
 use vitx::model::{Model, Processor};
 use vitx::{Error, Result};
@@ -15,7 +16,7 @@ use vitx::{Error, Result};
 /// An input ready for the model.
 pub enum Ready {
     /// The upright picture, and what the model reads of it.
-    Picture(Box<(RgbImage, Prepared)>),
+    Picture(Box<(RgbImage, Prepared, Vec<Remark>)>),
     /// A tokenised text.
     Text(Tokenised),
 }
@@ -23,8 +24,11 @@ pub enum Ready {
 /// Prepares inputs for one model.
 pub struct Preparer<'a> {
     how: How<'a>,
-    /// The array read last: a file `[B,3,H,W]` is listed as B inputs.
-    array: Option<(PathBuf, Vec<u64>, Vec<f32>)>,
+    /// What was asked for beside the processor's own size and fit.
+    asked: (Option<(usize, usize)>, Option<FitArg>),
+    window: Option<Window>,
+    /// The array read last: a file `[B,C,H,W]` is listed as B inputs.
+    array: Option<(PathBuf, Array)>,
 }
 
 enum How<'a> {
@@ -49,7 +53,12 @@ impl<'a> Preparer<'a> {
             Processor::Image(p) => How::Image(p.clone().adapted(size, fit.map(Fit::from))),
             Processor::Text(p) => How::Text(p),
         };
-        Preparer { how, array: None }
+        Preparer { how, asked: (size, fit), window: None, array: None }
+    }
+
+    /// For this processor, with all that says how large the model sees a picture.
+    pub fn shaped(processor: &'a Processor, shape: ShapeArgs) -> Self {
+        Preparer { window: shape.window, ..Self::new(processor, shape.size, shape.fit) }
     }
 
     /// Reads and prepares one input.
@@ -65,9 +74,9 @@ impl<'a> Preparer<'a> {
         match (&source.kind, &self.how) {
             (Kind::Unreadable(why), _) => Err(Error::Input(why.clone())),
             (Kind::Picture(path), How::Image(processor)) => {
-                let picture = decode(&read(path)?)?;
+                let Decoded { picture, remarks } = decode_with(&read(path)?, self.window)?;
                 let prepared = processor.apply(&picture)?;
-                Ok(Ready::Picture(Box::new((picture, prepared))))
+                Ok(Ready::Picture(Box::new((picture, prepared, remarks))))
             }
             (Kind::Array(path, index), How::Image(_)) => self.array(path, index.unwrap_or(0)),
             (Kind::Text(text), How::Text(processor)) => Ok(Ready::Text(processor.apply(text)?)),
@@ -82,53 +91,34 @@ impl<'a> Preparer<'a> {
 
     /// One example of an array of pixel values, with the picture they were made from.
     fn array(&mut self, path: &Path, index: usize) -> Result<Ready> {
-        if self.array.as_ref().is_none_or(|(p, _, _)| p != path) {
-            let (shape, values) = read_array(path)?;
-            self.array = Some((path.to_path_buf(), shape, values));
-        }
-        let (How::Image(processor), Some((_, shape, values))) = (&self.how, &self.array) else {
+        let How::Image(processor) = &self.how else {
             return Err(Error::Input("is an array of pixel values, but the model reads texts".into()));
         };
-        let (height, width) = (shape[shape.len() - 2] as usize, shape[shape.len() - 1] as usize);
-        let n = 3 * height * width;
-        let pixels = values[index * n..(index + 1) * n].to_vec();
-        if pixels.iter().any(|p| !p.is_finite()) {
-            return Err(Error::Input("holds NaN or infinite pixel values".into()));
+        let (height, width, pixels) = match &self.array {
+            Some((known, array)) if known == path => example(array, index, processor.channels)?,
+            _ => {
+                let array = array::read(path, processor.channels)?;
+                let own = example(&array, index, processor.channels)?;
+                self.array = Some((path.to_path_buf(), array));
+                own
+            }
+        };
+        let (size, fit) = self.asked;
+        if fit.is_some() || self.window.is_some() || size.is_some_and(|s| s != (height, width)) {
+            return Err(Error::Input(format!(
+                "is an array of prepared values of {height}x{width} pixels, which has its own size: --size, --fit and --window are for pictures"
+            )));
         }
         let picture = processor.picture(&pixels, height, width);
         let view = View { x: 0.0, y: 0.0, width: width as f64, height: height as f64 };
-        Ok(Ready::Picture(Box::new((picture, Prepared { pixels, size: (height, width), view }))))
+        Ok(Ready::Picture(Box::new((picture, Prepared { pixels, size: (height, width), view }, Vec::new()))))
     }
 }
 
-/// Shape of a `.npy` file, from its header.
-pub fn array_shape(path: &Path) -> std::io::Result<Vec<u64>> {
-    let file = std::io::BufReader::new(std::fs::File::open(path)?);
-    Ok(npyz::NpyFile::new(file)?.shape().to_vec())
-}
-
-/// A `.npy` array `[3,H,W]` or `[B,3,H,W]` of f32 or f64.
-fn read_array(path: &Path) -> Result<(Vec<u64>, Vec<f32>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")))?;
-    let bad = |e: std::io::Error| Error::Input(format!("damaged .npy array: {e}"));
-    let open = || npyz::NpyFile::new(&bytes[..]).map_err(bad);
-    let file = open()?;
-    let shape = file.shape().to_vec();
-    let fits = matches!(shape[..], [3, h, w] | [_, 3, h, w] if h > 0 && w > 0);
-    if !fits || file.order() != npyz::Order::C {
-        return Err(Error::Input(format!(
-            "the array has shape {shape:?}; expected pixel values [3,H,W] or [B,3,H,W], normalised, in C order"
-        )));
-    }
-    let values = match file.into_vec::<f32>() {
-        Ok(values) => values,
-        Err(_) => {
-            let wide =
-                open()?.into_vec::<f64>().map_err(|e| Error::Input(format!("the array is not of f32 or f64: {e}")))?;
-            wide.into_iter().map(|v| v as f32).collect()
-        }
-    };
-    Ok((shape, values))
+/// Height, width and values of an example.
+fn example(array: &Array, index: usize, channels: usize) -> Result<(usize, usize, Vec<f32>)> {
+    let (height, width) = array.size();
+    Ok((height, width, array.example(index, channels)?))
 }
 
 /// Prepared inputs as one batch.
@@ -162,6 +152,14 @@ impl Ready {
         match self {
             Ready::Picture(p) => p.1.size,
             Ready::Text(t) => (1, t.ids.len()),
+        }
+    }
+
+    /// What is to be said of a picture.
+    pub fn remarks(&self) -> &[Remark] {
+        match self {
+            Ready::Picture(p) => &p.2,
+            Ready::Text(_) => &[],
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vitx::input::image::Remark;
 use vitx::method::Watch;
 use vitx::render::printable::{in_a_line, json, printable};
 
@@ -48,6 +49,8 @@ pub struct Reporter {
     /// Inputs that failed: one that fails twice is one.
     failed: RefCell<BTreeSet<String>>,
     resumable: bool,
+    /// Remarks that were made of an earlier picture.
+    made: RefCell<Vec<std::mem::Discriminant<Remark>>>,
 }
 
 impl Reporter {
@@ -66,7 +69,7 @@ impl Reporter {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        Reporter { args, bar, steps, failed: RefCell::default(), resumable: false }
+        Reporter { args, bar, steps, failed: RefCell::default(), resumable: false, made: RefCell::default() }
     }
 
     /// For commands with `--resume`: an interruption names it.
@@ -175,6 +178,20 @@ impl Reporter {
             let start: String = input.chars().take(48).collect();
             let dots = if start.len() < input.len() { "..." } else { "" };
             self.note(&format!("warning: {}{dots}: too long for the model; {left_out}", in_a_line(&start)));
+        }
+    }
+
+    /// What is to be said of a picture; most of it once a run.
+    pub fn remarks(&self, input: &str, remarks: &[Remark]) {
+        for remark in remarks {
+            let kind = std::mem::discriminant(remark);
+            let known = self.made.borrow().contains(&kind);
+            if remark.always() {
+                self.note(&format!("note: {input}: {remark}"));
+            } else if !known {
+                self.made.borrow_mut().push(kind);
+                self.note(&format!("note: {input}: {remark} (said once a run)"));
+            }
         }
     }
 

@@ -123,9 +123,9 @@ impl Subject {
         refuse_inputs(out.iter(), &job.sources.list)?;
         let source = source.clone();
         let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-        let prepared =
-            Preparer::new(&model.checkpoint.processor, args.input.shape.size, args.input.shape.fit).prepare(&source);
+        let prepared = Preparer::shaped(&model.checkpoint.processor, args.input.shape).prepare(&source);
         let ready = prepared.map_err(|e| anyhow::anyhow!("{}: {e}", source.name))?;
+        Reporter::new(args.report, 1).remarks(&source.name, ready.remarks());
         Ok(Some((Subject { model, source, style, ready, row, seed: wanted.seed, out, noted }, checked)))
     }
 
@@ -247,7 +247,7 @@ fn key(args: &SheetArgs, wanted: &Wanted<'_>, job: &Job) -> Result<Value> {
     let shape = args.input.shape.told();
     Ok(json!({
         "command": wanted.command, "what": wanted.what, "input": job.sources.list.first().and_then(contents),
-        "model": job.checkpoint.identity()?, "size": shape["size"], "fit": shape["fit"], "row": args.row,
+        "model": job.checkpoint.identity()?, "size": shape["size"], "fit": shape["fit"], "window": shape["window"], "row": args.row,
         "style": args.style.told(false), "cell": args.cell, "seed": wanted.seed, "out": args.out,
         "dtype": devices::name(args.model.dtype), "device": devices::class(&job.device),
         "title": [&job.checkpoint.id, &job.sources.list.first().map(|s| s.name.clone()).unwrap_or_default()],

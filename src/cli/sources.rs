@@ -1,13 +1,13 @@
 //! From arguments to a list of inputs, each with the name its outputs will have.
 
 use super::args::InputArgs;
-use super::guard::caught;
 use super::own::Own;
 use super::stems::{make_unique, stem_of, with_suffix};
 use anyhow::{bail, Context, Result};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use vitx::input::text::Text;
+use vitx::input::{array, formats};
 
 /// One input.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +25,7 @@ pub struct Source {
 pub enum Kind {
     /// A picture file.
     Picture(PathBuf),
-    /// One example of an array `[3,H,W]` or `[B,3,H,W]` of pixel values.
+    /// One example of an array `[C,H,W]` or `[B,C,H,W]` of pixel values.
     Array(PathBuf, Option<usize>),
     /// A text.
     Text(Text),
@@ -42,22 +42,15 @@ pub struct Sources {
     pub list: Vec<Source>,
     /// Whether a folder was among the arguments (outputs then go to `vitx-out/`).
     pub from_folder: bool,
+    /// Pictures of folders whose format is not read.
+    pub left_out: Vec<PathBuf>,
     /// Files of folders that vitx made itself, which are left out.
     pub made: usize,
 }
 
-const PICTURES: &[&str] = &[
-    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "gif", "webp", "bmp", "tif", "tiff", "pnm", "ppm", "pgm", "pbm", "pam",
-];
-
-fn extension(path: &Path) -> String {
-    path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
-}
-
 /// Whether a name is that of something vitx reads.
 pub fn is_input(path: &Path) -> bool {
-    let extension = extension(path);
-    PICTURES.contains(&extension.as_str()) || ["npy", "txt"].contains(&extension.as_str())
+    formats::is_picture(path) || ["npy", "txt"].contains(&formats::ending(path).as_str())
 }
 
 impl Source {
@@ -78,7 +71,7 @@ impl Sources {
     /// # Errors
     /// A path that does not exist, an unreadable folder, no input at all.
     pub fn list(args: &InputArgs, out: Option<&Path>) -> Result<Self> {
-        let mut all = Sources { list: Vec::new(), from_folder: false, made: 0 };
+        let mut all = Sources { list: Vec::new(), from_folder: false, left_out: Vec::new(), made: 0 };
         let mut paths = Vec::new();
         for input in &args.inputs {
             if input == Path::new("-") {
@@ -108,7 +101,9 @@ impl Sources {
         };
         match &self.list[..] {
             [] if self.from_folder => {
-                bail!("no images found in the given folder{made}; vitx reads files named .{}, .npy", PICTURES.join(", ."))
+                let left_out = formats::left_out(&self.left_out).map(|l| format!("; {l}")).unwrap_or_default();
+                let endings = formats::ENDINGS.join(", .");
+                bail!("no images found in the given folder{made}; vitx reads files named .{endings}, .npy{left_out}")
             }
             [] => bail!("no input; pass image files or folders, --text TEXT, or `-` for a list of paths on stdin (see `vitx explain --help`)"),
             [Source { name, kind: Kind::Unreadable(why), .. }, ..]
@@ -153,8 +148,10 @@ impl Sources {
             match entry {
                 Ok(entry) if entry.file_type().is_dir() => ours.learn(entry.path()),
                 Ok(entry) if entry.file_type().is_file() => {
-                    let wanted =
-                        PICTURES.contains(&extension(entry.path()).as_str()) || extension(entry.path()) == "npy";
+                    if formats::is_foreign(entry.path()) {
+                        self.left_out.push(entry.path().to_path_buf());
+                    }
+                    let wanted = formats::is_picture(entry.path()) || formats::ending(entry.path()) == "npy";
                     if wanted && ours.made(entry.path()) {
                         self.made += 1;
                     } else if wanted {
@@ -176,9 +173,9 @@ impl Sources {
     fn file(&mut self, path: &Path, stem: PathBuf) -> Result<()> {
         let name = path.display().to_string();
         let mut push = |name: String, stem: PathBuf, kind: Kind| self.list.push(Source { name, stem, kind });
-        match extension(path).as_str() {
-            "npy" => match shape_of(path) {
-                Some(shape) if shape.len() == 4 => {
+        match formats::ending(path).as_str() {
+            "npy" => match array::shape(path) {
+                Ok(shape) if shape.len() == 4 => {
                     for b in 0..shape[0] as usize {
                         let numbered = with_suffix(&stem, &format!("-{b}"));
                         push(format!("{name}[{b}]"), numbered, Kind::Array(path.to_path_buf(), Some(b)));
@@ -237,14 +234,6 @@ impl Sources {
         }
         Ok(())
     }
-}
-
-/// Shape of an array; none of one that is damaged, or names more values than the file has bytes, which is said when it is read.
-fn shape_of(path: &Path) -> Option<Vec<u64>> {
-    let bytes = std::fs::metadata(path).ok()?.len();
-    let shape = caught(|| super::prepare::array_shape(path)).ok()?.ok()?;
-    let values = shape.iter().try_fold(1u64, |n, side| n.checked_mul(*side))?;
-    (values <= bytes).then_some(shape)
 }
 
 fn why(error: &std::io::Error) -> String {

@@ -20,7 +20,7 @@ pub enum Embedding {
 /// Image patches, prefix tokens and position embeddings.
 #[derive(Debug, Clone)]
 pub struct PatchEmbedding {
-    /// `[D, 3*P*P]`: the patch convolution as a linear map of a patch's pixels (channel, row, column).
+    /// `[D, C*P*P]`: the patch convolution as a linear map of a patch's pixels (channel, row, column).
     pub projection: Linear,
     /// Patch height and width in pixels.
     pub patch: (usize, usize),
@@ -83,9 +83,13 @@ impl PatchEmbedding {
         ImageLayout { prefix, grid: (height / self.patch.0, width / self.patch.1), patch: self.patch }
     }
 
-    /// `[B,3,H,W]` -> `[B,T,D]`
+    /// `[B,C,H,W]` -> `[B,T,D]`
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (b, _, height, width) = pixels.dims4()?;
+        let (b, c, height, width) = pixels.dims4()?;
+        let channels = self.projection.weight.dim(1)? / (self.patch.0 * self.patch.1);
+        if c != channels {
+            return Err(Error::Input(format!("has {c} channels, but the model reads {channels} (num_channels)")));
+        }
         let (rows, columns) = self.layout(height, width).grid;
         if rows == 0 || columns == 0 {
             return Err(Error::Input(format!(
@@ -119,7 +123,7 @@ impl PatchEmbedding {
         resize_positions(&self.positions, self.positioned.len(), self.grid, grid, self.kernel)
     }
 
-    /// From what arrives at the first layer's input `[B,T,D]` to what reaches the pixels `[B,3,H,W]`; 0 outside of whole
+    /// From what arrives at the first layer's input `[B,T,D]` to what reaches the pixels `[B,C,H,W]`; 0 outside of whole
     /// patches. Relevance is divided between content and positions before, and goes through the convolution by the z^B
     /// rule with the image's own extremes as bounds (Chefer et al. 2021; registers and prefix tokens keep theirs).
     pub(super) fn backward(&self, pixels: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<Tensor> {
@@ -127,7 +131,7 @@ impl PatchEmbedding {
         let layout = self.layout(height, width);
         let (grid, n) = (layout.grid, layout.grid.0 * layout.grid.1);
         let pixels = pixels.to_dtype(self.positions.dtype())?;
-        let patches = unfold(&pixels, self.patch, grid)?; // [B,N,3PP]
+        let patches = unfold(&pixels, self.patch, grid)?; // [B,N,CPP]
         let own = arriving.narrow(1, layout.prefix.len(), n)?.contiguous()?;
         let by_patches = if rules.carried == Carried::Relevance {
             let positioned = self.positioned.len();

@@ -50,10 +50,10 @@ impl Passes {
 }
 
 /// What stands for "nothing there" in a model's inputs; set by its processor.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Neutral {
     /// A black pixel after normalisation, per channel.
-    pub black: [f32; 3],
+    pub black: Vec<f32>,
     /// The mask token of a text model, if its tokenizer has one.
     pub mask_id: Option<u32>,
     /// The padding token of a text model.
@@ -63,7 +63,7 @@ pub struct Neutral {
 /// A batch as the encoder reads it.
 #[derive(Debug, Clone)]
 pub enum Inputs {
-    /// `[B,3,H,W]` normalised pixel values.
+    /// `[B,C,H,W]` normalised pixel values.
     Pixels(Tensor),
     /// Token ids, padded on the right.
     Tokens {
@@ -186,7 +186,7 @@ impl Encoder {
         }
     }
 
-    /// What a reverse pass carries on from the first layer's input `[B,T,D]` to the input itself: `[B,3,H,W]` pixels, or
+    /// What a reverse pass carries on from the first layer's input `[B,T,D]` to the input itself: `[B,C,H,W]` pixels, or
     /// `[B,T,D]` rows of the word table.
     ///
     /// # Errors

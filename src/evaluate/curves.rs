@@ -57,7 +57,7 @@ pub fn pixels_of(layout: &ImageLayout, width: usize, patch: usize) -> impl Itera
     (row * ph..(row + 1) * ph).flat_map(move |y| (column * pw..(column + 1) * pw).map(move |x| y * width + x))
 }
 
-/// Logits of an image that turns from `start` into `end` `[3,H,W]` at the pixels `switched(k)`, for `points` values of k.
+/// Logits of an image that turns from `start` into `end` `[C,H,W]` at the pixels `switched(k)`, for `points` values of k.
 ///
 /// # Errors
 /// Whatever the passes report.

@@ -3,6 +3,7 @@
 use super::mask::Mask;
 use crate::error::{Error, Result};
 use crate::explanation::TextLayout;
+use crate::input::formats;
 use crate::input::text::Text;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -87,19 +88,14 @@ impl Content {
 
     /// What a file is by its ending; none for other endings.
     fn of_file(path: &Path) -> Option<Self> {
-        match path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default().as_str() {
+        match formats::ending(path).as_str() {
             "txt" => Some(Content::TextFile(path.to_path_buf())),
             "npy" => Some(Content::Array(path.to_path_buf())),
-            e if PICTURES.contains(&e) => Some(Content::Picture(path.to_path_buf())),
+            _ if formats::is_picture(path) => Some(Content::Picture(path.to_path_buf())),
             _ => None,
         }
     }
 }
-
-/// File names of pictures, by ending.
-const PICTURES: &[&str] = &[
-    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "gif", "webp", "bmp", "tif", "tiff", "pnm", "ppm", "pgm", "pbm", "pam",
-];
 
 /// Reads a data set.
 ///

@@ -1,6 +1,13 @@
 //! Pictures and texts, prepared exactly as the checkpoint's own processor prepares them.
 
+pub mod array;
+mod classes;
+pub mod decode;
+pub mod formats;
+mod geometry;
 pub mod image;
+mod processor;
 pub mod resize;
 pub mod text;
+mod tiff;
 mod tokenizer;

@@ -30,7 +30,7 @@ impl Fourier {
         Fourier { size: (height, width), factors }
     }
 
-    /// The filtered gradient, `[3,H,W]`.
+    /// The filtered gradient, `[C,H,W]`.
     pub fn precondition(&self, gradient: &Tensor) -> Result<Tensor> {
         let values: Vec<f64> = gradient.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
         let n = self.factors.len();

@@ -1,7 +1,7 @@
 //! Activation maximisation: an image that a class, a channel, a token or a whole layer answers to most.
 //!
 //! Erhan et al. 2009; Simonyan et al. 2013. Gradient ascent on `J(I) = S(I) - decay sum I^2 - tv TV(I)` over the
-//! normalised image I `[3,H,W]`: `I <- I + lr dJ/dI`. [`Settings::PLAIN`] is that and nothing else. Around it, each to be
+//! normalised image I `[C,H,W]`: `I <- I + lr dJ/dI`. [`Settings::PLAIN`] is that and nothing else. Around it, each to be
 //! switched on by itself: total variation (Mahendran & Vedaldi, CVPR 2015), jitter (random shifts before every step), a
 //! Fourier parametrisation (Olah, Mordvintsev & Schubert, Distill 2017), steps of unit length, and staying within the
 //! colours a picture can have.
@@ -76,12 +76,12 @@ impl Settings {
 }
 
 /// The colours a pixel can have after normalisation, per channel.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Colours {
     /// Black.
-    pub low: [f32; 3],
+    pub low: Vec<f32>,
     /// White.
-    pub high: [f32; 3],
+    pub high: Vec<f32>,
 }
 
 /// The ascent: an image on its way.
@@ -98,7 +98,7 @@ pub struct Ascent<'a> {
 }
 
 impl<'a> Ascent<'a> {
-    /// Starts at `image` `[3,H,W]`, normalised.
+    /// Starts at `image` `[C,H,W]`, normalised.
     ///
     /// # Errors
     /// [`Error::Refused`] for a text model, [`Error::Usage`] for a layer, channel, token or class that is not there.
@@ -128,7 +128,7 @@ impl<'a> Ascent<'a> {
         Ok(Ascent { encoder, objective, settings, colours, fourier, shifts, image, step: 0 })
     }
 
-    /// The image as it stands, `[3,H,W]`.
+    /// The image as it stands, `[C,H,W]`.
     pub fn image(&self) -> &Tensor {
         &self.image
     }
@@ -182,8 +182,8 @@ impl<'a> Ascent<'a> {
         }
         self.image = (&self.image + (gradient * self.settings.lr)?)?;
         if self.settings.clip {
-            let bound = |b: &[f32; 3]| -> Result<Tensor> {
-                let b = Tensor::new(b, self.image.device())?.to_dtype(self.image.dtype())?.reshape((3, 1, 1))?;
+            let bound = |b: &[f32]| -> Result<Tensor> {
+                let b = Tensor::new(b, self.image.device())?.to_dtype(self.image.dtype())?.reshape((b.len(), 1, 1))?;
                 Ok(b.broadcast_as(self.image.shape())?.contiguous()?)
             };
             self.image = self.image.maximum(&bound(&self.colours.low)?)?.minimum(&bound(&self.colours.high)?)?;
@@ -215,7 +215,7 @@ impl<'a> Ascent<'a> {
         Ok((score, trace))
     }
 
-    /// dS/dI, `[3,H,W]`.
+    /// dS/dI, `[C,H,W]`.
     fn gradient(&self, image: &Tensor) -> Result<Tensor> {
         let (_, trace) = self.score(image, Keep::Layers)?;
         let (encoder, inputs) = (self.encoder, Inputs::Pixels(image.unsqueeze(0)?));

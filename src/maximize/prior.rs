@@ -3,7 +3,7 @@
 use crate::error::Result;
 use candle_core::Tensor;
 
-/// `[3,H,W]` moved down and to the right, around the edges.
+/// `[C,H,W]` moved down and to the right, around the edges.
 pub fn rolled(image: &Tensor, (down, right): (usize, usize)) -> Result<Tensor> {
     let roll = |t: &Tensor, by: usize, dim: usize| -> Result<Tensor> {
         let n = t.dim(dim)?;
@@ -18,7 +18,7 @@ pub fn rolled(image: &Tensor, (down, right): (usize, usize)) -> Result<Tensor> {
 /// Under the root, so that it has a derivative where nothing changes.
 const SMOOTHING: f64 = 1e-6;
 
-/// `sum sqrt(dx^2 + dy^2)` over all pixels and channels, with its derivative `[3,H,W]` (Mahendran & Vedaldi, CVPR 2015,
+/// `sum sqrt(dx^2 + dy^2)` over all pixels and channels, with its derivative `[C,H,W]` (Mahendran & Vedaldi, CVPR 2015,
 /// beta = 1). Differences to the next pixel; 0 at the far edges.
 pub fn variation(image: &Tensor) -> Result<(f64, Tensor)> {
     let (_, h, w) = image.dims3()?;

@@ -31,7 +31,7 @@ impl ImageBaseline {
         })
     }
 
-    /// `[3,H,W]`, for pixels `[3,H,W]`.
+    /// `[C,H,W]`, for pixels `[C,H,W]`.
     pub fn of(self, pixels: &Tensor, encoder: &Encoder) -> Result<Tensor> {
         let (c, h, w) = pixels.dims3()?;
         let colour = |colour: Tensor| -> Result<Tensor> { Ok(colour.broadcast_as((c, h, w))?.contiguous()?) };
@@ -39,8 +39,8 @@ impl ImageBaseline {
             ImageBaseline::Zero => Ok(pixels.zeros_like()?),
             ImageBaseline::Mean => colour(pixels.mean_keepdim((1, 2))?),
             ImageBaseline::Black => {
-                let black = Tensor::new(&encoder.neutral.black, pixels.device())?.to_dtype(pixels.dtype())?;
-                colour(black.reshape((3, 1, 1))?)
+                let black = Tensor::new(&encoder.neutral.black[..], pixels.device())?.to_dtype(pixels.dtype())?;
+                colour(black.reshape((c, 1, 1))?)
             }
             ImageBaseline::Blur => {
                 let patch = encoder.patches()?.patch;
@@ -50,7 +50,7 @@ impl ImageBaseline {
     }
 }
 
-/// A Gaussian blur of `[3,H,W]` with deviations in pixels (rows, columns), borders reflected, cut off at 4 deviations,
+/// A Gaussian blur of `[C,H,W]` with deviations in pixels (rows, columns), borders reflected, cut off at 4 deviations,
 /// as `scipy.ndimage.gaussian_filter` does.
 pub fn blurred(pixels: &Tensor, sigma: (f64, f64)) -> Result<Tensor> {
     let (c, h, w) = pixels.dims3()?;

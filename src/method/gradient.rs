@@ -32,7 +32,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 
 impl Method for Gradient {
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
-        let gradient = run.input_under(&Rules::GRADIENT)?; // [3,H,W] or [T,D]
+        let gradient = run.input_under(&Rules::GRADIENT)?; // [C,H,W] or [T,D]
         if run.is_text() {
             return values(&self.norm.apply(&gradient)?);
         }

@@ -73,7 +73,7 @@ impl Method for Occlusion {
         let variant = |&(r, c): &(usize, usize)| -> Result<Tensor> {
             let (ys, xs) = (r * ph..(r + wh) * ph, c * pw..(c + ww) * pw);
             let patch = covered.narrow(1, ys.start, ys.len())?.narrow(2, xs.start, xs.len())?.contiguous()?;
-            Ok(pixels.slice_assign(&[0..3, ys, xs], &patch)?)
+            Ok(pixels.slice_assign(&[0..pixels.dim(0)?, ys, xs], &patch)?)
         };
         let make = |range: Range<usize>| {
             let variants = windows[range].iter().map(variant).collect::<Result<Vec<_>>>()?;

@@ -312,7 +312,7 @@ impl<'p> Run<'p> {
         self.pass.reversed(rules, seed)
     }
 
-    /// What a reverse pass carries to the input itself: `[3,H,W]` pixels, or `[T,D]` rows of the word table.
+    /// What a reverse pass carries to the input itself: `[C,H,W]` pixels, or `[T,D]` rows of the word table.
     pub fn input_under(&self, rules: &Rules) -> Result<Tensor> {
         let reversed = self.reverse(rules)?;
         if reversed.input.get().is_none() {

@@ -75,7 +75,7 @@ impl SmoothGrad {
         Ok(SmoothGrad { kind, n, spread, options: PixelOptions::read(params, false)? })
     }
 
-    /// The joined gradient, shaped like the input: `[3,H,W]` or `[T,D]`.
+    /// The joined gradient, shaped like the input: `[C,H,W]` or `[T,D]`.
     ///
     /// # Errors
     /// Whatever the passes report.
@@ -110,7 +110,7 @@ impl SmoothGrad {
 
 impl Method for SmoothGrad {
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
-        let joined = self.joined(run)?; // [3,H,W] or [T,D]
+        let joined = self.joined(run)?; // [C,H,W] or [T,D]
         if run.is_text() {
             return values(&Reduce::L2.apply(&joined)?);
         }

@@ -51,7 +51,7 @@ impl<'r> Subject<'r> {
         self.run.layout()
     }
 
-    /// Its values: `[3,H,W]` normalised pixels, or `[T,D]` rows of the word table; f32 at least.
+    /// Its values: `[C,H,W]` normalised pixels, or `[T,D]` rows of the word table; f32 at least.
     pub fn values(&self) -> Result<Tensor> {
         match &self.inputs {
             Inputs::Pixels(values) | Inputs::Words { rows: values, .. } => widened(&values.get(0)?),

@@ -92,7 +92,7 @@ impl VitCx {
     }
 
     fn probabilities(&self, run: &Run<'_>, subject: &Subject<'_>, masks: &Tensor) -> Result<(Vec<f64>, Vec<f64>)> {
-        let pixels = subject.values()?; // [3,H,W]
+        let pixels = subject.values()?; // [C,H,W]
         let (c, h, w) = pixels.dims3()?;
         let noise = run.noise().normal("vit-cx", &[NOISES, c, h, w])?;
         let noise = (noise.to_device(pixels.device())?.to_dtype(pixels.dtype())? * self.noise_std)?;

@@ -146,7 +146,7 @@ impl Loader<'_> {
         let (d, prefix) = (self.spec.width, self.names.embeddings);
         let at = |name: &str| format!("{prefix}.{name}");
         match self.spec.embedding {
-            EmbeddingSpec::Patches { image, patch, distillation, registers, kernel } => {
+            EmbeddingSpec::Patches { image, patch, channels, distillation, registers, kernel } => {
                 let grid = (image.0 / patch.0, image.1 / patch.1);
                 let token = |name: &str| self.shaped(&at(name), &[1, 1, d], &[d]);
                 let mut positioned = vec![(Prefix::Class, token("cls_token")?)];
@@ -158,7 +158,7 @@ impl Loader<'_> {
                     n => Some(self.shaped(&at("register_tokens"), &[1, n, d], &[n, d])?),
                 };
                 let n = positioned.len() + grid.0 * grid.1;
-                let (stored, flat) = ([d, 3, patch.0, patch.1], [d, 3 * patch.0 * patch.1]);
+                let (stored, flat) = ([d, channels, patch.0, patch.1], [d, channels * patch.0 * patch.1]);
                 let weight = self.shaped(&at("patch_embeddings.projection.weight"), &stored, &flat)?;
                 let bias = Some(self.tensor(&at("patch_embeddings.projection.bias"), &[d])?);
                 let positions = self.shaped(&at("position_embeddings"), &[1, n, d], &[n, d])?;

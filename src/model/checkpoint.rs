@@ -170,6 +170,15 @@ impl Files {
             .map_err(|e| Error::Model(format!("{name}: not valid JSON ({e}); is the file complete?")))
     }
 
+    /// Whether a file that was not found is known not to exist, rather than not to be in the cache.
+    pub fn known_absent(&self, name: &str) -> Result<bool> {
+        match self {
+            #[cfg(feature = "hub")]
+            Files::Hub(repo) => Ok(repo.known_absent(name)),
+            _ => Ok(self.path(name)?.is_none()),
+        }
+    }
+
     /// The weights: `model.safetensors`, its shards, `pytorch_model.bin`, or its shards, the first that exists.
     ///
     /// # Errors

@@ -75,6 +75,8 @@ pub enum EmbeddingSpec {
         image: (usize, usize),
         /// Patch height and width.
         patch: (usize, usize),
+        /// Values a pixel: 3 of a colour picture, 1 of a grey one, others of arrays.
+        channels: usize,
         /// A distillation token behind the class token.
         distillation: bool,
         /// Number of register tokens.

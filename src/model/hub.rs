@@ -86,6 +86,11 @@ impl HubRepo {
         self.commit.get().cloned()
     }
 
+    /// Whether a file that was not found is known not to exist: the hub has said so, now or before.
+    pub fn known_absent(&self, name: &str) -> bool {
+        self.client.is_some() || self.commit.get().is_some_and(|commit| self.cache.is_absent(commit, name))
+    }
+
     /// Why nothing was found, for a repository without config.json.
     pub fn missing(&self) -> Error {
         let id = &self.id;
@@ -101,7 +106,10 @@ impl HubRepo {
         let have = |etag: &str| length(&self.part(etag));
         let revision = self.commit.get().unwrap_or(&self.revision);
         let open = || client.open(&self.id, revision, name, have).map_err(|t| self.sorted(name, t));
-        let Some(mut opened) = open()? else { return Ok(None) };
+        let Some(mut opened) = open()? else {
+            self.commit.get().into_iter().for_each(|commit| self.cache.note_absent(commit, name));
+            return Ok(None);
+        };
         let etag = opened.etag.clone();
         let before = have(&etag);
         let _lock = self.cache.lock(&etag)?;

@@ -29,7 +29,7 @@ pub use family::{EmbeddingSpec, Family, Modality, Spec};
 use crate::encoder::{Embedding, Encoder, Inputs, Neutral};
 use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Layout};
-use crate::input::image::{ImageProcessor, Prepared};
+use crate::input::image::{ImageProcessor, Origin, Prepared};
 use crate::input::text::{Tables, TextProcessor, Tokenised};
 use crate::labels::Labels;
 use crate::scale::Scale;
@@ -130,8 +130,9 @@ impl Checkpoint {
         let class = task::check(&config, family, files.at_hand())?;
         config.plain()?;
         let spec = (family.spec)(&config)?.checked()?;
+        let mut notes = Vec::new();
         let processor = match family.modality {
-            Modality::Image => Processor::Image(image_processor(&files, &spec)?),
+            Modality::Image => Processor::Image(image_processor(&files, family, &spec, &mut notes)?),
             Modality::Text => {
                 Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables(&spec)?)?))
             }
@@ -151,7 +152,7 @@ impl Checkpoint {
             scale,
             spec,
             processor,
-            notes: class.into_iter().chain(odd).collect(),
+            notes: class.into_iter().chain(odd).chain(notes).collect(),
             files,
         })
     }
@@ -227,8 +228,9 @@ impl Model {
             )));
         }
         let layout = Layout::Image(self.image_layout(h, w)?);
-        let pixels = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
-        let pixels = Tensor::from_vec(pixels, (pictures.len(), 3, h, w), self.encoder.device())?;
+        let pixels: Vec<f32> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
+        let channels = pixels.len() / (pictures.len() * h * w).max(1);
+        let pixels = Tensor::from_vec(pixels, (pictures.len(), channels, h, w), self.encoder.device())?;
         Ok((Inputs::Pixels(pixels), vec![layout; pictures.len()]))
     }
 
@@ -297,11 +299,38 @@ fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
     )))
 }
 
-fn image_processor(files: &Files, spec: &Spec) -> Result<ImageProcessor> {
-    let EmbeddingSpec::Patches { image, .. } = spec.embedding else {
+/// The image processor of a checkpoint, and what is to be said of it. As in transformers, `image_processor` in
+/// `processor_config.json` stands before `preprocessor_config.json`.
+fn image_processor(files: &Files, family: &Family, spec: &Spec, notes: &mut Vec<String>) -> Result<ImageProcessor> {
+    const OWN: &str = "preprocessor_config.json";
+    const JOINED: &str = "processor_config.json";
+    let EmbeddingSpec::Patches { image, channels, .. } = spec.embedding else {
         return Err(Error::Model("an image family without patches".into()));
     };
-    ImageProcessor::from_json(files.json("preprocessor_config.json")?.as_ref(), image)
+    let joined = files.json(JOINED)?.and_then(|json| json.get("image_processor").filter(|v| !v.is_null()).cloned());
+    let (json, file) = match joined {
+        Some(json) => (Some(json), JOINED),
+        None => (files.json(OWN)?, OWN),
+    };
+    let Some(json) = json else {
+        if !files.known_absent(OWN)? {
+            return Err(Error::Model(format!("{OWN} is not in the cache, which is not the same as not existing: run once without --offline, so that it is fetched or known not to exist")));
+        }
+        notes.push(format!(
+            "{OWN} is missing: pictures are resized to {}x{} (bilinear) and normalised with mean 0.5 and deviation 0.5 instead; transformers would refuse. Put the file of the model's training beside config.json",
+            image.0, image.1
+        ));
+        return Ok(ImageProcessor::plain(image, channels));
+    };
+    let (processor, own) = ImageProcessor::from_json(&json, Origin { file, family: family.name, channels })?;
+    notes.extend(own);
+    let trained = format!("the model was trained at {}x{}; its position embeddings are interpolated", image.0, image.1);
+    match processor.input_size() {
+        Some(size) if size == image => {}
+        Some((h, w)) => notes.push(format!("{file} makes pictures of {h}x{w}, {trained}")),
+        None => notes.push(format!("{file} makes pictures whose size depends on their own, {trained}")),
+    }
+    Ok(processor)
 }
 
 /// What the embedding of a text model holds.

@@ -35,6 +35,7 @@ pub(super) fn image_spec(c: &Config, names: Names, modern: Names) -> Result<Spec
         embedding: EmbeddingSpec::Patches {
             image: c.pair_or("image_size", 224)?,
             patch: c.pair_or("patch_size", 16)?,
+            channels: c.size_or("num_channels", 3)?,
             distillation: false,
             registers: 0,
             kernel: Bicubic::Plain,

@@ -79,7 +79,7 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     for y in top.max(0)..bottom.min(i64::from(picture.height())) {
         for x in left.max(0)..right.min(i64::from(picture.width())) {
             let value = heat[(y - top) as usize * w as usize + (x - left) as usize];
-            put(x as u32, y as u32, colours[(range.place(value) * 255.0).round() as usize]);
+            put(x as u32, y as u32, colours[(range.place(value, e.signed) * 255.0).round() as usize]);
         }
     }
     Ok(())

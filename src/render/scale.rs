@@ -102,10 +102,12 @@ impl Range {
         Range { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
 
-    /// Place of a value, 0 to 1; everything is 0 in an empty range.
-    pub fn place(self, value: f32) -> f32 {
+    /// Place of a value, 0 to 1. In an empty range everything has the place of "nothing": 0, of signed values the middle.
+    pub fn place(self, value: f32, signed: bool) -> f32 {
         if self.high > self.low {
             ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+        } else if signed {
+            0.5
         } else {
             0.0
         }
@@ -190,6 +192,9 @@ mod tests {
     #[test]
     fn a_constant_map_has_no_colour_but_no_nan() {
         let e = explanation(&[0.0, 0.0], false);
-        assert_eq!(Scale::MinMax.range(&e).place(0.0), 0.0);
+        assert_eq!(Scale::MinMax.range(&e).place(0.0, false), 0.0);
+        // All-zero evidence for and against is neutral, not the strongest evidence against.
+        let e = explanation(&[0.0, 0.0], true);
+        assert_eq!(Scale::MinMax.range(&e).place(0.0, true), 0.5);
     }
 }

@@ -100,7 +100,7 @@ pub fn line(e: &Explanation, range: Range, style: &Style) -> Result<String> {
                 out.push_str(&escaped(&span.text));
                 continue;
             };
-            let [r, g, b] = colours[(range.place(relevance) * 255.0).round() as usize];
+            let [r, g, b] = colours[(range.place(relevance, e.signed) * 255.0).round() as usize];
             let ink = if is_light([r, g, b]) { "#111" } else { "#fff" };
             let _ = write!(
                 out,

@@ -39,7 +39,7 @@ pub(super) fn coloured(style: &Style, range: Range, e: &Explanation, text: &Text
                 out.push_str(&printable(&span.text));
                 continue;
             };
-            let [r, g, b] = colours[(range.place(relevance) * 255.0).round() as usize];
+            let [r, g, b] = colours[(range.place(relevance, e.signed) * 255.0).round() as usize];
             let ink = if is_light([r, g, b]) { "30" } else { "97" };
             let _ = write!(out, "\x1b[{ink};48;2;{r};{g};{b}m{}\x1b[0m", printable(&span.text));
         }

@@ -131,7 +131,7 @@ fn encoder(s: Shape) -> Encoder {
         blocks,
         final_norm,
         head: Head { pooling, prefix, dense, classifiers, scale: vitx::target::Scale::Softmax },
-        neutral: Neutral::default(),
+        neutral: Neutral { black: vec![0.0; 3], ..Neutral::default() },
         passes: Passes::default(),
     }
 }

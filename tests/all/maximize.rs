@@ -6,7 +6,9 @@ use vitx::maximize::{Ascent, Colours, Objective, Settings};
 use vitx::method::Noise;
 use vitx::target::Output;
 
-const COLOURS: Colours = Colours { low: [-1.0; 3], high: [1.0; 3] };
+fn colours() -> Colours {
+    Colours { low: vec![-1.0; 3], high: vec![1.0; 3] }
+}
 
 #[test]
 fn plain_steps_equal_the_reference() {
@@ -21,7 +23,7 @@ fn plain_steps_equal_the_reference() {
             let start = start.get(row).unwrap();
             let settings = Settings::PLAIN;
             let mut ascent =
-                Ascent::new(&model.encoder, objective, settings, COLOURS, &start, &Noise::default()).unwrap();
+                Ascent::new(&model.encoder, objective, settings, colours(), &start, &Noise::default()).unwrap();
             let mut values = vec![ascent.objective().unwrap().0];
             while ascent.advance().unwrap() {
                 values.push(ascent.objective().unwrap().0);
@@ -50,7 +52,7 @@ fn gradients_of_units_equal_finite_differences() {
     let unit = |layer, channel, token| Objective::Unit { layer, channel, token };
     for objective in [unit(3, Some(4), None), unit(1, None, Some(7)), unit(0, None, None)] {
         let ascent = |image: &candle_core::Tensor| {
-            Ascent::new(&model.encoder, objective, settings, COLOURS, image, &Noise::default()).unwrap()
+            Ascent::new(&model.encoder, objective, settings, colours(), image, &Noise::default()).unwrap()
         };
         let mut one = ascent(&start);
         one.advance().unwrap();
@@ -75,7 +77,7 @@ fn what_is_not_there_is_refused() {
     let image = case.inputs["pixel_values"].get(0).unwrap();
     let refused = |objective, part: &str| {
         let noise = Noise::default();
-        let error = Ascent::new(&model.encoder, objective, Settings::PLAIN, COLOURS, &image, &noise).err().unwrap();
+        let error = Ascent::new(&model.encoder, objective, Settings::PLAIN, colours(), &image, &noise).err().unwrap();
         assert!(error.to_string().contains(part), "{error}");
     };
     refused(Objective::Unit { layer: 4, channel: None, token: None }, "layer=4: this model has 0 to 3");
@@ -84,6 +86,6 @@ fn what_is_not_there_is_refused() {
     refused(Objective::Class(Output::of(9)), "class 9 does not exist");
     let text = Case::open("bert").model(DType::F32);
     let class = Objective::Class(Output::of(0));
-    let error = Ascent::new(&text.encoder, class, Settings::PLAIN, COLOURS, &image, &Noise::default()).err().unwrap();
+    let error = Ascent::new(&text.encoder, class, Settings::PLAIN, colours(), &image, &Noise::default()).err().unwrap();
     assert!(error.to_string().contains("reads texts"), "{error}");
 }

@@ -136,7 +136,7 @@ impl Twin<'_> {
     }
 
     fn perturbed(&self, spec: &str) -> Option<Vector> {
-        let neutral = self.run.encoder().neutral;
+        let neutral = &self.run.encoder().neutral;
         Some(match spec {
             "scorecam" => self.scorecam(true),
             "scorecam:clamp=false" => self.scorecam(false),

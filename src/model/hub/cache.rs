@@ -58,6 +58,20 @@ impl Cache {
         Some(self.part("snapshots").join(commit).join(name)).filter(|p| inside(name) && p.is_file())
     }
 
+    /// Whether a commit is known not to have a file, by this program or another.
+    pub fn is_absent(&self, commit: &str, name: &str) -> bool {
+        inside(name) && self.part(".no_exist").join(commit).join(name).exists()
+    }
+
+    /// Notes that a commit does not have a file, for later runs offline; a cache that cannot be written keeps nothing.
+    pub fn note_absent(&self, commit: &str, name: &str) {
+        let path = self.part(".no_exist").join(commit).join(name);
+        let folder = path.parent().unwrap_or(&self.root);
+        if inside(name) && std::fs::create_dir_all(folder).is_ok() {
+            File::create(&path).ok();
+        }
+    }
+
     /// Contents by their ETag.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.part("blobs").join(etag)
