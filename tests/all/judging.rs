@@ -215,6 +215,14 @@ fn pairs_are_read_as_pairs() {
     assert!(stderr(&pairs).contains("left out of --data: the column id"), "{}", stderr(&pairs));
     assert!(stderr(&plain).contains("left out of --data: the columns other, id"), "{}", stderr(&plain));
     assert_ne!(values(&pairs), values(&plain));
+    // What does not fit is said, and from which character on.
+    std::fs::write(dir.path().join("long.csv"), format!("text,label\n{},0\n", "good film ".repeat(60))).unwrap();
+    let long = run("long.csv");
+    assert!(
+        stderr(&long).contains("line 2: too long for the model") && stderr(&long).contains("from character"),
+        "{}",
+        stderr(&long)
+    );
 }
 
 #[test]
