@@ -32,7 +32,7 @@ impl Job {
         let device = devices::device(&model.device)?;
         let sources = Sources::list(input, out)?;
         if let Some(left_out) = vitx::input::formats::left_out(&sources.left_out).filter(|_| !reporting.quiet) {
-            eprintln!("note: {left_out}");
+            voice::say(&format!("note: {left_out}"));
         }
         let readable = sources.list.iter().filter(|s| !s.is_unreadable());
         let (texts, all) = (readable.clone().filter(|s| s.is_text()).count(), readable.count());

@@ -21,31 +21,31 @@ struct Foreign {
     is: fn(&[u8]) -> bool,
 }
 
-const PILLOW: &str = "convert it to PNG or JPEG (with an image viewer's export, or ImageMagick: magick IN OUT.png)";
+const PILLOW: &str = "convert to PNG or JPEG (with an image viewer's export, or ImageMagick: magick IN OUT.png)";
 
 const FOREIGN: &[Foreign] = &[
     Foreign {
         name: "HEIC",
         endings: &["heic", "heif", "hif"],
-        convert: "convert it to JPEG: heif-convert IN OUT.jpg, on macOS sips -s format jpeg IN --out OUT.jpg",
+        convert: "convert to JPEG: heif-convert IN OUT.jpg, on macOS sips -s format jpeg IN --out OUT.jpg",
         is: |b| brand(b, &[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"]),
     },
     Foreign {
         name: "AVIF",
         endings: &["avif", "avifs"],
-        convert: "convert it to PNG: avifdec IN OUT.png",
+        convert: "convert to PNG: avifdec IN OUT.png",
         is: |b| brand(b, &[b"avif", b"avis"]),
     },
     Foreign {
         name: "JPEG XL (JXL)",
         endings: &["jxl"],
-        convert: "convert it to PNG: djxl IN OUT.png",
+        convert: "convert to PNG: djxl IN OUT.png",
         is: |b| b.starts_with(b"\xff\x0a") || b.starts_with(b"\0\0\0\x0cJXL \r\n\x87\n"),
     },
     Foreign {
         name: "JPEG 2000",
         endings: &["jp2", "j2k", "jpx", "jpf"],
-        convert: "convert it to PNG: opj_decompress -i IN -o OUT.png",
+        convert: "convert to PNG: opj_decompress -i IN -o OUT.png",
         is: |b| b.starts_with(b"\0\0\0\x0cjP  \r\n\x87\n") || b.starts_with(b"\xff\x4f\xff\x51"),
     },
     Foreign {
@@ -100,7 +100,7 @@ const FOREIGN: &[Foreign] = &[
     Foreign {
         name: "DICOM",
         endings: &["dcm"],
-        convert: "convert it to PNG: dcm2img IN OUT.png (mind the window)",
+        convert: "convert to PNG: dcm2img IN OUT.png (mind the window)",
         is: |b| b.get(128..132) == Some(b"DICM"),
     },
 ];
@@ -211,7 +211,7 @@ mod tests {
     fn what_is_left_out_is_listed_shortly() {
         let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(left_out(&[]), None);
-        assert!(left_out(&files(&["b.HEIC"])).unwrap().starts_with("b.HEIC was not read: convert it to JPEG"));
+        assert!(left_out(&files(&["b.HEIC"])).unwrap().starts_with("b.HEIC was not read: convert to JPEG"));
         assert!(left_out(&files(&["b.heic", "c.avif"])).unwrap().starts_with("b.heic and c.avif were not read"));
         assert!(left_out(&files(&["1.jxl", "2.jxl", "3.jxl", "4.jxl"]))
             .unwrap()

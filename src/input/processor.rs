@@ -86,6 +86,9 @@ fn class_of(keys: &Map<String, Value>, origin: Origin<'_>) -> Result<&'static Cl
     })
 }
 
+/// What to resize to, and the square that ConvNext cuts out of that.
+type Steps = (Option<Resize>, Option<(usize, usize)>);
+
 struct Reader<'a> {
     keys: &'a Map<String, Value>,
     class: &'static Class,
@@ -168,7 +171,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What to resize to, and the square that ConvNext cuts out of that.
-    fn resize(&self, size: Resize) -> Result<(Option<Resize>, Option<(usize, usize)>)> {
+    fn resize(&self, size: Resize) -> Result<Steps> {
         let poolformer = self.class.recipe == Recipe::PoolFormer;
         if poolformer && self.get("crop_pct").is_some_and(Value::is_null) {
             return Ok((Some(size), None));

@@ -194,8 +194,10 @@ fn what_a_picture_hides_is_said() {
     assert!(matches!(remarks(&animation)[..], [Remark::Frames(n)] if n > 1));
 }
 
+type Page<'a> = (&'a [(u16, &'a [u16])], &'a [u8]);
+
 /// A TIFF of pages, each of these tags (values of 2 bytes, or a list of them) and samples; `wide`: BigTIFF.
-fn tiff(wide: bool, pages: &[(&[(u16, &[u16])], &[u8])]) -> Vec<u8> {
+fn tiff(wide: bool, pages: &[Page<'_>]) -> Vec<u8> {
     let (number, entry, head) = if wide { (8, 20, 16) } else { (4, 12, 8) };
     let put = |n: usize| (n as u64).to_le_bytes()[..number].to_vec();
     let mut out = if wide { b"II\x2b\0\x08\0\0\0".to_vec() } else { b"II\x2a\0".to_vec() };
