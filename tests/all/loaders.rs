@@ -51,7 +51,10 @@ fn names_of_transformers_5_are_read() {
         let dir = changed(case, |tensors| {
             renamed(tensors, modern);
         });
-        assert_eq!(same_logits(case, dir.path(), case), Vec::<String>::new());
+        // The names need no note; that the processor's size is not the model's does.
+        let mut notes = same_logits(case, dir.path(), case);
+        notes.retain(|note| !(case.ends_with("-interp") && note.contains("position embeddings are interpolated")));
+        assert_eq!(notes, Vec::<String>::new(), "{case}");
     }
 }
 
