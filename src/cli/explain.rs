@@ -70,9 +70,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         for (number, source) in job.sources.list.iter().enumerate() {
             tell_done(&report, &plan, &past, &job.checkpoint.id, number, source)?;
         }
-        report.note(&format!(
-            "up to date: every output of {inputs} inputs is there already (--overwrite makes them anew)"
-        ));
+        report.note("up to date: every output is there already (--overwrite makes them anew)");
         return Ok(report.finish(inputs));
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
