@@ -1,6 +1,7 @@
 //! `vitx evaluate`: is the picture faithful? Methods and controls over a labelled set, as a table.
 
 use super::args::ReportArgs;
+use super::devices;
 use super::guard::guarded;
 use super::journal::{Journal, Judged, Run, Scored};
 use super::labelled::{Checked, DataArgs, Labelled};
@@ -26,8 +27,6 @@ use vitx::target::right;
 #[derive(Parser, Debug)]
 #[command(after_help = super::examples::EVALUATE)]
 pub struct Args {
-    #[command(flatten)]
-    pub data: DataArgs,
     /// NAME[:key=value,...], several separated by commas, or `all`; raw attention and two controls are always added
     #[arg(long, default_value = "gae,grad-rollout,rollout,lrp,legrad,attn-lrp,gradcam", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
@@ -58,6 +57,8 @@ pub struct Args {
     /// Replace existing files and, without --resume, forget what an interrupted run with the same arguments has judged
     #[arg(long)]
     pub overwrite: bool,
+    #[command(flatten)]
+    pub data: DataArgs,
     #[command(flatten)]
     reporting: ReportArgs,
 }
@@ -143,14 +144,16 @@ fn judging(given: &[String], metrics: Vec<Configured>, checked: &Checked) -> Res
 
 /// What tells this run from others that do not give the same figures.
 fn key(args: &Args, labelled: &Labelled, candidates: &[Candidate], metrics: &[Configured]) -> Value {
+    let shape = args.data.shape.told();
     json!({
         "head": labelled.model.checkpoint.scale.name(),
-        "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision, format!("{:?}", args.data.model.dtype)],
-        "device": format!("{:?}", labelled.model.encoder.device().location()),
-        "data": args.data.data, "target": format!("{:?}", args.data.target), "seed": args.data.seed,
+        "model": [labelled.model.checkpoint.id, labelled.model.checkpoint.revision],
+        "dtype": devices::name(args.data.model.dtype),
+        "device": devices::class(labelled.model.encoder.device()),
+        "data": args.data.data, "target": args.data.target.name(), "seed": args.data.seed,
         "limit": args.data.limit,
         "batch_size": args.batch_size, "shown": args.report.as_ref().map(|_| args.report_inputs),
-        "size": format!("{:?} {:?} {:?}", args.data.size, args.data.fit, args.data.window),
+        "size": shape["size"], "fit": shape["fit"], "window": shape["window"],
         "methods": candidates.iter().map(Candidate::name).collect::<Vec<_>>(),
         "metrics": metrics.iter().map(|m| &m.spec).collect::<Vec<_>>(), "version": env!("CARGO_PKG_VERSION"),
     })

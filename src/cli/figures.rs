@@ -105,7 +105,7 @@ impl Work<'_> {
                     counted(all, "explained class", "es")
                 ),
             ),
-            line("explained", format!("the {:?} class ({said})", self.args.data.target).to_lowercase()),
+            line("explained", format!("the {} class ({said})", self.args.data.target.name())),
             line("seed", self.args.data.seed.to_string()),
         ];
         setup.extend(masks.into_iter().chain(cut));

@@ -1,54 +1,44 @@
 //! Labelled data with its model: what `evaluate` and `tune` share.
 
-use super::args::{FitArg, ModelArgs, ReportArgs, ShapeArgs};
+use super::args::{ModelArgs, ReportArgs, ShapeArgs};
 use super::devices;
 use super::job::{self, Job};
-use super::prepare::{batch_of, Preparer, Ready};
+use super::prepare::{batch_of, Ready};
+use super::questions::{group, Input, Question, Readings};
 use super::report::{catch_interrupts, Reporter};
-use super::sources::{Kind, Source};
 use anyhow::{bail, Result};
 use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use vitx::evaluate::dataset::{self, rationale_tokens, Content, MaskFile, Sample};
-use vitx::evaluate::mask::{useless, Useless};
+use vitx::evaluate::dataset;
 use vitx::evaluate::survey::Survey;
 use vitx::evaluate::{Configured, Needs, Truth};
-use vitx::explanation::Layout;
 use vitx::identity;
-use vitx::input::image::Window;
 use vitx::method::{Batch, Facts, Noise};
 use vitx::model::{Checkpoint, Modality, Model};
-use vitx::target::{Output, Reading, Scale};
-use vitx::Error;
+use vitx::target::Output;
 
 /// Arguments of both commands.
 #[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Data")]
 pub struct DataArgs {
     /// A folder of class folders, or a CSV: path,label[,mask[,mask_value]] for images, text,label[,text_pair][,rationale] for
     /// texts. Of a mask all but 0 is the object, and 255 of class ids or a palette is left out (README: masks)
     #[arg(long, value_name = "DATA")]
     pub data: PathBuf,
-    #[command(flatten)]
-    pub model: ModelArgs,
     /// The class that is explained: the labelled one, or the predicted one
     #[arg(short, long, default_value = "label", value_enum)]
     pub target: TargetArg,
     /// Use the first N inputs only
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: Option<usize>,
-    /// Input resolution other than the checkpoint's, in pixels: HxW or N
-    #[arg(long, value_name = "HxW", value_parser = super::args::size)]
-    pub size: Option<(usize, usize)>,
-    /// How pictures of another shape meet the input size
-    #[arg(long, value_enum)]
-    pub fit: Option<FitArg>,
-    /// Values of a picture, in its own units, that become black and white: of 12-bit data 0,4095, of floats often 0,1
-    #[arg(long, value_name = "LO,HI", value_parser = super::args::window, allow_hyphen_values = true)]
-    pub window: Option<Window>,
     /// Seed of controls, stochastic methods, confidence intervals and splits
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 /// `--target`
@@ -60,25 +50,14 @@ pub enum TargetArg {
     Predicted,
 }
 
-/// One input, and what is to be explained of it.
-#[derive(Debug)]
-pub struct Input {
-    pub name: String,
-    content: Content,
-    /// Which example of an array.
-    example: Option<usize>,
-    pub questions: Vec<Question>,
-}
-
-/// One explanation to judge.
-#[derive(Debug)]
-pub struct Question {
-    /// The labelled class.
-    pub class: u32,
-    /// Its name.
-    pub label: String,
-    mask: Option<MaskFile>,
-    rationale: Option<String>,
+impl TargetArg {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            TargetArg::Label => "label",
+            TargetArg::Predicted => "predicted",
+        }
+    }
 }
 
 /// Model and data.
@@ -245,8 +224,7 @@ impl Labelled {
     pub fn identities(&self) -> Vec<String> {
         let mut paths: BTreeSet<&Path> = BTreeSet::new();
         for input in &self.inputs {
-            paths.extend(input.content.path());
-            paths.extend(input.questions.iter().filter_map(|q| Some(q.mask.as_ref()?.path.as_path())));
+            paths.extend(input.files());
         }
         let paths: Vec<&Path> = paths.into_iter().collect();
         // What cannot be read is its own reason: it fails later, and is tried again once it can be read.
@@ -261,8 +239,9 @@ impl Labelled {
     /// Whatever reading, preparing or the pass reports.
     pub fn prepared(&self, number: usize, args: &DataArgs, report: &Reporter) -> vitx::Result<Prepared<'_>> {
         let input = &self.inputs[number];
-        let ready = input.ready(&self.model, args)?;
-        let mut notes: Vec<String> = cut(&ready).into_iter().collect();
+        let ready = input.ready(&self.model, args.shape)?;
+        let cut = ready.truncated().map(|left_out| format!("too long for the model; {left_out}"));
+        let mut notes: Vec<String> = cut.into_iter().collect();
         report.remarks(&input.name, ready.remarks());
         let batch = batch(&self.model, &ready, args.seed, report)?;
         let logits = batch.logits()?.remove(0);
@@ -274,177 +253,6 @@ impl Labelled {
         let questions = input.questions.iter().map(asked).collect::<vitx::Result<Vec<_>>>()?;
         Ok(Prepared { ready, predicted: vitx::target::ranked(&logits)[0], logits, batch, questions, notes })
     }
-}
-
-/// The class that a written label means. Of a model with one value any number is its true value.
-fn class_of(text: &str, checkpoint: &Checkpoint) -> vitx::Result<(u32, Reading)> {
-    let read = checkpoint.labels.read(text);
-    let one_value = checkpoint.scale == Scale::Value && checkpoint.labels.len() == 1;
-    if read.is_err() && one_value && text.trim().parse::<f64>().is_ok_and(f64::is_finite) {
-        return Ok((0, Reading::Number));
-    }
-    read
-}
-
-/// How many different labels of the data were found by name, how many by number, and how many not.
-struct Readings {
-    names: usize,
-    numbers: usize,
-    unknown: usize,
-}
-
-impl Readings {
-    fn of(samples: &[Sample], checkpoint: &Checkpoint) -> Self {
-        let written: BTreeSet<&str> = samples.iter().map(|s| s.label.as_str()).collect();
-        let mut all = Readings { names: 0, numbers: 0, unknown: 0 };
-        for text in written {
-            match class_of(text, checkpoint) {
-                Ok((_, Reading::Name)) => all.names += 1,
-                Ok((_, Reading::Number)) => all.numbers += 1,
-                Err(_) => all.unknown += 1,
-            }
-        }
-        all
-    }
-
-    fn told(&self, folders: bool) -> String {
-        let what = if folders { "class folders" } else { "labels" };
-        let unknown = if self.unknown > 0 { format!(", {} by neither", self.unknown) } else { String::new() };
-        format!("{what}: {} matched by name, {} by number{unknown}", self.names, self.numbers)
-    }
-}
-
-/// Samples of one picture stand together, so that it goes through the model once.
-fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Input>, Vec<(String, String)>) {
-    let (mut inputs, mut failures): (Vec<Input>, Vec<(String, String)>) = (Vec::new(), Vec::new());
-    let mut known: HashMap<String, usize> = HashMap::new();
-    for sample in samples {
-        let class = match class_of(&sample.label, checkpoint) {
-            Ok((class, _)) => class,
-            Err(e) => {
-                failures.push((sample.name, e.to_string()));
-                continue;
-            }
-        };
-        for example in examples(&sample.content) {
-            let (mask, rationale) = (sample.mask.clone(), sample.rationale.clone());
-            let question = Question { class, label: checkpoint.labels.name(class), mask, rationale };
-            let at = *known.entry(format!("{:?} {example:?}", sample.content)).or_insert_with(|| {
-                let name = example.map_or(sample.name.clone(), |b| format!("{}[{b}]", sample.name));
-                inputs.push(Input { name, content: sample.content.clone(), example, questions: Vec::new() });
-                inputs.len() - 1
-            });
-            inputs[at].questions.push(question);
-        }
-    }
-    (inputs, failures)
-}
-
-/// The examples of an array `[B,3,H,W]`; one for everything else.
-fn examples(content: &Content) -> Vec<Option<usize>> {
-    let Content::Array(path) = content else { return vec![None] };
-    match (path.is_file(), vitx::input::array::shape(path)) {
-        (true, Ok(shape)) if shape.len() == 4 => (0..shape[0] as usize).map(Some).collect(),
-        _ => vec![None], // reading it says what is wrong
-    }
-}
-
-/// What of a text was cut off.
-fn cut(ready: &Ready) -> Option<String> {
-    ready.truncated().map(|left_out| format!("too long for the model; {left_out}"))
-}
-
-impl Input {
-    /// Reads and prepares it for a model.
-    ///
-    /// # Errors
-    /// Why it cannot be used.
-    pub fn ready(&self, model: &Model, args: &DataArgs) -> vitx::Result<Ready> {
-        self.check()?;
-        preparer(model, args).prepare(&self.source())
-    }
-
-    /// As the rest of the command line names inputs.
-    fn source(&self) -> Source {
-        let kind = match &self.content {
-            Content::Picture(path) => Kind::Picture(path.clone()),
-            Content::Array(path) => Kind::Array(path.clone(), self.example),
-            Content::Text(text) => Kind::Text(text.clone()),
-            Content::TextFile(path) => Kind::TextFile(path.clone()),
-        };
-        Source { name: self.name.clone(), stem: PathBuf::new(), kind }
-    }
-
-    /// Refuses what could be waited on for ever.
-    fn check(&self) -> vitx::Result<()> {
-        match self.content.path() {
-            Some(path) if path.exists() && !path.is_file() => {
-                Err(Error::Input("is no regular file (a folder, a pipe or a device)".into()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn identity(&self, files: &HashMap<PathBuf, String>) -> String {
-        let of = |path: &Path| files.get(path).cloned().unwrap_or_default();
-        let content = match &self.content {
-            Content::Text(text) => format!("{:?}", (&text.first, &text.second)),
-            Content::Picture(path) | Content::Array(path) | Content::TextFile(path) => {
-                format!("{} {:?}", of(path), self.example)
-            }
-        };
-        let question = |q: &Question| {
-            let mask = q.mask.as_ref().map(|m| (of(&m.path), &m.object));
-            format!("{:?}", (q.class, mask, &q.rationale))
-        };
-        let questions: Vec<String> = self.questions.iter().map(question).collect();
-        identity::of_parts([("content", content), ("name", self.name.clone()), ("questions", questions.join("\n"))])
-    }
-}
-
-impl Question {
-    /// Mask and rationale as metrics read them, and what is to be said of them. A mask without object or background is left
-    /// out: nothing can be judged by it.
-    pub fn truth(&self, ready: &Ready, layout: &Layout) -> vitx::Result<(Truth, Option<String>)> {
-        let mut note = None;
-        let mask = match (&self.mask, ready) {
-            (Some(file), Ready::Picture(picture)) => {
-                let mask = file.read()?;
-                let places = mask.at_input(picture.0.dimensions(), &picture.1);
-                match (mask.useless(), useless(&places)) {
-                    (None, None) => Some(places),
-                    (Some(_), _) => None, // told before, of all masks at once
-                    (None, Some(why)) => {
-                        let what = if why == Useless::Empty { "object" } else { "background" };
-                        note = Some(format!(
-                            "the mask's {what} lies outside of what the model sees: the mask is left out"
-                        ));
-                        None
-                    }
-                }
-            }
-            _ => None,
-        };
-        let rationale = match (&self.rationale, layout) {
-            (Some(rationale), Layout::Text(text)) => Some(rationale_tokens(rationale, text)?),
-            _ => None,
-        };
-        Ok((Truth { mask, rationale }, note))
-    }
-
-    /// What is explained.
-    pub fn output(&self, target: TargetArg, logits: &[f32]) -> Output {
-        let class = match target {
-            TargetArg::Label => self.class,
-            TargetArg::Predicted => vitx::target::ranked(logits)[0],
-        };
-        Output::of(class)
-    }
-}
-
-/// Prepares inputs of a model.
-fn preparer<'a>(model: &'a Model, args: &DataArgs) -> Preparer<'a> {
-    Preparer::shaped(&model.checkpoint.processor, ShapeArgs { size: args.size, fit: args.fit, window: args.window })
 }
 
 /// One input as a batch of its own.

@@ -28,6 +28,7 @@ mod past;
 mod plan;
 mod predict;
 mod prepare;
+mod questions;
 mod record;
 mod report;
 mod resume;

@@ -1,8 +1,9 @@
 //! `vitx evaluate --sanity`: maps against those of models with random weights, and of another class.
 
 use super::guard::guarded;
-use super::labelled::{batch, DataArgs, Labelled, Question};
+use super::labelled::{batch, DataArgs, Labelled};
 use super::prepare::Ready;
+use super::questions::Question;
 use super::report::{interrupted, Reporter};
 use super::{devices, job};
 use anyhow::{bail, Result};
@@ -116,7 +117,7 @@ fn maps(
     let (mut all, mut scores) = (Vec::new(), Scores::default());
     let classes = model.encoder.classes() as u64;
     for (number, input) in subject.labelled.inputs[..subject.inputs].iter().enumerate() {
-        let Ok(ready) = input.ready(model, data) else { continue }; // reported before
+        let Ok(ready) = input.ready(model, data.shape) else { continue }; // reported before
         for (q, question) in input.questions.iter().enumerate() {
             let class = match other {
                 None => question.class,

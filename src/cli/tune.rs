@@ -27,8 +27,6 @@ use vitx::render::{grid, save};
 #[derive(Parser, Debug)]
 #[command(after_help = super::examples::TUNE)]
 pub struct Args {
-    #[command(flatten)]
-    data: DataArgs,
     /// Grids NAME:key=a|b|c,...; repeatable. Default: heads x layers x start_layer of `aggregate`
     #[arg(long, value_name = "GRID", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
@@ -55,6 +53,8 @@ pub struct Args {
     /// Replace an existing file
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    data: DataArgs,
     #[command(flatten)]
     report: ReportArgs,
 }

@@ -24,7 +24,7 @@ pub struct Sample {
 }
 
 /// What is explained.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Content {
     /// A picture file.
     Picture(PathBuf),

@@ -31,7 +31,7 @@ pub struct Tables {
 }
 
 /// One text, or a pair of texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Text {
     /// The text.
     pub first: String,
