@@ -7,9 +7,10 @@
 use candle_core::{DType, Device, Tensor, D};
 use std::time::Instant;
 use vitx::encoder::{Block, Inputs};
-use vitx::method::{parse, Batch};
+use vitx::method::parse;
 use vitx::model::{Access, Checkpoint};
 use vitx::nn::attention;
+use vitx::run::Batch;
 use vitx::target::Output;
 
 type Failure = Box<dyn std::error::Error>;

@@ -160,6 +160,14 @@ impl Layout {
         }
     }
 
+    /// Number of tokens before an image's first patch; all tokens of a text take part.
+    pub fn prefix(&self) -> usize {
+        match self {
+            Layout::Image(i) => i.prefix.len(),
+            Layout::Text(_) => 0,
+        }
+    }
+
     /// The class token's index: the row that classifiers with a class token read.
     pub fn class_token(&self) -> Option<usize> {
         match self {

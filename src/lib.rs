@@ -13,13 +13,13 @@
 //! ```
 //! # #[cfg(feature = "demo")] {
 //! use candle_core::{DType, Device};
-//! use vitx::{input, method, model, target::Target};
+//! use vitx::{input, method, model, run, target::Target};
 //!
 //! let model = model::Checkpoint::open("demo-vit", &model::Access::default())?.load(DType::F32, &Device::Cpu)?;
 //! let picture = input::image::decode(include_bytes!("../assets/cat.jpg"))?;
 //! let model::Processor::Image(processor) = &model.checkpoint.processor else { unreachable!() };
 //! let (inputs, layouts) = model.image_inputs(&[processor.apply(&picture)?])?;
-//! let batch = method::Batch::new(&model.encoder, inputs, layouts)?;
+//! let batch = run::Batch::new(&model.encoder, inputs, layouts)?;
 //! let outputs = Target::Predicted.resolve(&batch.logits()?[0]);
 //! let explanation = method::parse("gae")?.explain(&batch.pass(outputs)?.run(0))?;
 //! assert_eq!(explanation.content().len(), 12 * 12); // one signed, unnormalised value a patch
@@ -42,6 +42,7 @@ pub mod model;
 pub mod nn;
 pub mod output;
 pub mod render;
+pub mod run;
 pub mod scale;
 pub mod target;
 pub mod trace;

@@ -22,9 +22,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use vitx::explanation::Explanation;
-use vitx::method::{Batch, Noise};
 use vitx::model::Model;
 use vitx::render::scale::Scale;
+use vitx::run::{Batch, Noise};
 use vitx::target::Output;
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts

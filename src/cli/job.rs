@@ -7,8 +7,9 @@ use super::{devices, report, voice};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
+use vitx::encoder::Facts;
 use vitx::encoder::{NormPlacement, Pooling};
-use vitx::method::{Configured, Facts};
+use vitx::method::Configured;
 use vitx::model::builtin::BUILTINS;
 use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model, Processor};
 

@@ -10,12 +10,13 @@ use anyhow::{bail, Result};
 use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use vitx::encoder::Facts;
 use vitx::evaluate::dataset;
 use vitx::evaluate::survey::Survey;
 use vitx::evaluate::{Configured, Needs, Truth};
 use vitx::identity;
-use vitx::method::{Batch, Facts, Noise};
 use vitx::model::{Checkpoint, Modality, Model};
+use vitx::run::{Batch, Noise};
 use vitx::target::Output;
 
 /// Arguments of both commands.

@@ -17,9 +17,9 @@ use std::time::Instant;
 use vitx::identity;
 use vitx::input::image::{decode, ImageProcessor};
 use vitx::maximize::{Ascent, Colours, Objective, Settings};
-use vitx::method::Noise;
 use vitx::model::{Checkpoint, EmbeddingSpec, Model, Processor};
 use vitx::render::save;
+use vitx::run::Noise;
 use vitx::target::{Output, Request, Target};
 
 const DEFAULT: Settings = Settings::DEFAULT;
@@ -321,7 +321,7 @@ impl Work<'_> {
         let pixels = Tensor::from_vec(pixels, (1, self.processor.channels, h, w), self.model.encoder.device())?;
         let inputs = vitx::encoder::Inputs::Pixels(pixels);
         let trace = self.model.encoder.forward(&inputs, vitx::encoder::Keep::Logits)?;
-        let logits = vitx::method::logits(&trace.logits)?.remove(0);
+        let logits = vitx::run::logits(&trace.logits)?.remove(0);
         let probability = self.model.probabilities(&logits).and_then(|p| p.get(output.class as usize).copied());
         Ok(json!({"objective": objective, "score": score, "probability": probability}))
     }

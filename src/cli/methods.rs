@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::{json, Value};
 use std::process::ExitCode;
-use vitx::method::{parse, Configured, METHODS};
+use vitx::method::{self, parse, Configured};
 
 /// List the methods, or describe one
 #[derive(Parser, Debug)]
@@ -27,7 +27,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         (Some(one), true) => tell!("{}", record(&one)),
         (Some(one), false) => describe(&one),
         (None, true) => {
-            for entry in METHODS {
+            for entry in method::all() {
                 tell!("{}", record(&parse(entry.name)?));
             }
         }
@@ -39,25 +39,24 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn record(one: &Configured) -> Value {
     let e = one.entry;
+    let group = method::group(e);
     let rules: Vec<_> = one.method.rules().iter().map(|r| json!({"name": r.name, "table": r.table()})).collect();
     let params: Vec<_> =
         e.parameters().iter().map(|p| json!({"key": p.key, "default": p.default, "about": p.about})).collect();
     json!({
-        "name": e.name, "aliases": e.aliases, "title": e.title, "paper": e.paper, "group": e.group,
+        "name": e.name, "aliases": e.aliases, "title": e.title, "paper": e.paper, "group": group.map(|g| g.name), "question": group.map(|g| g.question),
         "class_specific": e.class_specific, "params": params, "rules": rules,
     })
 }
 
 fn list() {
-    let width = METHODS.iter().map(|e| e.name.len()).max().unwrap_or(0);
-    let mut group = "";
-    for e in METHODS {
-        if e.group != group {
-            group = e.group;
-            tell!("{group}:");
+    let width = method::all().map(|e| e.name.len()).max().unwrap_or(0);
+    for group in method::GROUPS {
+        tell!("{}: {}", group.name, group.question);
+        for e in group.methods {
+            let class = if e.class_specific { "" } else { " (the same for every class)" };
+            tell!("  {:width$}  {}{class}", e.name, e.title);
         }
-        let class = if e.class_specific { "" } else { " (the same for every class)" };
-        tell!("  {:width$}  {}{class}", e.name, e.title);
     }
     tell!("\n`vitx methods NAME` lists a method's parameters.");
 }
@@ -80,11 +79,7 @@ fn describe(one: &Configured) {
         let width = table.iter().map(|r| r.operation.len()).max().unwrap_or(0);
         table.iter().for_each(|r| tell!("    {:width$}  {}", r.operation, r.rule));
     }
-    if e.group == "relevance propagation" {
-        tell!("  {PATENT}");
+    if let Some(notice) = method::group(e).and_then(|g| g.notice) {
+        tell!("  {notice}");
     }
 }
-
-const PATENT: &str =
-    "patent: layer-wise relevance propagation is covered by a patent whose holders let it be used free of
-  charge for research; commercial users should check";

@@ -11,7 +11,7 @@ pub struct Offered(fn() -> Vec<PossibleValue>);
 
 /// Methods, as `--method` starts.
 pub const METHODS: Offered = Offered(|| {
-    let named = method::METHODS.iter().map(|e| PossibleValue::new(e.name).help(e.title));
+    let named = method::all().map(|e| PossibleValue::new(e.name).help(e.title));
     named.chain([PossibleValue::new("all").help("every method that the model has")]).collect()
 });
 

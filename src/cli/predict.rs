@@ -11,8 +11,8 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
-use vitx::method::logits;
 use vitx::model::Model;
+use vitx::run::logits;
 
 /// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]

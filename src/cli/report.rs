@@ -11,8 +11,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vitx::input::image::Remark;
-use vitx::method::Watch;
 use vitx::render::printable::{in_a_line, json, printable};
+use vitx::run::Watch;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);

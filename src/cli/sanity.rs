@@ -12,8 +12,8 @@ use vitx::evaluate::randomisation::{randomise, stage_name, stages};
 use vitx::evaluate::report::{Row, Sanity};
 use vitx::evaluate::table::{rank_correlation, Scores};
 use vitx::evaluate::{Candidate, Case, Configured, Needs, Score};
-use vitx::method::Batch;
 use vitx::model::Model;
+use vitx::run::Batch;
 use vitx::target::Output;
 
 /// What is checked.

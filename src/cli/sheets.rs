@@ -16,12 +16,13 @@ use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use vitx::explanation::Explanation;
-use vitx::method::{Batch, Configured, Noise};
+use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality, Model};
 use vitx::render::scale::{Scale, SharedRanges};
 use vitx::render::sheet::{Row, Sheet};
 use vitx::render::table::{self, Group};
 use vitx::render::{Scene, Style};
+use vitx::run::{Batch, Noise};
 use vitx::target::Output;
 
 /// Arguments of both commands.

@@ -4,11 +4,13 @@ mod backward;
 mod block;
 mod constants;
 mod embedding;
+mod facts;
 mod forward;
 mod head;
 
 pub use block::{Block, FeedForward, Finished, NormPlacement};
 pub use embedding::{Embedding, PatchEmbedding, WordEmbedding};
+pub use facts::Facts;
 pub use forward::{Keep, ReadOut};
 pub use head::{Head, Pooling};
 

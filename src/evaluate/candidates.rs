@@ -3,7 +3,9 @@
 use crate::error::Result;
 use crate::explanation::{Explanation, Layout};
 use crate::identity::of_bytes;
-use crate::method::{combine::numbers, Configured, Run};
+use crate::method::Configured;
+use crate::nn::numbers;
+use crate::run::Run;
 
 /// A way to explain, or to seem to.
 pub enum Candidate {

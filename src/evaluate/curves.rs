@@ -3,8 +3,9 @@
 use super::Case;
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, ImageLayout, Layout};
-use crate::method::masking::{enlarged, Corners};
-use crate::method::{combine::numbers, Subject};
+use crate::nn::numbers;
+use crate::run::masking::{enlarged, Corners};
+use crate::run::Subject;
 use candle_core::{Device, Tensor};
 
 /// Indices by score; equal scores keep their order in both directions.

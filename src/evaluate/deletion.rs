@@ -11,8 +11,8 @@
 use super::curves::{image_layout, patches, pixels_of, ranked, switched, trapezoid};
 use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
-use crate::method::baseline::ImageBaseline;
-use crate::method::{Params, Score as Value};
+use crate::run::baseline::ImageBaseline;
+use crate::run::{Params, Score as Value};
 
 pub(super) const DELETION: Entry = Entry {
     name: "deletion",

@@ -8,10 +8,11 @@
 
 use super::curves::ranked_tokens;
 use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::encoder::Facts;
 use crate::error::Result;
-use crate::method::baseline::check_mask;
-use crate::method::leave_one_out::Removal;
-use crate::method::{Facts, Params, Score as Value};
+use crate::method::perturbation::leave_one_out::Removal;
+use crate::run::baseline::check_mask;
+use crate::run::{Params, Score as Value};
 
 pub(super) const COMPREHENSIVENESS: Entry = Entry {
     name: "comprehensiveness",

@@ -9,9 +9,9 @@ use super::{Candidate, Case, Configured, Score, Truth};
 use crate::encoder::{Encoder, Inputs};
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
-use crate::method::combine::numbers;
-use crate::method::tape::{Logits, Tape};
-use crate::method::Batch;
+use crate::nn::numbers;
+use crate::run::tape::{Logits, Tape};
+use crate::run::Batch;
 use crate::target::Output;
 use candle_core::Tensor;
 

@@ -28,9 +28,10 @@ pub mod tune;
 
 pub use candidates::Candidate;
 
+use crate::encoder::Facts;
 use crate::error::{unknown, Error, Result};
 use crate::explanation::Explanation;
-use crate::method::{Facts, Measured, Param, Params, Run, Score as Value};
+use crate::run::{Measured, Param, Params, Run, Score as Value};
 use crate::scale::Scale;
 use serde::{Deserialize, Serialize};
 

@@ -13,8 +13,8 @@
 use super::curves::{image_layout, patches, pixels, pixels_of, ranked, ranked_tokens, switched, trapezoid};
 use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
-use crate::method::baseline::ImageBaseline;
-use crate::method::{Measured, Params, Score as Value};
+use crate::run::baseline::ImageBaseline;
+use crate::run::{Measured, Params, Score as Value};
 use crate::target::right;
 
 pub(super) const POSITIVE: Entry = Entry {
@@ -111,7 +111,7 @@ impl Metric for Perturbation {
         }
         if self.auc == "with-zero" {
             let own = case.run.trace()?.logits.get(case.run.number())?;
-            curve.insert(0, self.value(case, &crate::method::combine::numbers(&own)?)?);
+            curve.insert(0, self.value(case, &crate::nn::numbers(&own)?)?);
         }
         let first = if self.auc == "with-zero" { 0 } else { 1 };
         Ok(Some(Score::of_curve(trapezoid(&curve), tenths(first).zip(curve))))

@@ -10,7 +10,8 @@ use super::curves::{image_layout, patches, pixels_of, ranked};
 use super::filling::fill;
 use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
-use crate::method::{combine::numbers, Params, Score as Value};
+use crate::nn::numbers;
+use crate::run::{Params, Score as Value};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 

@@ -7,7 +7,7 @@
 
 use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::{Error, Result};
-use crate::method::{Batch, Params};
+use crate::run::{Batch, Params};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "max-sensitivity",

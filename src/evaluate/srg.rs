@@ -8,8 +8,8 @@ use super::curves::trapezoid;
 use super::deletion::{curve, heights, read_baseline, read_value, value_name, PatchesAStep};
 use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
-use crate::method::baseline::ImageBaseline;
-use crate::method::{Params, Score as Value};
+use crate::run::baseline::ImageBaseline;
+use crate::run::{Params, Score as Value};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "srg",

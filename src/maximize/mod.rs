@@ -13,8 +13,9 @@ mod prior;
 
 use crate::encoder::{Encoder, Inputs, Keep};
 use crate::error::{Error, Result};
-use crate::method::{combine::numbers, Noise};
+use crate::nn::numbers;
 use crate::nn::Rules;
+use crate::run::Noise;
 use crate::target::{seed, Output};
 use candle_core::Tensor;
 use fourier::Fourier;

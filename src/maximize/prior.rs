@@ -34,7 +34,7 @@ pub fn variation(image: &Tensor) -> Result<(f64, Tensor)> {
         Ok(t.narrow(dim, 0, n - 1)?.pad_with_zeros(dim, 1, 0)?)
     };
     let gradient = ((before(&sy, 1, h)? - sy)? + (before(&sx, 2, w)? - sx)?)?;
-    let sum = crate::method::combine::numbers(&length)?.iter().sum();
+    let sum = crate::nn::numbers(&length)?.iter().sum();
     Ok((sum, gradient))
 }
 

@@ -1,9 +1,10 @@
 //! From values at the input to relevance: pixels pooled to patches, word vectors to tokens.
 
-use super::combine::numbers;
-use super::{Params, Relevance, Run};
 use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Layout, PixelMap};
+use crate::method::contract::Relevance;
+use crate::nn::numbers;
+use crate::run::{Params, Run};
 use candle_core::{Tensor, D};
 
 /// How the pixels of a patch become its relevance.
@@ -13,6 +14,15 @@ pub enum Pool {
     Mean,
     /// For attributions, so that totals are kept.
     Sum,
+}
+
+/// Where values and what a reverse pass carries to them are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Pixels, or rows of the word table.
+    Input,
+    /// The state entering the first layer.
+    Embedding,
 }
 
 /// The parameters `resolution` and `suppress_grid` of methods that attribute to pixels.

@@ -9,9 +9,10 @@ use vitx::encoder::{
     WordEmbedding,
 };
 use vitx::explanation::{ImageLayout, Layout, Prefix, TextLayout, TextToken};
-use vitx::method::{propagation, Batch, Pass};
+use vitx::method::account;
 use vitx::nn::resample::Bicubic;
 use vitx::nn::{Activation, LayerNorm, Linear, Rules};
+use vitx::run::{Batch, Pass};
 use vitx::target::Output;
 
 /// What sets the families apart.
@@ -173,7 +174,7 @@ fn completeness_gap(pass: &Pass<'_>, rules: &Rules, layers: usize) -> f64 {
             let sum = total(&(state * gradient).unwrap()) + constants[l..].iter().sum::<f64>();
             worst = worst.max((sum - logit).abs() / logit.abs().max(1.0));
         }
-        let [input, embedding, later, logit] = propagation::terms(&run, rules).unwrap();
+        let [input, embedding, later, logit] = account::terms(&run, rules).unwrap();
         worst = worst.max((input + embedding + later - logit).abs() / logit.abs().max(1.0));
     }
     worst

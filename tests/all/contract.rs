@@ -4,8 +4,9 @@ use crate::support::*;
 use candle_core::DType;
 use vitx::encoder::{Inputs, Keep};
 use vitx::explanation::Layout;
-use vitx::method::{self, Batch, METHODS};
+use vitx::method;
 use vitx::model::Model;
+use vitx::run::Batch;
 use vitx::target::Output;
 
 fn explain(model: &Model, inputs: &Inputs, layouts: &[Layout], method: &str, classes: &[u32]) -> Vec<Vec<f32>> {
@@ -49,7 +50,7 @@ pub(crate) fn quick(name: &str) -> String {
 /// Methods defined for a model.
 fn defined(model: &Model) -> impl Iterator<Item = &'static method::Entry> {
     let facts = facts(model);
-    METHODS.iter().filter(move |e| method::parse(&quick(e.name)).unwrap().method.check(&facts).is_ok())
+    method::all().filter(move |e| method::parse(&quick(e.name)).unwrap().method.check(&facts).is_ok())
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn one_forward_and_one_reverse_pass_serve_every_method_that_needs_no_other() {
     let pass = batch.pass(vec![Output::of(5)]).unwrap();
     let own_passes = ["perturbation", "class activation maps"];
     let own = |e: &method::Entry| {
-        own_passes.contains(&e.group) && e.name != "gradcam"
+        method::group(e).is_some_and(|g| own_passes.contains(&g.name)) && e.name != "gradcam"
             || ["smoothgrad", "smoothgrad-squared", "vargrad", "integrated-gradients"].contains(&e.name)
             || ["beyond-intuition", "iia2"].contains(&e.name)
     };
@@ -195,7 +196,7 @@ fn any_output_token_can_be_explained() {
                 assert!(refused.contains("--row"), "{refused}");
                 continue;
             }
-            let relevance = |spec: &str, pass: &method::Pass<'_>| {
+            let relevance = |spec: &str, pass: &vitx::run::Pass<'_>| {
                 method::parse(spec).unwrap().explain(&pass.run(0)).unwrap().relevance
             };
             let row = relevance(&format!("{}:row=3", entry.name), &pass);

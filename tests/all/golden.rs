@@ -6,9 +6,10 @@ use serde_json::Value;
 use vitx::encoder::{Inputs, Keep};
 use vitx::explanation::Layout;
 use vitx::input::image::Fit;
-use vitx::method::{self, Batch};
+use vitx::method;
 use vitx::model::Processor;
 use vitx::nn::Rules;
+use vitx::run::Batch;
 use vitx::target::{seed, Output};
 
 fn outputs(case: &Case) -> Vec<Output> {

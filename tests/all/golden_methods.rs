@@ -5,14 +5,15 @@ use candle_core::{DType, Tensor};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use vitx::explanation::{Explanation, Layout};
-use vitx::method::integrated_gradients::IntegratedGradients;
-use vitx::method::rise::Rise;
-use vitx::method::scorecam::ScoreCam;
-use vitx::method::smoothgrad::{Kind, SmoothGrad};
-use vitx::method::vit_cx::VitCx;
-use vitx::method::{self, propagation, Batch, Noise, Params, Run};
+use vitx::method::cam::scorecam::ScoreCam;
+use vitx::method::gradient::integrated_gradients::IntegratedGradients;
+use vitx::method::gradient::smoothgrad::{Kind, SmoothGrad};
+use vitx::method::perturbation::rise::Rise;
+use vitx::method::perturbation::vit_cx::VitCx;
+use vitx::method::{self, account};
 use vitx::model::Model;
 use vitx::nn::{residual, Rules};
+use vitx::run::{Batch, Noise, Params, Run};
 use vitx::target::Output;
 
 /// What of an explanation an array holds.
@@ -215,7 +216,7 @@ fn every_array_of_every_method_equals_the_reference() {
             }
         }
     }
-    let missing: Vec<_> = method::METHODS.iter().filter(|e| !seen.contains_key(e.name)).map(|e| e.name).collect();
+    let missing: Vec<_> = method::all().filter(|e| !seen.contains_key(e.name)).map(|e| e.name).collect();
     let elsewhere: Vec<_> = missing.iter().filter(|m| !crate::golden::ATTENTION_METHODS.contains(m)).collect();
     assert!(elsewhere.is_empty(), "methods without golden arrays: {elsewhere:?}");
     let few: Vec<_> = seen.iter().filter(|(_, cases)| cases.len() < 3).collect();
@@ -277,7 +278,7 @@ fn intermediate(case: &Case, model: &Model, run: &Run<'_>, key: &str, array: &Va
                 "reslrp.cp.terms" => Rules::reslrp_cp(1.0),
                 _ => Rules::reslrp(1.0),
             };
-            (propagation::terms(run, &rules).unwrap().to_vec(), expected(case, key, row, None, n))
+            (account::terms(run, &rules).unwrap().to_vec(), expected(case, key, row, None, n))
         }
         ("reslrp", what) => (additions(run, what), expected(case, key, row, None, n)),
         ("scorecam", what) => {
@@ -397,7 +398,7 @@ fn the_blur_equals_scipy_s() {
     let pixels = case.inputs["pixel_values"].to_dtype(DType::F64).unwrap();
     for row in 0..2 {
         let own = pixels.get(row).unwrap();
-        let blurred = vitx::method::baseline::ImageBaseline::Blur.of(&own, &model.encoder).unwrap();
+        let blurred = vitx::run::baseline::ImageBaseline::Blur.of(&own, &model.encoder).unwrap();
         let want = case.inputs["noise.metric-blur"].get(row).unwrap();
         assert_close("blur", &flat(&blurred), &flat(&want), 1e-6, 1e-6);
     }

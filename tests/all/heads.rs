@@ -6,8 +6,9 @@ use candle_core::{DType, Device};
 use serde_json::{json, Map, Value};
 use std::path::Path;
 use vitx::evaluate::{self, Candidate, Truth};
-use vitx::method::{self, Batch, METHODS};
+use vitx::method;
 use vitx::model::{Access, Checkpoint, Model};
+use vitx::run::Batch;
 use vitx::target::{Output, Scale};
 
 /// The vit-square fixture with its first `classes` outputs and other keys in its config, beside its two inputs as `x.npy`.
@@ -277,7 +278,7 @@ fn every_method_tells_what_lowers_a_class() {
         let model = case.model(DType::F32);
         let (inputs, layouts) = case.batch(&model);
         let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
-        for entry in METHODS {
+        for entry in method::all() {
             let spec = crate::contract::quick(entry.name);
             let configured = method::parse(&spec).unwrap();
             if configured.check(&facts(&model)).is_err() {

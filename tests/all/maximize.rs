@@ -3,7 +3,7 @@
 use crate::support::*;
 use candle_core::DType;
 use vitx::maximize::{Ascent, Colours, Objective, Settings};
-use vitx::method::Noise;
+use vitx::run::Noise;
 use vitx::target::Output;
 
 fn colours() -> Colours {

@@ -6,7 +6,7 @@ use vitx::encoder::Inputs;
 use vitx::evaluate::mask::Place;
 use vitx::evaluate::{self, Candidate, Case as Judged, Score, Truth};
 use vitx::explanation::{Explanation, PixelMap};
-use vitx::method::{Batch, Run};
+use vitx::run::{Batch, Run};
 use vitx::target::Output;
 
 /// An explanation whose relevance is the fixture's injected map.

@@ -7,8 +7,8 @@ use serde_json::{json, Value};
 use std::io::Cursor;
 use std::path::Path;
 use vitx::input::image::{decode, decode_with, ImageProcessor, Origin, Remark, Window};
-use vitx::method::Batch;
 use vitx::model::{Access, Checkpoint, Processor};
+use vitx::run::Batch;
 use vitx::target::Output;
 
 const ORIGIN: Origin<'_> = Origin { file: "preprocessor_config.json", family: "vit", channels: 3 };

@@ -4,11 +4,12 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use vitx::encoder::Facts;
 use vitx::encoder::{Inputs, NormPlacement, Pooling};
 use vitx::explanation::{Layout, TextLayout};
 use vitx::input::text::{Text, Tokenised};
-use vitx::method::{Batch, Facts};
 use vitx::model::{Access, Checkpoint, Modality, Model, Processor};
+use vitx::run::Batch;
 use vitx::target::Output;
 
 pub const CASES: &[&str] = &[

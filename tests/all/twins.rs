@@ -4,8 +4,9 @@ use crate::support::*;
 use candle_core::{DType, Tensor};
 use vitx::encoder::{Block, FeedForward, NormPlacement};
 use vitx::explanation::Layout;
-use vitx::method::{self, Batch, Run};
+use vitx::method;
 use vitx::nn::{LayerNorm, Linear};
+use vitx::run::{Batch, Run};
 use vitx::target::Output;
 
 pub(crate) type Matrix = Vec<Vec<f64>>;

@@ -9,7 +9,8 @@ use crate::support::*;
 use crate::twins::plus;
 use candle_core::DType;
 use vitx::encoder::{Inputs, Pooling};
-use vitx::method::{self, Batch};
+use vitx::method;
+use vitx::run::Batch;
 use vitx::target::Output;
 
 fn average(x: &[f64]) -> f64 {
@@ -317,7 +318,7 @@ fn compare(what: &str, spec: &str, twin: &Twin<'_>) {
 #[test]
 fn every_method_has_a_twin() {
     let known: Vec<&str> = crate::twins::SPECS.iter().copied().chain(SPECS.iter().map(|(spec, _)| *spec)).collect();
-    for entry in method::METHODS {
+    for entry in method::all() {
         assert!(known.iter().any(|spec| entry_of(spec) == entry.name), "{} has no naive twin", entry.name);
     }
 }

@@ -6,7 +6,7 @@ use crate::twins::{plus, Matrix};
 use candle_core::{DType, Tensor};
 use vitx::encoder::{Embedding, Inputs};
 use vitx::explanation::Layout;
-use vitx::method::Run;
+use vitx::run::Run;
 
 enum Start {
     Image {

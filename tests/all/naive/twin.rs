@@ -6,7 +6,7 @@ use super::{Change, Trace, Vector};
 use crate::support::flat;
 use crate::twins::{add, build, identity, length, plus, product, rollout, rownorm, Head3, Matrix};
 use vitx::explanation::{Layout, TextLayout};
-use vitx::method::Run;
+use vitx::run::Run;
 use vitx::target::Output;
 
 /// What a twin found: of tokens, and of pixels where the method has them.

@@ -1,0 +1,39 @@
+//! What is known of a model before its weights are read.
+
+use crate::error::{Error, Result};
+use crate::scale::Scale;
+
+/// What a method may need to know of a model before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// It reads texts, not images.
+    pub text: bool,
+    /// Its feed-forward is gated (SwiGLU).
+    pub gated: bool,
+    /// Its classifier reads the mean of the patches beside the class token.
+    pub patch_mean: bool,
+    /// Its tokenizer has a mask token.
+    pub mask_token: bool,
+    /// L
+    pub layers: usize,
+    /// H
+    pub heads: usize,
+    /// The classifier reads a class token.
+    pub class_token: bool,
+    /// There is a distillation token.
+    pub distillation_token: bool,
+    /// The layer norms stand behind the sub-layers (BERT), not before them (ViT).
+    pub post_norm: bool,
+    /// What its logits are.
+    pub scale: Scale,
+}
+
+impl Facts {
+    /// Refuses texts.
+    pub fn images_only(&self, why: &str) -> Result<()> {
+        if self.text {
+            return Err(Error::Refused(format!("it is defined for images only: {why}")));
+        }
+        Ok(())
+    }
+}

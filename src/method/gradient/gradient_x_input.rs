@@ -1,0 +1,80 @@
+//! Gradient times input: what each pixel or word adds to the explained logit, to first order.
+//!
+//! Shrikumar et al. 2016. `G * x`, summed over channels and patches, or over a word's vector; signed, `[T]` and
+//! `[H,W]`. It depends on where zero lies, hence on the normalisation. `at=embedding` multiplies at the state entering
+//! the first layer instead (prefix tokens and position embeddings then have a share), the default with `libra=true`
+//! (Mehri et al., CVPR 2025; the authors' choice). `reduce=l2`: the length of `G * E` over a word's vector (texts).
+//!
+//! With `libra=true` states and constants sum to the logit; the record carries both sums and the gap. Class-specific.
+
+use crate::error::Result;
+use crate::method::account::checks;
+use crate::method::combine::values;
+use crate::method::contract::{Entry, Method, Relevance};
+use crate::method::input_map::{of_pixels, PixelOptions, Place, Pool, Reduce};
+use crate::nn::Rules;
+use crate::run::{Params, Run};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "gradient-x-input",
+    aliases: &["input-x-gradient"],
+    title: "gradient times input: first-order share of each pixel or word",
+    paper: "Shrikumar et al. 2016; libra: Mehri et al., CVPR 2025",
+    class_specific: true,
+    build,
+};
+
+struct GradientXInput {
+    rules: Rules,
+    place: Place,
+    reduce: Reduce,
+    options: PixelOptions,
+}
+
+fn build(params: &mut Params) -> Result<Box<dyn Method>> {
+    let rules = params.libra()?;
+    let about =
+        "where it is multiplied: pixels and word vectors, or the first layer's input (auto: embedding with libra)";
+    let place = match params.choice("at", &["auto", "input", "embedding"], about)? {
+        "embedding" => Place::Embedding,
+        "auto" if rules == Rules::LIBRA => Place::Embedding,
+        _ => Place::Input,
+    };
+    let reduce = Reduce::named(params.choice("reduce", &["sum", "l2"], "texts: sum or length over a word's vector")?);
+    Ok(Box::new(GradientXInput { rules, place, reduce, options: PixelOptions::read(params, false)? }))
+}
+
+impl Method for GradientXInput {
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let mut relevance = match self.place {
+            Place::Embedding => {
+                let (state, gradient) = run.state_and(&run.reverse(&self.rules)?.grads, 0)?;
+                values(&self.reduce.apply(&(state * gradient)?)?)?
+            }
+            Place::Input => {
+                let product = (run.subject()?.values()? * run.input_under(&self.rules)?)?;
+                if run.is_text() {
+                    values(&self.reduce.apply(&product)?)?
+                } else {
+                    of_pixels(run, &product.sum(0)?, Pool::Sum, self.options)?
+                }
+            }
+        };
+        if self.rules.conserves() {
+            relevance.checks = checks(run, &self.rules)?;
+        }
+        Ok(relevance)
+    }
+
+    fn signed(&self) -> bool {
+        self.reduce == Reduce::Sum
+    }
+
+    fn pixels(&self) -> bool {
+        self.place == Place::Input
+    }
+
+    fn rules(&self) -> Vec<Rules> {
+        vec![self.rules]
+    }
+}

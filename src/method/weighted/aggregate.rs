@@ -1,0 +1,99 @@
+//! Any aggregation of attention over heads and layers: the grid one searches when aggregation is a hyper-parameter.
+//!
+//! `E` joins a layer's heads: `mean`, `max`, `min`, one head's number, `grad` = `mean_h((A*G)^+)` (as in `gae`), or
+//! `grad-post` = `(mean_h A*G)^+` (as in `grad-rollout`). `layers` joins the layers from `start_layer` on: `last` (E of
+//! the last layer), `mean`, `rollout` (product of `rownorm(E + I)`), or `gae` (`R <- R + E R`). Row of the class token.
+//!
+//! With `mean`, `max`, `min` or one head the map is not class-specific.
+
+use crate::encoder::Facts;
+use crate::error::Result;
+use crate::method::combine::{
+    accumulate, add_identity, chain, clamp_then_mean, mean_weighted, normalise, stacked, values, Normalise,
+};
+use crate::method::contract::{Entry, Method, Relevance};
+use crate::run::{Heads, Layer, Params, Pick, Rows, Run};
+use candle_core::Tensor;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "aggregate",
+    aliases: &[],
+    title: "any aggregation over heads and layers",
+    paper: "a grid over the rules of Abnar & Zuidema 2020 and Chefer et al. 2021",
+    class_specific: true,
+    build,
+};
+
+#[derive(Clone, Copy)]
+enum Joined {
+    Attention(Heads),
+    Gradient,
+    GradientPost,
+}
+
+struct Aggregate {
+    heads: Joined,
+    layers: &'static str,
+    start: Layer,
+    rows: Rows,
+}
+
+fn build(params: &mut Params) -> Result<Box<dyn Method>> {
+    let heads =
+        params.heads_or(
+            "heads",
+            "grad",
+            "grad, grad-post, mean, max, min, or one head's number",
+            |text| match text {
+                "grad" => Some(Joined::Gradient),
+                "grad-post" => Some(Joined::GradientPost),
+                _ => Heads::parse(text).map(Joined::Attention),
+            },
+        )?;
+    let layers = params.choice(
+        "layers",
+        &["rollout", "gae", "mean", "last"],
+        "how layers are joined: rollout, gae, mean or last",
+    )?;
+    let start = params.layer("start_layer", "0", "the first layer that takes part")?;
+    Ok(Box::new(Aggregate { heads, layers, start, rows: params.rows()? }))
+}
+
+impl Aggregate {
+    /// E of a layer, `[R,T]`.
+    fn joined(&self, run: &Run<'_>, layer: usize, pick: Pick) -> Result<Tensor> {
+        let attention = run.attention(layer)?; // [H,T,T]
+        pick.read(&match self.heads {
+            Joined::Attention(heads) => heads.join(&attention)?,
+            Joined::Gradient => clamp_then_mean(&attention, &run.attention_gradient(layer)?)?,
+            Joined::GradientPost => mean_weighted(&attention, &run.attention_gradient(layer)?)?.relu()?,
+        })
+    }
+}
+
+impl Method for Aggregate {
+    fn check(&self, model: &Facts) -> Result<()> {
+        if let Joined::Attention(heads) = self.heads {
+            heads.check(model)?;
+        }
+        self.start.check("start_layer", model)?;
+        self.rows.check(model)
+    }
+
+    fn rows(&self) -> Option<Rows> {
+        Some(self.rows)
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let (pick, layers) = (self.rows.pick(run)?, self.start.index(run.layers())..run.layers());
+        let last = run.layers() - 1;
+        values(&match self.layers {
+            "last" => self.joined(run, last, pick)?,
+            "mean" => stacked(layers.map(|l| self.joined(run, l, pick)))?.mean(0)?,
+            "gae" => accumulate(pick, layers, |l, pick| self.joined(run, l, pick))?,
+            _ => chain(pick, layers, |l, pick| {
+                pick.read(&normalise(&add_identity(&self.joined(run, l, Pick::All)?)?, Normalise::Rows)?)
+            })?,
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! AttCAT: each layer's gradient times state, weighted by the attention a token receives, summed over layers.
+//!
+//! Qiang et al., NeurIPS 2022. `sum_l (sum_d x^l_jd g^l_jd) r^l_j`, r the mean over heads and output tokens of
+//! `A^l_h[i,j]`, x and g the state entering the layer (`state=input`, default, the authors' code), leaving it (`output`),
+//! or leaving it without the last layer (`official`, LibraGrad's code). Signed, `[T]`, class-specific. `libra=true`: g of
+//! LibraGrad's reverse pass (Mehri et al., CVPR 2025).
+
+use crate::encoder::Facts;
+use crate::error::{Error, Result};
+use crate::method::combine::{stacked, values};
+use crate::method::contract::{Entry, Method, Relevance};
+use crate::nn::Rules;
+use crate::run::{Params, Run};
+use candle_core::D;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "attcat",
+    aliases: &[],
+    title: "gradient x state of every layer, weighted by received attention",
+    paper: "Qiang et al., NeurIPS 2022",
+    class_specific: true,
+    build,
+};
+
+struct AttCat {
+    state: &'static str,
+    rules: Rules,
+}
+
+fn build(params: &mut Params) -> Result<Box<dyn Method>> {
+    let about = "states entering layers, leaving them, or leaving all but the last";
+    let state = params.choice("state", &["input", "output", "official"], about)?;
+    Ok(Box::new(AttCat { state, rules: params.libra()? }))
+}
+
+impl Method for AttCat {
+    fn check(&self, model: &Facts) -> Result<()> {
+        if self.state == "official" && model.layers < 2 {
+            return Err(Error::Refused("state=official leaves out the last layer, and this model has no other".into()));
+        }
+        Ok(())
+    }
+
+    fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
+        let reversed = run.reverse(&self.rules)?;
+        let layers = run.layers() - usize::from(self.state == "official");
+        let each = (0..layers).map(|l| {
+            let at = if self.state == "input" { l } else { l + 1 };
+            let (state, gradient) = run.state_and(&reversed.grads, at)?;
+            let received = run.attention(l)?.mean((0, 1))?; // [T]
+            Ok(((state * gradient)?.sum(D::Minus1)? * received)?)
+        });
+        values(&stacked(each)?.sum(0)?)
+    }
+
+    fn signed(&self) -> bool {
+        true
+    }
+
+    fn rules(&self) -> Vec<Rules> {
+        vec![self.rules]
+    }
+}

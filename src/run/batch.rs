@@ -1,0 +1,189 @@
+//! Inputs that go through the model together: their trace, and on demand their reverse passes, each made once for all
+//! methods that need it.
+
+use super::noise::Noise;
+use super::tape::Tape;
+use crate::encoder::{Encoder, Inputs, Keep};
+use crate::error::{Error, Result};
+use crate::explanation::Layout;
+use crate::nn::Rules;
+use crate::target::{seed, Output};
+use crate::trace::{Grads, Trace};
+use candle_core::{DType, Tensor};
+use std::cell::{OnceCell, RefCell};
+use std::sync::Arc;
+
+/// Inputs that go through the model together: one forward pass for every method and target.
+pub struct Batch<'m> {
+    pub(super) encoder: &'m Encoder,
+    pub(super) inputs: Inputs,
+    pub(super) layouts: Vec<Layout>,
+    trace: OnceCell<Trace>,
+    pub(super) noise: Noise,
+    pub(super) watch: Option<Watch<'m>>,
+    pub(super) tape: RefCell<Tape>,
+}
+
+/// Is told how many of how many steps a slow method has done; answers whether to go on.
+pub type Watch<'m> = Box<dyn Fn(usize, usize) -> bool + Send + 'm>;
+
+impl<'m> Batch<'m> {
+    /// A batch of inputs and what their tokens are. Nothing is computed yet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless there is one layout an input.
+    pub fn new(encoder: &'m Encoder, inputs: Inputs, layouts: Vec<Layout>) -> Result<Self> {
+        if inputs.batch()? != layouts.len() || layouts.is_empty() {
+            return Err(Error::Usage(format!("a batch of {} inputs with {} layouts", inputs.batch()?, layouts.len())));
+        }
+        Ok(Batch {
+            encoder,
+            inputs,
+            layouts,
+            trace: OnceCell::new(),
+            noise: Noise::default(),
+            watch: None,
+            tape: RefCell::default(),
+        })
+    }
+
+    /// Watches the progress of slow methods.
+    pub fn watched(mut self, watch: Watch<'m>) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    /// Random numbers of stochastic methods; by default those of seed 0.
+    pub fn with_noise(mut self, noise: Noise) -> Self {
+        self.noise = noise;
+        self
+    }
+
+    /// What the tokens of an input are.
+    pub fn layout(&self, row: usize) -> &Layout {
+        &self.layouts[row]
+    }
+
+    /// Puts runs on variants of the inputs off, or answers them; returns what was set before.
+    pub fn set_tape(&self, tape: Tape) -> Tape {
+        self.tape.replace(tape)
+    }
+
+    /// Asks whoever watches whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when not.
+    pub fn progress(&self) -> Result<()> {
+        match &self.watch {
+            Some(watch) if !watch(0, 0) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
+    /// The recorded forward pass.
+    pub fn trace(&self) -> Result<&Trace> {
+        if self.trace.get().is_none() {
+            let _ = self.trace.set(self.encoder.forward(&self.inputs, Keep::Layers)?);
+        }
+        self.trace.get().ok_or_else(|| Error::Numeric("the trace was not kept".into()))
+    }
+
+    /// Logits of each input, a row of C numbers each.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] when one is NaN or infinite.
+    pub fn logits(&self) -> Result<Vec<Vec<f32>>> {
+        logits(&self.trace()?.logits)
+    }
+
+    /// The runs that explain one output of each input. Their reverse passes are shared, and made only if a method asks.
+    pub fn pass(&self, outputs: Vec<Output>) -> Result<Pass<'_>> {
+        if outputs.len() != self.layouts.len() {
+            return Err(Error::Usage(format!("{} outputs for {} inputs", outputs.len(), self.layouts.len())));
+        }
+        let rows = vec![None; outputs.len()];
+        Ok(Pass { batch: self, outputs, rows, gradient: OnceCell::new(), modified: RefCell::default() })
+    }
+}
+
+/// Logits as numbers, checked.
+///
+/// # Errors
+/// [`Error::Numeric`] when one is NaN or infinite.
+pub fn logits(logits: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    if rows.iter().flatten().any(|l| !l.is_finite()) {
+        return Err(Error::Numeric("the model's logits are NaN or infinite; its activations overflow (try --dtype f32), or the input holds NaN".into()));
+    }
+    Ok(rows)
+}
+
+/// A batch with one output to explain for each input.
+pub struct Pass<'b> {
+    pub(super) batch: &'b Batch<'b>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) rows: Vec<Option<usize>>,
+    gradient: OnceCell<Arc<Reversed>>,
+    /// The reverse pass under modified rules that was asked for last. Only one is kept: each holds as much as a trace.
+    modified: RefCell<Option<Arc<Reversed>>>,
+}
+
+/// A reverse pass of the batch.
+pub struct Reversed {
+    rules: Rules,
+    seed: Seed,
+    /// What it carried.
+    pub grads: Grads,
+    pub(super) input: OnceCell<Tensor>,
+    pub(super) constants: OnceCell<Vec<Tensor>>,
+}
+
+/// What a reverse pass starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seed {
+    /// 1 at the explained logit (a contrast: -1 at the other).
+    Logit,
+    /// The derivative of the explained class's softmax probability.
+    Probability,
+}
+
+impl Pass<'_> {
+    /// The same pass, explaining these output tokens where given, instead of the methods' own choice (the class token).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless there is one entry an input, each a token of it.
+    pub fn with_rows(mut self, rows: Vec<Option<usize>>) -> Result<Self> {
+        let fits = |(row, layout): (&Option<usize>, &Layout)| row.is_none_or(|r| r < layout.len());
+        if rows.len() != self.outputs.len() || !rows.iter().zip(&self.batch.layouts).all(fits) {
+            return Err(Error::Usage(format!("rows {rows:?} do not fit the inputs of this batch")));
+        }
+        self.rows = rows;
+        Ok(self)
+    }
+
+    pub(super) fn reversed(&self, rules: &Rules, start: Seed) -> Result<Arc<Reversed>> {
+        let plain = *rules == Rules::GRADIENT && start == Seed::Logit;
+        let known = if plain { self.gradient.get().cloned() } else { self.modified.borrow().clone() };
+        if let Some(known) = known.filter(|k| k.rules == *rules && k.seed == start) {
+            return Ok(known);
+        }
+        if !plain {
+            self.modified.borrow_mut().take(); // its memory is free before the next pass takes as much
+        }
+        let encoder = self.batch.encoder;
+        let trace = self.batch.trace()?;
+        let mut seeds = seed(&self.outputs, encoder.classes(), encoder.dtype(), encoder.device())?;
+        if start == Seed::Probability {
+            seeds = encoder.head.probability_seed(&trace.logits, &seeds)?;
+        }
+        let grads = encoder.backward(trace, &seeds, rules)?;
+        let made = Reversed { rules: *rules, seed: start, grads, input: OnceCell::new(), constants: OnceCell::new() };
+        let made = Arc::new(made);
+        if plain {
+            let _ = self.gradient.set(made.clone());
+        } else {
+            *self.modified.borrow_mut() = Some(made.clone());
+        }
+        Ok(made)
+    }
+}

@@ -1,0 +1,21 @@
+//! What methods and metrics are given: inputs that went through the model, one of them by itself to be varied, and the
+//! options users set.
+
+pub mod baseline;
+mod batch;
+mod interpolate;
+pub mod masking;
+mod noise;
+mod options;
+mod pick;
+pub mod point;
+pub mod tape;
+mod variants;
+mod view;
+
+pub use batch::{logits, Batch, Pass, Reversed, Seed, Watch};
+pub use noise::Noise;
+pub use options::{Measured, Param, Params};
+pub use pick::{Heads, Layer, Pick, Row, Rows};
+pub use variants::{Score, Subject};
+pub use view::Run;

@@ -1,0 +1,170 @@
+//! What users choose of a model's attention: heads, layers, and the output tokens whose rows are read.
+
+use super::view::Run;
+use crate::encoder::Facts;
+use crate::error::{Error, Result};
+use crate::explanation::Layout;
+use candle_core::{Tensor, D};
+
+/// How a layer's heads become one matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heads {
+    /// Their mean.
+    Mean,
+    /// Their maximum, entry by entry.
+    Max,
+    /// Their minimum, entry by entry.
+    Min,
+    /// One of them.
+    One(usize),
+}
+
+/// A layer, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// This one.
+    Number(usize),
+    /// The last.
+    Last,
+}
+
+/// The output token whose row is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// The class token.
+    Class,
+    /// DeiT's distillation token.
+    Distillation,
+    /// A token by number.
+    Token(usize),
+}
+
+impl Heads {
+    /// Reads `mean`, `max`, `min` or a head's number.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "mean" => Heads::Mean,
+            "max" => Heads::Max,
+            "min" => Heads::Min,
+            n => Heads::One(n.parse().ok()?),
+        })
+    }
+
+    /// `[H,T,T]` -> `[T,T]`
+    pub fn join(self, attention: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Heads::Mean => attention.mean(0)?,
+            Heads::Max => attention.max(0)?,
+            Heads::Min => attention.min(0)?,
+            Heads::One(h) => attention.get(h)?,
+        })
+    }
+
+    /// Refuses a head the model does not have.
+    pub fn check(self, model: &Facts) -> Result<()> {
+        match self {
+            Heads::One(h) if h >= model.heads => {
+                Err(Error::Usage(format!("heads={h}: this model has heads 0 to {}", model.heads - 1)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Layer {
+    /// Its number in a model of `layers`.
+    pub fn index(self, layers: usize) -> usize {
+        match self {
+            Layer::Number(n) => n,
+            Layer::Last => layers - 1,
+        }
+    }
+
+    /// Refuses a layer the model does not have.
+    pub fn check(self, key: &str, model: &Facts) -> Result<()> {
+        match self {
+            Layer::Number(n) if n >= model.layers => {
+                Err(Error::Usage(format!("{key}={n}: this model has layers 0 to {}", model.layers - 1)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The output tokens whose rows a method returns: its parameters `row` and `matrix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// The row, unless the run asks for another.
+    pub row: Row,
+    /// All rows: the relevance of every token for every token.
+    pub matrix: bool,
+}
+
+/// Rows, resolved for one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// One token's row.
+    One(usize),
+    /// Every row.
+    All,
+}
+
+impl Rows {
+    /// The class token's row, for methods without a choice.
+    pub const CLASS: Rows = Rows { row: Row::Class, matrix: false };
+
+    /// The rows of this input.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Usage`] when there is no such token.
+    pub fn pick(self, run: &Run<'_>) -> Result<Pick> {
+        if self.matrix {
+            return Ok(Pick::All);
+        }
+        run.row().map_or_else(|| self.row.index(run.layout()), Ok).map(Pick::One)
+    }
+
+    /// Refuses a special token the model does not have.
+    pub fn check(self, model: &Facts) -> Result<()> {
+        let missing = match self.row {
+            _ if self.matrix => return Ok(()),
+            Row::Class if !model.class_token => "class",
+            Row::Distillation if !model.distillation_token => "distillation",
+            _ => return Ok(()),
+        };
+        Err(Error::Refused(format!("the model has no {missing} token whose row could be read")))
+    }
+}
+
+impl Pick {
+    /// These rows of a matrix, `[T,T]` -> `[R,T]`.
+    pub fn read(self, matrix: &Tensor) -> Result<Tensor> {
+        self.read_dim(matrix, 0)
+    }
+
+    /// These entries along a dimension.
+    pub fn read_dim(self, tensor: &Tensor, dim: usize) -> Result<Tensor> {
+        Ok(match self {
+            Pick::One(row) => tensor.narrow(dim, row, 1)?.contiguous()?,
+            Pick::All => tensor.clone(),
+        })
+    }
+
+    /// These rows of the identity, `[R,T]`, with the width of `like`.
+    pub fn identity(self, like: &Tensor) -> Result<Tensor> {
+        self.read(&Tensor::eye(like.dim(D::Minus1)?, like.dtype(), like.device())?)
+    }
+}
+
+impl Row {
+    /// Its token number.
+    fn index(self, layout: &Layout) -> Result<usize> {
+        let none = |what: &str| Error::Refused(format!("this model has no {what} token whose row could be read"));
+        match self {
+            Row::Class => layout.class_token().ok_or_else(|| none("class")),
+            Row::Distillation => layout.distillation_token().ok_or_else(|| none("distillation")),
+            Row::Token(n) if n < layout.len() => Ok(n),
+            Row::Token(n) => Err(Error::Usage(format!("row={n}: this input has tokens 0 to {}", layout.len() - 1))),
+        }
+    }
+}

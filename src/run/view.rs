@@ -1,0 +1,214 @@
+//! What a method is given: one input of a batch and the output that is explained of it.
+
+use super::batch::{Pass, Reversed, Seed};
+use super::noise::Noise;
+use super::tape::Logits;
+use crate::encoder::{Block, Encoder, Inputs};
+use crate::error::{Error, Result};
+use crate::explanation::Layout;
+use crate::nn::{numbers, widened, Rules};
+use crate::target::{seed, Output};
+use crate::trace::{Grads, Trace};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+impl Pass<'_> {
+    /// The run of one input.
+    pub fn run(&self, row: usize) -> Run<'_> {
+        Run { pass: self, row }
+    }
+}
+
+/// One input and one output to explain. Tensors come without the batch axis and without padding.
+#[derive(Clone, Copy)]
+pub struct Run<'p> {
+    pub(super) pass: &'p Pass<'p>,
+    pub(super) row: usize,
+}
+
+impl<'p> Run<'p> {
+    /// The explained output.
+    pub fn output(&self) -> Output {
+        self.pass.outputs[self.row]
+    }
+
+    /// What the tokens are.
+    pub fn layout(&self) -> &Layout {
+        &self.pass.batch.layouts[self.row]
+    }
+
+    /// The output token asked for, if not the method's own choice.
+    pub fn row(&self) -> Option<usize> {
+        self.pass.rows[self.row]
+    }
+
+    /// Tells whoever watches that `done` of `total` steps are done.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the watcher wants to stop.
+    pub fn progress(&self, done: usize, total: usize) -> Result<()> {
+        match &self.pass.batch.watch {
+            Some(watch) if !watch(done, total) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
+    /// Random numbers of this run.
+    pub fn noise(&self) -> &Noise {
+        &self.pass.batch.noise
+    }
+
+    /// The put-off answer for `count` variants; none when the model is to run at once.
+    pub(super) fn put_off(&self, count: usize, make: impl FnOnce() -> Result<Inputs>) -> Result<Option<Logits>> {
+        self.pass.batch.tape.borrow_mut().answer(count, self.encoder().classes(), make)
+    }
+
+    /// The model.
+    pub fn encoder(&self) -> &'p Encoder {
+        self.pass.batch.encoder
+    }
+
+    /// Its number in the batch.
+    pub fn number(&self) -> usize {
+        self.row
+    }
+
+    /// Whether the input is a text.
+    pub fn is_text(&self) -> bool {
+        matches!(self.layout(), Layout::Text(_))
+    }
+
+    /// The seed that explains this output in each of `count` variants, `[count,C]`.
+    pub fn seeds(&self, count: usize) -> Result<Tensor> {
+        let encoder = self.encoder();
+        seed(&vec![self.output(); count], encoder.classes(), encoder.dtype(), encoder.device())
+    }
+
+    /// The seeds of the whole batch, `[B,C]`.
+    pub fn batch_seeds(&self) -> Result<Tensor> {
+        let encoder = self.encoder();
+        seed(&self.pass.outputs, encoder.classes(), encoder.dtype(), encoder.device())
+    }
+
+    /// The explained value in logits.
+    pub fn logit(&self) -> Result<f64> {
+        let row = self.pass.batch.trace()?.logits.get(self.row)?;
+        Ok(self.output().value(&numbers(&row)?))
+    }
+
+    /// Number of real tokens, T.
+    pub fn tokens(&self) -> usize {
+        self.layout().len()
+    }
+
+    /// Number of layers, L.
+    pub fn layers(&self) -> usize {
+        self.pass.batch.encoder.blocks.len()
+    }
+
+    /// Attention probabilities of a layer, `[H,T,T]`, f32 at least.
+    pub fn attention(&self, layer: usize) -> Result<Tensor> {
+        self.square(&self.pass.batch.trace()?.layers[layer].attention)
+    }
+
+    /// Derivative of the explained output by the attention probabilities of a layer, `[H,T,T]`, f32 at least.
+    pub fn attention_gradient(&self, layer: usize) -> Result<Tensor> {
+        self.attention_under(&Rules::GRADIENT, layer)
+    }
+
+    /// What a reverse pass under `rules` carries to the attention probabilities of a layer, `[H,T,T]`, f32 at least.
+    pub fn attention_under(&self, rules: &Rules, layer: usize) -> Result<Tensor> {
+        self.square(&self.reverse(rules)?.grads.layers[layer].attention)
+    }
+
+    /// The reverse pass of the whole batch under `rules`; its tensors hold every input and its padding.
+    pub fn reverse(&self, rules: &Rules) -> Result<Arc<Reversed>> {
+        self.pass.reversed(rules, Seed::Logit)
+    }
+
+    /// The same from another start.
+    pub fn reverse_from(&self, rules: &Rules, seed: Seed) -> Result<Arc<Reversed>> {
+        self.pass.reversed(rules, seed)
+    }
+
+    /// What a reverse pass carries to the input itself: `[C,H,W]` pixels, or `[T,D]` rows of the word table.
+    pub fn input_under(&self, rules: &Rules) -> Result<Tensor> {
+        let reversed = self.reverse(rules)?;
+        if reversed.input.get().is_none() {
+            let (batch, grads) = (self.pass.batch, &reversed.grads);
+            let _ = reversed.input.set(batch.encoder.input_backward(&batch.inputs, &grads.embedding, rules)?);
+        }
+        let all = reversed.input.get().ok_or_else(|| Error::Numeric("the input's gradient was not kept".into()))?;
+        if self.is_text() {
+            return self.state(all);
+        }
+        widened(&all.get(self.row)?)
+    }
+
+    /// Relevance of the constants of each layer, and last of the head, `[T]` each, from a reverse pass (see
+    /// [`Encoder::constants`]).
+    pub fn constants(&self, reversed: &Reversed) -> Result<Vec<Tensor>> {
+        if reversed.constants.get().is_none() {
+            let _ = reversed.constants.set(self.encoder().constants(&reversed.grads)?);
+        }
+        let all = reversed.constants.get().map_or(&[][..], Vec::as_slice);
+        all.iter().map(|t| self.state(t)).collect()
+    }
+
+    /// The state entering layer l, `[T,D]`, and what a reverse pass carries to it; l = L: the state leaving the last.
+    pub fn state_and(&self, grads: &Grads, l: usize) -> Result<(Tensor, Tensor)> {
+        let trace = self.pass.batch.trace()?;
+        let (state, grad) = match (trace.layers.get(l), grads.layers.get(l)) {
+            (Some(layer), Some(own)) => (&layer.input, &own.input),
+            _ => (&trace.last, &grads.head.last),
+        };
+        Ok((self.state(state)?, self.state(grad)?))
+    }
+
+    /// The block of a layer.
+    pub fn block(&self, layer: usize) -> &Block {
+        &self.pass.batch.encoder.blocks[layer]
+    }
+
+    /// Values of a layer, bias included, `[H,T,E]`.
+    pub fn value(&self, layer: usize) -> Result<Tensor> {
+        let own = self.pass.batch.trace()?.layers[layer].value.get(self.row)?.narrow(1, 0, self.tokens())?;
+        widened(&own)
+    }
+
+    /// State entering a layer, `[T,D]`.
+    pub fn input(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].input)
+    }
+
+    /// State after a layer's attention and its skip connection, before any layer norm, `[T,D]`.
+    pub fn mid(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].mid)
+    }
+
+    /// State after a layer's feed-forward and its skip connection, before any layer norm, `[T,D]`.
+    pub fn sum(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].sum)
+    }
+
+    /// State leaving a layer, `[T,D]`.
+    pub fn output_state(&self, layer: usize) -> Result<Tensor> {
+        self.state(&self.pass.batch.trace()?.layers[layer].output)
+    }
+
+    /// The recorded forward pass of the whole batch.
+    pub fn trace(&self) -> Result<&'p Trace> {
+        self.pass.batch.trace()
+    }
+
+    /// This input's part of a `[B,T,...]` tensor, padding cut off, f32 at least.
+    pub fn state(&self, tensor: &Tensor) -> Result<Tensor> {
+        widened(&tensor.get(self.row)?.narrow(0, 0, self.tokens())?)
+    }
+
+    /// This input's part of a `[B,H,T,T]` tensor, padding cut off, f32 at least.
+    pub fn square(&self, tensor: &Tensor) -> Result<Tensor> {
+        let n = self.tokens();
+        widened(&tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?)
+    }
+}
