@@ -1,6 +1,6 @@
 //! What perturbation metrics share: rankings, images that change pixel by pixel, areas under curves.
 
-use super::Case;
+use super::contract::Case;
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, ImageLayout, Layout};
 use crate::nn::numbers;

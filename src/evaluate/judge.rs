@@ -5,7 +5,8 @@
 //! second time with the model's logits. What a metric asks for must not depend on earlier answers. An example's logits do
 //! not depend on its neighbours in a batch, so scores are those of judging each explanation by itself.
 
-use super::{Candidate, Case, Configured, Score, Truth};
+use super::candidates::Candidate;
+use super::contract::{Case, Configured, Score, Truth};
 use crate::encoder::{Encoder, Inputs};
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;

@@ -1,7 +1,7 @@
 //! The HTML report of an evaluation: one file that needs nothing else. Curves are SVG, pictures are inside.
 
+use super::contract::{Axes, Configured};
 use super::table::Figure;
-use super::{Axes, Configured};
 use crate::error::{Error, Result};
 use crate::render::table::escaped;
 use base64::Engine;

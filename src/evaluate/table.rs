@@ -1,6 +1,6 @@
 //! Figures over a data set: pooled scores with bootstrap confidence intervals, beside the random control.
 
-use super::{Configured, Entry, Score};
+use super::contract::{Configured, Entry, Score};
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;

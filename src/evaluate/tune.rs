@@ -7,8 +7,9 @@
 //! The best of many settings owes part of its figure to chance. So a baseline runs in the race from start to end, and only a
 //! setting that is better beyond doubt replaces it (see [`Race::choice`]).
 
+use super::candidates::Candidate;
+use super::contract::{Entry, Score};
 use super::table::{gains, pooled};
-use super::{Candidate, Entry, Score};
 use crate::error::{Error, Result};
 use crate::method;
 

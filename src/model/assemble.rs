@@ -1,7 +1,7 @@
 //! From a [`Spec`] and [`Weights`] to an [`Encoder`].
 
-use super::family::{EmbeddingSpec, Names, Spec};
 use super::naming::Naming;
+use super::spec::{EmbeddingSpec, Names, Spec};
 use super::task;
 use super::weights::Weights;
 use crate::encoder::{

@@ -1,30 +1,24 @@
 //! Checkpoints in HuggingFace layout: found, checked against their config, and built into an [`Encoder`].
 
 mod assemble;
-mod bert;
 pub mod builtin;
 mod checkpoint;
 mod classes;
 mod config;
-mod deit;
-mod dinov2;
-mod dinov2_with_registers;
-mod distilbert;
 mod family;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod naming;
 mod pickle;
-mod roberta;
 mod sniff;
+mod spec;
 mod task;
 mod torch;
-mod vit;
 mod weights;
 
 pub use checkpoint::{Access, Files};
 pub use config::Config;
-pub use family::{EmbeddingSpec, Family, Modality, Spec};
+pub use spec::{EmbeddingSpec, Family, Modality, Spec};
 
 use crate::encoder::{Embedding, Encoder, Inputs, Neutral};
 use crate::error::{Error, Result};
@@ -38,13 +32,13 @@ use candle_core::{DType, Device, Tensor};
 
 /// Every family vitx reads.
 pub const FAMILIES: &[Family] = &[
-    vit::FAMILY,
-    deit::FAMILY,
-    dinov2::FAMILY,
-    dinov2_with_registers::FAMILY,
-    bert::FAMILY,
-    roberta::FAMILY,
-    distilbert::FAMILY,
+    family::vit::FAMILY,
+    family::deit::FAMILY,
+    family::dinov2::FAMILY,
+    family::dinov2_with_registers::FAMILY,
+    family::bert::FAMILY,
+    family::roberta::FAMILY,
+    family::distilbert::FAMILY,
 ];
 
 /// A checkpoint whose small files are read and checked; its weights are not yet.
@@ -379,7 +373,7 @@ mod tests {
             (r#"{"image_size": 8, "patch_size": 16}"#, "smaller than patch_size"),
         ] {
             let config = Config::parse(json.as_bytes()).unwrap();
-            let error = (vit::FAMILY.spec)(&config).and_then(Spec::checked).unwrap_err().to_string();
+            let error = (family::vit::FAMILY.spec)(&config).and_then(Spec::checked).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
     }

@@ -1,8 +1,8 @@
 //! How one checkpoint writes a family's tensor names: a common prefix, with or without the base model's name in front, the
 //! names of transformers 4 or 5, layer norms as TensorFlow called them; and which tensors nothing read.
 
-use super::family::Names;
 use super::sniff;
+use super::spec::Names;
 use super::weights::{missing, Weights};
 use crate::error::{Error, Result};
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
 //! What the classes that a config names (`architectures`) are for, where it is not to classify.
 
 use super::config::Config;
-use super::family::Family;
+use super::spec::Family;
 use crate::error::{Error, Result};
 
 /// Ends of class names of transformers, and what such a model does.

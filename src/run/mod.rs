@@ -9,6 +9,7 @@ mod noise;
 mod options;
 mod pick;
 pub mod point;
+pub mod removal;
 pub mod tape;
 mod variants;
 mod view;

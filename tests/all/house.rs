@@ -1,7 +1,7 @@
 //! The house rules that a test can hold: who may use whom, and documents that follow the registries.
 
 use crate::support::root;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -30,12 +30,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("input", &["error", "explanation"]),
     ("nn", &["error"]),
     ("encoder", &["error", "explanation", "nn", "scale", "trace"]),
-    ("method", &["error", "explanation", "scale", "target", "trace", "nn", "encoder"]),
+    ("run", &["error", "explanation", "scale", "target", "trace", "nn", "encoder"]),
+    ("method", &["error", "explanation", "scale", "nn", "encoder", "run"]),
     (
         "evaluate",
-        &["error", "identity", "explanation", "scale", "target", "input", "nn", "encoder", "method", "render"],
+        &["error", "identity", "explanation", "scale", "target", "input", "nn", "encoder", "run", "method", "render"],
     ),
-    ("maximize", &["error", "target", "trace", "nn", "encoder", "method"]),
+    ("maximize", &["error", "target", "trace", "nn", "encoder", "run", "method"]),
     ("model", &["error", "identity", "explanation", "labels", "scale", "target", "input", "nn", "encoder"]),
     ("render", &["error", "explanation", "target", "input"]),
 ];
@@ -61,6 +62,135 @@ fn dependencies_point_one_way() {
         seen.insert(part);
     }
     assert_eq!(seen.len(), MAY_USE.len());
+}
+
+/// Rooms in which nothing runs up: no file uses one that uses it, a `mod.rs` with its registry and exports included.
+const ROOMS: &[&str] = &["run", "method", "evaluate"];
+
+/// Sub-rooms that may use few of the others.
+const SUB_ROOMS: &[(&str, &[&str])] = &[
+    ("evaluate/metric", &["error", "explanation", "scale", "target", "nn", "encoder", "run", "evaluate"]),
+    ("model/family", &["error", "encoder", "nn", "model"]),
+];
+
+/// The module of a source file: `method/cam/mod.rs` is `method::cam`.
+fn module_of(relative: &Path) -> Vec<String> {
+    let mut parts: Vec<String> = relative.iter().map(|p| p.to_str().unwrap().trim_end_matches(".rs").into()).collect();
+    if parts.last().is_some_and(|p| p == "mod") {
+        parts.pop();
+    }
+    parts
+}
+
+/// Code of a file without comments and tests.
+fn code_of(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Paths a file names, `crate::` and `super::` resolved; of a group `{a, b::c}` each.
+fn named_paths(file: &Path, module: &[String]) -> Vec<Vec<String>> {
+    let code = code_of(file);
+    let mut found = Vec::new();
+    for (start, base) in [("crate::", &[][..]), ("super::", &module[..module.len().saturating_sub(1)])] {
+        for rest in code.split(start).skip(1) {
+            let end = rest.find(|c: char| !(c.is_alphanumeric() || "_:{}, \n".contains(c))).unwrap_or(rest.len());
+            expand(base.to_vec(), &rest[..end], &mut found);
+        }
+    }
+    found
+}
+
+fn expand(base: Vec<String>, text: &str, found: &mut Vec<Vec<String>>) {
+    let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    if name.is_empty() {
+        let Some(inner) = text.strip_prefix('{') else { return found.push(base) };
+        let (mut depth, mut from) = (0, 0);
+        for (at, c) in inner.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => return expand(base, inner[from..at].trim(), found),
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    expand(base.clone(), inner[from..at].trim(), found);
+                    from = at + 1;
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let mut path = base;
+    path.push(name.clone());
+    match text[name.len()..].strip_prefix("::") {
+        Some(rest) => expand(path, rest, found),
+        None => found.push(path),
+    }
+}
+
+#[test]
+fn nothing_runs_up_within_a_room() {
+    let src = root().join("src");
+    let files = sources(&src);
+    let modules: BTreeMap<Vec<String>, &PathBuf> =
+        files.iter().map(|f| (module_of(f.strip_prefix(&src).unwrap()), f)).collect();
+    let mut arrows: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = BTreeMap::new();
+    for (module, file) in modules.iter().filter(|(m, _)| ROOMS.contains(&m[0].as_str())) {
+        let mut paths = named_paths(file, module);
+        // What a `mod.rs` names without `crate::` is its own.
+        for word in code_of(file).split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
+            if let Some((first, _)) = word.split_once("::") {
+                paths.push([&module[..], &[first.to_string()]].concat());
+            }
+        }
+        let longest = |path: &Vec<String>| (1..=path.len()).rev().find_map(|n| modules.get_key_value(&path[..n]));
+        let used = paths.iter().filter_map(longest).map(|(m, _)| m).filter(|m| *m != module && m[0] == module[0]);
+        arrows.insert(module, used.collect());
+    }
+    assert!(arrows.len() > 60, "{}", arrows.len());
+    let mut done = BTreeSet::new();
+    while done.len() < arrows.len() {
+        let free: Vec<_> = arrows.iter().filter(|(m, used)| !done.contains(*m) && used.is_subset(&done)).collect();
+        let left = || -> Vec<_> { arrows.iter().filter(|(m, _)| !done.contains(*m)).collect() };
+        assert!(!free.is_empty(), "circles among {:#?}", left());
+        let free: Vec<_> = free.into_iter().map(|(m, _)| *m).collect();
+        done.extend(free);
+    }
+}
+
+#[test]
+fn sub_rooms_use_what_they_may() {
+    let src = root().join("src");
+    for (room, allowed) in SUB_ROOMS {
+        for file in sources(&src.join(room)) {
+            let module = module_of(file.strip_prefix(&src).unwrap());
+            for path in named_paths(&file, &module) {
+                assert!(allowed.contains(&path[0].as_str()), "{} uses {path:?}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_of_methods_do_not_use_each_other() {
+    let src = root().join("src");
+    let rooms: BTreeSet<String> = std::fs::read_dir(src.join("method"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.is_dir())
+        .map(|p| p.file_name().unwrap().to_str().unwrap().to_string())
+        .collect();
+    assert_eq!(rooms.len(), vitx::method::GROUPS.len());
+    for room in &rooms {
+        for file in sources(&src.join("method").join(room)) {
+            let module = module_of(file.strip_prefix(&src).unwrap());
+            for path in named_paths(&file, &module).iter().filter(|p| p[0] == "method") {
+                let other = path.get(1).is_some_and(|p| rooms.contains(p) && p != room);
+                assert!(!other, "{} uses {path:?}", file.display());
+            }
+        }
+    }
 }
 
 #[test]

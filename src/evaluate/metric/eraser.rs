@@ -6,15 +6,15 @@
 //! by one more and counts k = 0; the released code averages the bins). `removal`: `delete` cuts tokens out (default),
 //! `mask` writes the mask token.
 
-use super::curves::ranked_tokens;
-use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::encoder::Facts;
 use crate::error::Result;
-use crate::method::perturbation::leave_one_out::Removal;
+use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::ranked_tokens;
 use crate::run::baseline::check_mask;
+use crate::run::removal::Removal;
 use crate::run::{Params, Score as Value};
 
-pub(super) const COMPREHENSIVENESS: Entry = Entry {
+pub(in crate::evaluate) const COMPREHENSIVENESS: Entry = Entry {
     name: "comprehensiveness",
     title: "does the class go without the most relevant tokens?",
     paper: "DeYoung et al., ACL 2020",
@@ -27,7 +27,7 @@ pub(super) const COMPREHENSIVENESS: Entry = Entry {
     pool: mean,
 };
 
-pub(super) const SUFFICIENCY: Entry = Entry {
+pub(in crate::evaluate) const SUFFICIENCY: Entry = Entry {
     name: "sufficiency",
     title: "does the class stay with the most relevant tokens alone?",
     direction: Direction::Lower,

@@ -1,9 +1,9 @@
 //! DINOv2 (Oquab et al., TMLR 2024) with a linear classifier on the class token beside the mean of the patch tokens.
 
-use super::config::Config;
-use super::family::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::encoder::{NormPlacement, Pooling};
 use crate::error::Result;
+use crate::model::config::Config;
+use crate::model::spec::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::nn::resample::Bicubic;
 
 /// `model_type: dinov2`
@@ -21,7 +21,7 @@ fn spec(c: &Config) -> Result<Spec> {
 }
 
 /// What DINOv2 with and without registers share.
-pub(super) fn image_spec(c: &Config, mut names: Names, registers: usize, kernel: Bicubic) -> Result<Spec> {
+pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usize, kernel: Bicubic) -> Result<Spec> {
     let width = c.size_or("hidden_size", 768)?;
     let gated = c.flag_or("use_swiglu_ffn", false)?;
     let plain = (c.float_or("mlp_ratio", 4.0)? * width as f64) as usize; // transformers: int(width * ratio)
@@ -57,7 +57,7 @@ pub(super) fn image_spec(c: &Config, mut names: Names, registers: usize, kernel:
     })
 }
 
-pub(super) const NAMES: Names = Names {
+pub(in crate::model) const NAMES: Names = Names {
     first: "dinov2.embeddings.patch_embeddings.projection.weight",
     embeddings: "dinov2.embeddings",
     layer: "dinov2.encoder.layer.{}",

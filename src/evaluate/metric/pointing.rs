@@ -5,12 +5,12 @@
 //! miss. `mass-inside` (Wang et al. 2020): share of positive relevance that lies inside the mask. Void pixels of the mask are
 //! left out: they cannot be the highest point, and their relevance counts on neither side.
 
-use super::curves::pixels;
-use super::mask::Place;
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::pixels;
+use crate::evaluate::mask::Place;
 
-pub(super) const POINTING_GAME: Entry = Entry {
+pub(in crate::evaluate) const POINTING_GAME: Entry = Entry {
     name: "pointing-game",
     title: "does the highest point lie on the object?",
     paper: "Zhang et al., IJCV 2018",
@@ -26,7 +26,7 @@ pub(super) const POINTING_GAME: Entry = Entry {
     pool: mean,
 };
 
-pub(super) const MASS_INSIDE: Entry = Entry {
+pub(in crate::evaluate) const MASS_INSIDE: Entry = Entry {
     name: "mass-inside",
     title: "how much of the positive relevance lies on the object?",
     paper: "Wang et al., CVPR Workshops 2020",

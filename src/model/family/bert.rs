@@ -1,9 +1,9 @@
 //! BERT (Devlin et al., NAACL 2019).
 
-use super::config::Config;
-use super::family::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::encoder::{NormPlacement, Pooling};
 use crate::error::{Error, Result};
+use crate::model::config::Config;
+use crate::model::spec::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::nn::Activation;
 
 /// `model_type: bert`
@@ -21,7 +21,7 @@ fn spec(c: &Config) -> Result<Spec> {
 }
 
 /// What BERT and RoBERTa share.
-pub(super) fn text_spec(c: &Config, names: Names) -> Result<Spec> {
+pub(in crate::model) fn text_spec(c: &Config, names: Names) -> Result<Spec> {
     for (key, what) in [
         ("is_decoder", "decoders, whose tokens see only those before them, are not supported"),
         ("add_cross_attention", "attention to another model's states is not supported"),
@@ -58,7 +58,7 @@ pub(super) fn text_spec(c: &Config, names: Names) -> Result<Spec> {
     })
 }
 
-pub(super) const NAMES: Names = Names {
+pub(in crate::model) const NAMES: Names = Names {
     first: "bert.embeddings.word_embeddings.weight",
     embeddings: "bert.embeddings",
     layer: "bert.encoder.layer.{}",

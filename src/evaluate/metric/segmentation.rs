@@ -7,12 +7,12 @@
 //! background everywhere. Inputs without a mask are left out, and so are void pixels of a mask: of counts and of scores (the
 //! mean that cuts the map is over all of its pixels).
 
-use super::curves::pixels;
-use super::mask::Place;
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::pixels;
+use crate::evaluate::mask::Place;
 
-pub(super) const PIXEL_ACCURACY: Entry = Entry {
+pub(in crate::evaluate) const PIXEL_ACCURACY: Entry = Entry {
     name: "pixel-accuracy",
     title: "share of pixels on the right side of the map's mean",
     paper: "Chefer, Gur & Wolf, CVPR 2021",
@@ -25,7 +25,7 @@ pub(super) const PIXEL_ACCURACY: Entry = Entry {
     pool: |scores| summed(scores, 0) / summed(scores, 1),
 };
 
-pub(super) const MIOU: Entry = Entry {
+pub(in crate::evaluate) const MIOU: Entry = Entry {
     name: "miou",
     title: "overlap of the map above its mean with the object, and of the rest with the background",
     build: |_| Ok(Box::new(Segmentation(Kind::Overlap))),
@@ -36,7 +36,7 @@ pub(super) const MIOU: Entry = Entry {
     ..PIXEL_ACCURACY
 };
 
-pub(super) const AVERAGE_PRECISION: Entry = Entry {
+pub(in crate::evaluate) const AVERAGE_PRECISION: Entry = Entry {
     name: "average-precision",
     title: "does relevance rank the object's pixels above the background's?",
     build: |_| Ok(Box::new(Segmentation(Kind::Precision))),

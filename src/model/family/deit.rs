@@ -1,11 +1,11 @@
 //! DeiT (Touvron et al., ICML 2021). HuggingFace's plain and distilled models both carry the distillation token; the
 //! distilled one ("with teacher") averages the logits of a head on each of the two tokens.
 
-use super::config::Config;
-use super::family::{EmbeddingSpec, Family, Modality, Names, Spec};
 use super::vit::image_spec;
 use crate::encoder::Pooling;
 use crate::error::Result;
+use crate::model::config::Config;
+use crate::model::spec::{EmbeddingSpec, Family, Modality, Names, Spec};
 
 /// `model_type: deit`
 pub const FAMILY: Family = Family {

@@ -4,12 +4,12 @@
 //! of the k most relevant tokens (so precision and recall are equal), `token-auprc` the average precision of relevance as a
 //! score, step-wise over distinct scores. Inputs without a rationale are left out.
 
-use super::curves::ranked_tokens;
 use super::segmentation::average_precision;
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::ranked_tokens;
 
-pub(super) const TOKEN_F1: Entry = Entry {
+pub(in crate::evaluate) const TOKEN_F1: Entry = Entry {
     name: "token-f1",
     title: "are the most relevant tokens those of the rationale?",
     paper: "DeYoung et al., ACL 2020",
@@ -22,7 +22,7 @@ pub(super) const TOKEN_F1: Entry = Entry {
     pool: mean,
 };
 
-pub(super) const TOKEN_AUPRC: Entry = Entry {
+pub(in crate::evaluate) const TOKEN_AUPRC: Entry = Entry {
     name: "token-auprc",
     title: "does relevance rank the rationale's tokens first?",
     build: |_| Ok(Box::new(Agreement { curve: true })),

@@ -8,13 +8,13 @@
 //! `baseline`: `zero` (the processor's mean colour; default of deletion), `black`, `mean` (the image's mean colour), `blur`
 //! (default of insertion). `patches=auto` makes at most 16 steps; the original takes 1 (of its pixels).
 
-use super::curves::{image_layout, patches, pixels_of, ranked, switched, trapezoid};
-use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::{image_layout, patches, pixels_of, ranked, switched, trapezoid};
 use crate::run::baseline::ImageBaseline;
 use crate::run::{Params, Score as Value};
 
-pub(super) const DELETION: Entry = Entry {
+pub(in crate::evaluate) const DELETION: Entry = Entry {
     name: "deletion",
     title: "does the class go when the most relevant patches go?",
     paper: "Petsiuk et al., BMVC 2018",
@@ -27,7 +27,7 @@ pub(super) const DELETION: Entry = Entry {
     pool: mean,
 };
 
-pub(super) const INSERTION: Entry = Entry {
+pub(in crate::evaluate) const INSERTION: Entry = Entry {
     name: "insertion",
     title: "does the class come when the most relevant patches come?",
     paper: "Petsiuk et al., BMVC 2018",

@@ -1,9 +1,9 @@
 //! ViT (Dosovitskiy et al., ICLR 2021).
 
-use super::config::Config;
-use super::family::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::encoder::{NormPlacement, Pooling};
 use crate::error::Result;
+use crate::model::config::Config;
+use crate::model::spec::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::nn::resample::Bicubic;
 
 /// `model_type: vit`
@@ -21,7 +21,7 @@ fn spec(c: &Config) -> Result<Spec> {
 }
 
 /// What ViT and DeiT share.
-pub(super) fn image_spec(c: &Config, names: Names, modern: Names) -> Result<Spec> {
+pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> Result<Spec> {
     Ok(Spec {
         width: c.size_or("hidden_size", 768)?,
         heads: c.size_or("num_attention_heads", 12)?,
@@ -47,7 +47,7 @@ pub(super) fn image_spec(c: &Config, names: Names, modern: Names) -> Result<Spec
     })
 }
 
-pub(super) const NAMES: Names = Names {
+pub(in crate::model) const NAMES: Names = Names {
     first: "vit.embeddings.patch_embeddings.projection.weight",
     embeddings: "vit.embeddings",
     layer: "vit.encoder.layer.{}",
@@ -68,7 +68,7 @@ pub(super) const NAMES: Names = Names {
 };
 
 /// As transformers 5 writes them.
-pub(super) const MODERN: Names = Names {
+pub(in crate::model) const MODERN: Names = Names {
     layer: "vit.layers.{}",
     attention: ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"],
     feed_forward: ["mlp.fc1", "mlp.fc2"],

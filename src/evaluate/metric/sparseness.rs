@@ -3,10 +3,10 @@
 //! Chalasani et al., ICML 2020: the Gini index of `|relevance|` over the content tokens, 0 for a constant map, near 1 for a
 //! single place. Higher is called better, but a wrong map can be sparse: read it beside the others.
 
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
 
-pub(super) const ENTRY: Entry = Entry {
+pub(in crate::evaluate) const ENTRY: Entry = Entry {
     name: "sparseness",
     title: "is relevance in few places?",
     paper: "Chalasani et al., ICML 2020",

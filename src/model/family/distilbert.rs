@@ -1,9 +1,9 @@
 //! DistilBERT (Sanh et al., 2019): no token types, its own config keys, ReLU before the classifier.
 
-use super::config::Config;
-use super::family::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::encoder::{NormPlacement, Pooling};
 use crate::error::Result;
+use crate::model::config::Config;
+use crate::model::spec::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::nn::Activation;
 
 /// `model_type: distilbert`

@@ -6,16 +6,16 @@
 //! half that with the most relevant hidden, mean over the four shares; higher is better. `most` and `least` give one side
 //! alone (of `most` the negative is taken, so that higher is better throughout).
 
-use super::curves::{image_layout, patches, pixels_of, ranked};
 use super::filling::fill;
-use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::{image_layout, patches, pixels_of, ranked};
 use crate::nn::numbers;
 use crate::run::{Params, Score as Value};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(in crate::evaluate) const ENTRY: Entry = Entry {
     name: "road",
     title: "does the class depend on the relevant patches when holes are filled in?",
     paper: "Rong et al., ICML 2022",

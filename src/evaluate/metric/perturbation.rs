@@ -10,14 +10,14 @@
 //! `level=pixel` (default) ranks pixels of the enlarged map, as the authors; `patch` ranks patches. Positive: lower is
 //! better; negative: higher is better.
 
-use super::curves::{image_layout, patches, pixels, pixels_of, ranked, ranked_tokens, switched, trapezoid};
-use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::{image_layout, patches, pixels, pixels_of, ranked, ranked_tokens, switched, trapezoid};
 use crate::run::baseline::ImageBaseline;
 use crate::run::{Measured, Params, Score as Value};
 use crate::target::right;
 
-pub(super) const POSITIVE: Entry = Entry {
+pub(in crate::evaluate) const POSITIVE: Entry = Entry {
     name: "positive",
     title: "does the prediction fall when the most relevant tenths are hidden?",
     paper: "Chefer, Gur & Wolf, CVPR 2021",
@@ -30,7 +30,7 @@ pub(super) const POSITIVE: Entry = Entry {
     pool: mean,
 };
 
-pub(super) const NEGATIVE: Entry = Entry {
+pub(in crate::evaluate) const NEGATIVE: Entry = Entry {
     name: "negative",
     title: "does the prediction stay when the least relevant tenths are hidden?",
     direction: Direction::Higher,

@@ -4,14 +4,14 @@
 //! into the baseline first, less the area when the *most* influential do. The choice of baseline largely cancels. Higher
 //! is better, 0 is what a random order gets. `baseline` (default mean), `patches`, `value` as in `deletion`.
 
-use super::curves::trapezoid;
 use super::deletion::{curve, heights, read_baseline, read_value, value_name, PatchesAStep};
-use super::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::Result;
+use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::trapezoid;
 use crate::run::baseline::ImageBaseline;
 use crate::run::{Params, Score as Value};
 
-pub(super) const ENTRY: Entry = Entry {
+pub(in crate::evaluate) const ENTRY: Entry = Entry {
     name: "srg",
     title: "symmetric relevance gain: least influential first minus most influential first",
     paper: "Blücher et al., TMLR 2024",

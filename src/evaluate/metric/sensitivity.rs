@@ -5,11 +5,11 @@
 //! The norm is Euclidean. Lower is better. Methods that need token ids (leave-one-out and the baselines of text methods)
 //! cannot be run on changed word vectors and have no figure.
 
-use super::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::error::{Error, Result};
+use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::run::{Batch, Params};
 
-pub(super) const ENTRY: Entry = Entry {
+pub(in crate::evaluate) const ENTRY: Entry = Entry {
     name: "max-sensitivity",
     title: "how much does the map change when the input hardly does?",
     paper: "Yeh et al., NeurIPS 2019",

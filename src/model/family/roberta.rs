@@ -1,9 +1,9 @@
 //! RoBERTa (Liu et al., 2019): BERT's blocks, positions counted from the padding id, a head of its own.
 
 use super::bert::text_spec;
-use super::config::Config;
-use super::family::{EmbeddingSpec, Family, Modality, Names, Spec};
 use crate::error::Result;
+use crate::model::config::Config;
+use crate::model::spec::{EmbeddingSpec, Family, Modality, Names, Spec};
 
 /// `model_type: roberta`
 pub const FAMILY: Family = Family {

@@ -1,10 +1,10 @@
 //! DINOv2 with registers (Darcet et al., ICLR 2024): register tokens between the class token and the patches, and
 //! position embeddings resampled with antialiasing.
 
-use super::config::Config;
 use super::dinov2::image_spec;
-use super::family::{Family, Modality, Names, Spec};
 use crate::error::Result;
+use crate::model::config::Config;
+use crate::model::spec::{Family, Modality, Names, Spec};
 use crate::nn::resample::Bicubic;
 
 /// `model_type: dinov2_with_registers`
