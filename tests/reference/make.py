@@ -24,7 +24,8 @@ from emit import Emit
 from model import F32, F64, Recorder, model_class, recording, stock_rotation
 
 FIXTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../fixtures")
-MODULES = ("attention", "mixing")
+MODULES = ("attention", "mixing", "gradient", "cam", "vitcx", "lrp", "attnlrp", "legrad", "perturbation", "maximization", "metrics",
+           "libra", "propagation", "tokentm", "beyond", "iia")
 SMALL_KEYS = ("attention", "attention.matrix", "rollout", "gae", "gae.matrix")
 FULL = "vit-square"       # the one vision case that carries the pixel-sized arrays
 
