@@ -30,7 +30,7 @@ VISION = {
     "dinov2-registers-interp": (10000, "DINOv2 with registers evaluated below its configured image size (position grid "
                                        "shrunk, bicubic WITH antialiasing)", "dinov2_with_registers", (4, 4), IMAGE * 3 // 2,
                                 {"num_hidden_layers": 1}),
-    "dinov3": (11000, "DINOv3 with a linear head on [class token, mean of patch tokens], 2 register tokens, rotary positions of "
+    "dinov3": (11001, "DINOv3 with a linear head on [class token, mean of patch tokens], 2 register tokens, rotary positions of "
                       "the patches; a wide image", "dinov3_vit", (3, 4), IMAGE, {}),
     "dinov3-gated": (12001, "DINOv3 with a gated feed-forward (silu), otherwise as dinov3; a square image", "dinov3_vit", (4, 4),
                      IMAGE, {"use_gated_mlp": True, "hidden_act": "silu"}),
