@@ -22,7 +22,6 @@ def feedback(case, dtype, steps: int) -> Tensor:
 
 def last_attention_grad(case, dtype, alpha: float) -> Tensor:
     """Gradient at the last attention map for the scaled input: pixels for vision, hidden.0 for text."""
-    from model import Recorder, recording
     rec = Recorder()
     with recording(rec):
         if case.vision:

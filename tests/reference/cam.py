@@ -22,7 +22,7 @@ def activation_and_gradient(case, dtype, layer: int, where: str) -> tuple[Tensor
     where = "norm1": output of the first LayerNorm of block `layer` (pre-LN models only);
     where = "hidden": hidden.{layer}, i.e. the input of block `layer`.
     """
-    net, lays, kept = case.net(dtype), case.layers(dtype), {}
+    lays, kept = case.layers(dtype), {}
 
     def hook(mod, args, out=None):
         t = args[0] if where == "hidden" else out

@@ -63,7 +63,7 @@ def clone_rule(x: Tensor, *Rs: Tensor) -> Tensor:
     return x * sum(sdiv(R, x) for R in Rs)
 
 
-RULES = {"ours": (linear_zplus, add_rule), "lrp-baseline": (linear_zplus_split, add_plain)}
+RULES = {"chefer": (linear_zplus, add_rule), "lrp-baseline": (linear_zplus_split, add_plain)}
 
 
 def turn_rule(lay, R: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def head_relprop(case, dtype, hidden: Tensor, target: int, rules) -> Tensor:
     return R
 
 
-def propagate(case, dtype, b: int, rules="ours") -> tuple[Tensor, list]:
+def propagate(case, dtype, b: int, rules="chefer") -> tuple[Tensor, list]:
     """(relevance of hidden.0 [n,D], [relevance of attention map l, [heads,n,n]]) for example b, real tokens only."""
     rules = RULES[rules]
     n = case.lengths[b]
@@ -206,7 +206,7 @@ def conv_zb(R: Tensor, x: Tensor, w: Tensor, patch: int) -> Tensor:
     return x * back(s, w) - lo * back(s, wp) - hi * back(s, wn)
 
 
-def full_pixels(case, dtype, b: int, R: Tensor, rules="ours") -> Tensor:
+def full_pixels(case, dtype, b: int, R: Tensor, rules="chefer") -> Tensor:
     """Relevance of hidden.0 [T,D] -> [H,W] (sum over the colour channels)."""
     content, pos, k = embedding_parts(case, dtype, b)
     R = torch.cat([R[:k], R[case.n_prefix:]], 0)[None]

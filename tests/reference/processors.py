@@ -1,6 +1,6 @@
 """What the image processors of transformers make of a small picture: writes tests/fixtures/processors.json.
 
-    pip install transformers pillow numpy torch torchvision; python tests/reference/processors.py
+    pip install -r tests/reference/requirements.txt; python tests/reference/processors.py
 
 The picture is a formula, so that a test makes it too. Of each result nine values, evenly spread, and the sum are kept. A configuration that
 transformers refuses is kept as refused.
