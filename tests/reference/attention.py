@@ -84,22 +84,19 @@ def aggregate(ex: Ex, how: str, over: str, start: int) -> Tensor:
 
 
 def flow(ex: Ex) -> Tensor:
-    """Maximum flow from the explained output to every input token, [n].
-
-    The source feeds every output token that is read, through pipes of the width of its weight: of 1 to the class token alone,
-    of 1/n to each token where the head reads their mean.
-    """
+    """Maximum flow from the explained output tokens, each a problem of its own, to every input token, [n]."""
     n, g = ex.n, nx.DiGraph()
-    for i, weight in enumerate(ex.read.tolist()):
-        if weight > 0:
-            g.add_edge("source", (ex.L, i), capacity=weight)
     for l in range(ex.L):
         cap = residual_norm(fuse(ex, l, "mean")).double().numpy()
         for i in range(n):
             for j in range(n):
                 g.add_edge((l + 1, i), (l, j), capacity=float(cap[i, j]))
-    val = [nx.maximum_flow_value(g, "source", (0, j), flow_func=nx.algorithms.flow.edmonds_karp) for j in range(n)]
-    return torch.tensor(val, dtype=F64)
+    val = torch.zeros(n, dtype=F64)
+    for i, weight in enumerate(ex.read.tolist()):
+        if weight:
+            val += weight * torch.tensor([nx.maximum_flow_value(g, (ex.L, i), (0, j), flow_func=nx.algorithms.flow.edmonds_karp)
+                                          for j in range(n)], dtype=F64)
+    return val
 
 
 # --------------------------------------------------------------------------- gradient x attention
@@ -167,9 +164,9 @@ def catalogue(case) -> Catalogue:
 
     # 3 flow
     c.row("flow", lambda e: flow(e), {"heads": "mean", "residual": True},
-        "Layered graph with nodes (l,i), l = 0..L; edge (l+1,i)->(l,j) has capacity rownorm(mean_h A^{(l)} + I)[i,j]. "
-        "Value j = maximum flow from " + ("a source that feeds every (l,i) with l = L through capacity 1/n" if case.mean_pooled else "(L,0)") +
-        " to (0,j), each j solved separately.")
+        "Layered graph with nodes (l,i), l = 0..L; edge (l+1,i)->(l,j) has capacity rownorm(mean_h A^{(l)} + I)[i,j]. " +
+        ("Value j = mean over the real tokens i of the maximum flow from (L,i) to (0,j), each pair solved separately."
+         if case.mean_pooled else "Value j = maximum flow from (L,0) to (0,j), each j solved separately."))
     c.row("flow.normalized", lambda e: (lambda f: f / f.sum())(flow(e)),
         {"heads": "mean", "residual": True, "normalise": "sum"},
         "flow divided by its sum over all real input tokens (prefix tokens included in the sum).")
