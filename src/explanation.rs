@@ -1,7 +1,9 @@
 //! The result of a method: signed, unnormalised relevance over tokens, and what those tokens are.
 
+mod row;
 mod words;
 
+pub use row::RowRequest;
 pub use words::{Stretch, Word};
 
 use crate::error::{Error, Result};

@@ -1,8 +1,12 @@
 //! What tells contents apart, whatever they are called: SHA-256 of bytes and of files, and one for all files of a folder.
 //!
-//! What a resumed run compares is made of these, so that something changed in place is noticed and a file that only got
+//! What a resumed run compares ([`Identity`]) is made of these, so that something changed in place is noticed and a file that only got
 //! another name or date is not. A file beyond [`WHOLE`] bytes is not read from end to end: its length, its time of change and
 //! blocks spread over it stand for it.
+
+mod stated;
+
+pub use stated::{differing, Identity, Parametrised};
 
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};

@@ -29,10 +29,13 @@
 //!
 //! Nothing here prints or touches the network unless a hub id is opened; `render` returns bytes.
 
+pub mod device;
 pub mod encoder;
 pub mod error;
 pub mod evaluate;
+pub mod explain;
 pub mod explanation;
+pub mod guard;
 pub mod identity;
 pub mod input;
 pub mod labels;
@@ -42,6 +45,7 @@ pub mod model;
 pub mod nn;
 pub mod output;
 pub mod render;
+pub mod resume;
 pub mod run;
 pub mod scale;
 pub mod target;

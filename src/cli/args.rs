@@ -1,9 +1,11 @@
 //! Arguments that several subcommands share.
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use candle_core::DType;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-use vitx::input::image::Window;
+use vitx::input::image::{Fit, Window};
+use vitx::input::Shape;
 use vitx::target::Scale;
 
 /// Which model, and where it runs.
@@ -46,6 +48,17 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// Candle's name for it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
 /// What is read.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Input")]
@@ -83,8 +96,8 @@ pub struct ShapeArgs {
     #[arg(long, value_name = "HxW", value_parser = size)]
     pub size: Option<(usize, usize)>,
     /// How pictures of another shape meet the input size (default: as the checkpoint's preprocessor does)
-    #[arg(long, value_enum)]
-    pub fit: Option<FitArg>,
+    #[arg(long, value_name = "FIT", value_parser = named(Fit::NAMES))]
+    pub fit: Option<Fit>,
     /// Values of a picture, in its own units, that become black and white: of 12-bit data 0,4095, of floats often 0,1
     #[arg(long, value_name = "LO,HI", value_parser = window, allow_hyphen_values = true)]
     pub window: Option<Window>,
@@ -127,23 +140,10 @@ impl OneInputArgs {
 }
 
 impl ShapeArgs {
-    /// As records and ledgers state it.
-    pub fn told(&self) -> serde_json::Value {
-        let fit = self.fit.and_then(|f| f.to_possible_value()).map(|v| v.get_name().to_string());
-        let window = self.window.map(|w| [w.low, w.high]);
-        serde_json::json!({"size": self.size.map(|(h, w)| format!("{h}x{w}")), "fit": fit, "window": window})
+    /// As the library has it.
+    pub fn shape(&self) -> Shape {
+        Shape { size: self.size, fit: self.fit, window: self.window }
     }
-}
-
-/// `--fit`
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FitArg {
-    /// Stretch
-    Resize,
-    /// Scale to cover, cut the rest off
-    Crop,
-    /// Scale to fit in, fill the rest with the mean colour
-    Pad,
 }
 
 /// How results are told.
@@ -174,8 +174,18 @@ pub struct ListArgs {
 
 /// `--head`
 pub fn heads() -> impl TypedValueParser<Value = Scale> {
-    PossibleValuesParser::new(Scale::NAMES).map(|name| Scale::named(&name).unwrap_or_default())
-    // every name is known
+    PossibleValuesParser::new(Scale::NAMES).try_map(|name| Scale::named(&name).ok_or("there is no such head"))
+}
+
+/// One of a table of names, with what they mean and stand for.
+pub fn named<T: Copy + Send + Sync + 'static>(
+    names: &'static [(&'static str, &'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    let listed = names.iter().map(|(name, about, _)| PossibleValue::new(*name).help(*about));
+    PossibleValuesParser::new(listed).try_map(|name| {
+        let found = names.iter().find(|(n, ..)| *n == name);
+        found.map(|(.., value)| *value).ok_or("there is no such value")
+    })
 }
 
 /// `HxW` or `N`.

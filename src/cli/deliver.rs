@@ -1,28 +1,28 @@
 //! What becomes of explanations: files, records, lines.
 
-use super::explain::{Going, Item, Work};
-use super::guard::guarded;
-use super::outputs::{target_part, Format, Out};
-use super::prepare::Ready;
-use super::record::{Done, Record};
+use super::command::explain::{Going, Item, Work};
+use super::outputs::{Format, Out};
 use super::report::interrupted;
-use super::resume::Written;
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use vitx::input::image::View;
-use vitx::render::scale::{Range, Scale};
-use vitx::render::{save, Scene, Style};
+use vitx::guard::guarded;
+use vitx::input::Ready;
+use vitx::render::json::{Done, Record};
+use vitx::render::names::target_part;
+use vitx::render::scale::{Range, Span};
+use vitx::render::{save, Scene};
+use vitx::resume::Written;
 
 /// What one explanation became: its record and files.
 type Drawn = (Value, Vec<Written>);
 
 impl<'a> Work<'a> {
     /// Draws and reports, or sets aside when the scale needs the whole run.
-    pub(super) fn deliver(&mut self, items: Vec<Item<'a>>, going: &[Going<'a>], ready: &[Ready]) -> Result<()> {
-        if self.plan.style.scale == Scale::Shared {
+    pub fn deliver(&mut self, items: Vec<Item<'a>>, going: &[Going<'a>], ready: &[Ready]) -> Result<()> {
+        if self.plan.style.scale == Span::Shared {
             self.waiting.extend(items);
             return Ok(());
         }
@@ -35,7 +35,7 @@ impl<'a> Work<'a> {
 
     /// Draws what waited for the scale of the whole run: one range a method. A part of the run has another scale, so that
     /// nothing is drawn of a run that was stopped.
-    pub(super) fn draw_waiting(&mut self) -> Result<()> {
+    pub fn draw_waiting(&mut self) -> Result<()> {
         let mut waiting = std::mem::take(&mut self.waiting);
         if self.stopped() && !waiting.is_empty() {
             self.report.note("nothing was drawn: --normalize shared needs every input");
@@ -43,16 +43,16 @@ impl<'a> Work<'a> {
         }
         let mut ranges: BTreeMap<usize, Range> = BTreeMap::new();
         for item in &waiting {
-            let range = Scale::Shared.range(&item.explanation);
-            ranges.entry(item.method).and_modify(|r| *r = r.union(range)).or_insert(range);
+            let range = Span::Shared.range(&item.answer.explanation);
+            ranges.entry(item.answer.method).and_modify(|r| *r = r.union(range)).or_insert(range);
         }
         waiting.sort_by_key(|i| i.going.number); // stable
         for own in waiting.chunk_by(|a, b| a.going.number == b.going.number) {
             if interrupted() {
                 break;
             }
-            let going = &own[0].going;
-            match self.preparer.prepare(going.source) {
+            let Some(Item { going, .. }) = own.first() else { continue };
+            match going.source.prepare(&mut self.preparer) {
                 Ok(ready) => self.draw_all(going, &own.iter().collect::<Vec<_>>(), &ready, &ranges)?,
                 Err(e) => self.report.failed(&going.source.name, &e.to_string())?,
             }
@@ -71,7 +71,7 @@ impl<'a> Work<'a> {
         let mut drawn: Vec<(&Item<'a>, Drawn)> = Vec::new();
         let mut failure = None;
         for item in items {
-            match self.draw(item, ready, ranges.get(&item.method).copied())? {
+            match self.draw(item, ready, ranges.get(&item.answer.method).copied())? {
                 Ok(done) => drawn.push((item, done)),
                 Err(e) => {
                     failure = Some(e);
@@ -79,18 +79,20 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        if let Some(contents) = &going.contents {
-            for (r, request) in self.plan.requests.iter().enumerate() {
-                for (m, method) in self.plan.methods.iter().enumerate() {
-                    let of = |i: &Item<'a>| (i.request, i.method) == (r, m);
-                    let whole = items.iter().filter(|i| of(i)).count();
-                    let own: Vec<&Drawn> = drawn.iter().filter(|(i, _)| of(i)).map(|(_, d)| d).collect();
-                    if whole == 0 || own.len() < whole || self.past.stands(going.number, r, m) {
-                        continue;
-                    }
-                    let files = own.iter().flat_map(|(_, files)| files.iter().cloned()).collect();
-                    let records = own.iter().map(|(record, _)| record.clone()).collect();
-                    self.past.add(self.past.key(self.plan, going.source, contents, request, method), files, records);
+        for (r, request) in self.plan.requests.iter().enumerate() {
+            for (m, method) in self.plan.methods.iter().enumerate() {
+                let of = |i: &Item<'a>| (i.answer.request, i.answer.method) == (r, m);
+                let whole = items.iter().filter(|i| of(i)).count();
+                let own: Vec<&Drawn> = drawn.iter().filter(|(i, _)| of(i)).map(|(_, d)| d).collect();
+                if whole == 0 || own.len() < whole || self.past.stands(going.number, r, m) {
+                    continue;
+                }
+                let files = own.iter().flat_map(|(_, files)| files.iter().cloned()).collect();
+                let records = own.iter().map(|(record, _)| record.clone()).collect();
+                let contents = going.contents.as_deref();
+                let asked = contents.and_then(|c| self.past.identity(self.plan, going.source, c, request, method));
+                if let Some(asked) = asked {
+                    self.past.add(&asked, files, records);
                 }
             }
         }
@@ -103,34 +105,39 @@ impl<'a> Work<'a> {
     /// Writes one explanation in every format. The outer error ends the run, the inner one is the input's.
     fn draw(&mut self, item: &Item<'a>, ready: &Ready, shared: Option<Range>) -> Result<vitx::Result<Drawn>> {
         let start = Instant::now();
-        let plan = self.plan;
-        let (source, method) = (item.going.source, &plan.methods[item.method]);
-        let mut done = Done::new(&source.name, self.model, &item.logits, &item.explanation, plan.seed);
-        let output = item.explanation.output;
-        let said = output.said(&item.logits, self.model.checkpoint.scale);
+        let (plan, answer, source) = (self.plan, &item.answer, item.going.source);
+        let (Some(request), Some(method)) = (plan.requests.get(answer.request), plan.methods.get(answer.method)) else {
+            return Ok(Err(vitx::Error::Fault("an answer to what was not asked".into())));
+        };
+        let mut done = Done::new(&source.name, &self.model.into(), &answer.logits, &answer.explanation, plan.seed);
+        done.size = matches!(ready, Ready::Picture(_)).then(|| ready.size());
+        let contents = item.going.contents.as_deref();
+        done.identity = contents.and_then(|c| self.past.identity(plan, source, c, request, method));
+        let output = answer.explanation.output;
+        let said = output.said(&answer.logits, self.model.checkpoint.scale);
         let headline = format!("{} {said} ({}, {})", done.target.label, output.which(), method.spec);
-        let scene = scene(ready, &headline, shared, &plan.style);
-        let paths: Vec<(Format, PathBuf)> = plan.file_formats(method).zip(self.paths(item)).collect();
+        let target = target_part(request, output, &self.model.checkpoint.labels);
+        let path = |f: Format| (f, plan.out.path(&source.stem, &plan.name(method), &target, f));
+        let paths: Vec<(Format, PathBuf)> = plan.file_formats(method).map(path).collect();
         for (format, path) in &paths {
-            done.outputs.insert(format.name().into(), Value::from(path.display().to_string()));
+            done.outputs.insert(format.name.into(), Value::from(path.display().to_string()));
         }
-        if !item.again {
+        if !answer.again {
             self.warn(&source.name, &method.spec, &done);
         }
-        done.ms = ((item.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
+        done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
         let record = Record::Ok(Box::new(done));
+        let caption = headline.clone();
+        let scene = Scene { caption, shared, record: Some(&record), ..Scene::of(ready, &plan.style) };
         let mut files = Vec::new();
         for (format, path) in &paths {
-            if item.again {
+            if answer.again {
                 files.extend(self.written.get(path).cloned().flatten());
                 continue;
             }
-            let bytes = match format {
-                Format::Drawn(renderer) => match guarded(|| (renderer.render)(&scene, &item.explanation)) {
-                    Ok(bytes) => bytes,
-                    Err(e) => return Ok(Err(e)),
-                },
-                Format::Json => [serde_json::to_vec_pretty(&record)?, b"\n".to_vec()].concat(),
+            let bytes = match guarded(|| (format.render)(&scene, &answer.explanation)) {
+                Ok(bytes) => bytes,
+                Err(e) => return Ok(Err(e)),
             };
             if plan.out == Out::Stdout {
                 self.report.stdout(&bytes)?;
@@ -141,7 +148,7 @@ impl<'a> Work<'a> {
                 Err(e) => return Ok(Err(e)),
             }
         }
-        if !item.again {
+        if !answer.again {
             self.tell(item, &record, &headline, &scene, &paths)?;
         }
         Ok(Ok((record.value()?, files)))
@@ -190,25 +197,10 @@ impl<'a> Work<'a> {
         if self.plan.to_stdout {
             self.report.line(headline)?;
             let renderer = vitx::render::find("ansi")?;
-            let tokens = (renderer.render)(scene, &item.explanation)?;
+            let tokens = (renderer.render)(scene, &item.answer.explanation)?;
             return self.report.drawn(&tokens); // with its own escape sequences
         }
         let files: Vec<_> = paths.iter().map(|(_, p)| p.display().to_string()).collect();
         self.report.line(&format!("{name}: {headline} -> {}", files.join(" ")))
     }
-
-    fn paths(&self, item: &Item<'a>) -> Vec<PathBuf> {
-        let (request, method) = (&self.plan.requests[item.request], &self.plan.methods[item.method]);
-        let target = target_part(request, item.explanation.output, &self.model.checkpoint.labels);
-        let (name, stem) = (self.plan.name(method), &item.going.source.stem);
-        self.plan.file_formats(method).map(|f| self.plan.out.path(stem, &name, &target, f)).collect()
-    }
-}
-
-fn scene<'s>(ready: &'s Ready, caption: &str, shared: Option<Range>, style: &'s Style) -> Scene<'s> {
-    let (picture, view, input) = match ready {
-        Ready::Picture(p) => (Some(&p.0), p.1.view, p.1.size),
-        Ready::Text(_) => (None, View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 }, (0, 0)),
-    };
-    Scene { picture, view, input, caption: caption.to_string(), shared, style }
 }

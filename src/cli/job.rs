@@ -3,15 +3,14 @@
 use super::args::{InputArgs, ModelArgs, ReportArgs};
 use super::report::Reporter;
 use super::sources::Sources;
-use super::{devices, report, voice};
+use super::{report, voice};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
-use vitx::encoder::Facts;
-use vitx::encoder::{NormPlacement, Pooling};
+use vitx::input::Shape;
 use vitx::method::Configured;
 use vitx::model::builtin::BUILTINS;
-use vitx::model::{Access, Checkpoint, EmbeddingSpec, Modality, Model, Processor};
+use vitx::model::{Access, Checkpoint, Modality, Model};
 
 /// Model, device and inputs of a run.
 pub struct Job {
@@ -29,14 +28,13 @@ impl Job {
     /// # Errors
     /// The first mistake found.
     pub fn resolve(model: &ModelArgs, input: &InputArgs, reporting: ReportArgs, out: Option<&Path>) -> Result<Self> {
-        devices::limit_threads(model);
-        let device = devices::device(&model.device)?;
+        let device = device(model)?;
         let sources = Sources::list(input, out)?;
         if let Some(left_out) = vitx::input::formats::left_out(&sources.left_out).filter(|_| !reporting.quiet) {
             voice::say(&format!("note: {left_out}"));
         }
-        let readable = sources.list.iter().filter(|s| !s.is_unreadable());
-        let (texts, all) = (readable.clone().filter(|s| s.is_text()).count(), readable.count());
+        let readable = sources.list.iter().filter_map(|s| s.input.as_ref().ok());
+        let (texts, all) = (readable.clone().filter(|i| i.is_text()).count(), readable.count());
         if texts != 0 && texts != all {
             bail!("texts and images in one run ({texts} of {all} inputs are texts); run vitx once for each");
         }
@@ -45,7 +43,7 @@ impl Job {
         if all > 0 {
             check_modality(&checkpoint, texts > 0)?;
         }
-        check_size(&checkpoint, input)?;
+        checkpoint.check_shape(input.shape.shape())?;
         if sources.made > 0 && !reporting.quiet {
             voice::say(&format!(
                 "note: {} files that vitx made itself are left out; name one to have it read",
@@ -63,7 +61,7 @@ impl Job {
     /// As [`Checkpoint::load`].
     pub fn load(checkpoint: Checkpoint, args: &ModelArgs, device: &Device, reporting: ReportArgs) -> Result<Model> {
         let said = checkpoint.notes.len();
-        let model = report::ending_at_once(|| checkpoint.load(devices::dtype(args.dtype), device))?;
+        let model = report::ending_at_once(|| checkpoint.load(args.dtype.dtype(), device))?;
         if !reporting.quiet {
             model.checkpoint.notes.iter().skip(said).for_each(|note| voice::say(&format!("note: {note}")));
         }
@@ -108,15 +106,19 @@ pub fn found(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkp
     if args.revision.is_some() && (Path::new(id).is_dir() || BUILTINS.iter().any(|b| b.name == id)) {
         bail!("--revision is for models of the hub; `{id}` is read from where it is");
     }
-    let access = Access {
+    Ok(Checkpoint::open_as(id, &access(args, reporting), args.head)?)
+}
+
+/// How models are found.
+pub fn access(args: &ModelArgs, reporting: ReportArgs) -> Access {
+    #[cfg(not(feature = "hub"))]
+    let _ = reporting;
+    Access {
         revision: args.revision.clone(),
         offline: args.offline,
         #[cfg(feature = "hub")]
         on_download: (!reporting.quiet).then(downloads),
-    };
-    #[cfg(not(feature = "hub"))]
-    let _ = reporting;
-    Ok(Checkpoint::open_as(id, &access, args.head)?)
+    }
 }
 
 /// Progress of downloads on stderr: a bar on a terminal, a line a file elsewhere.
@@ -154,57 +156,27 @@ fn check_modality(checkpoint: &Checkpoint, texts: bool) -> Result<()> {
     }
 }
 
-fn check_size(checkpoint: &Checkpoint, input: &InputArgs) -> Result<()> {
-    if let (EmbeddingSpec::Words { .. }, Some(_)) = (&checkpoint.spec.embedding, input.shape.fit) {
-        bail!("--fit is for image models; `{}` reads texts", checkpoint.id);
+/// The device that was asked for; must run before the first tensor operation.
+///
+/// # Errors
+/// When this build or this machine does not have it.
+pub fn device(args: &ModelArgs) -> Result<Device> {
+    if let Some(threads) = args.threads {
+        // Read by rayon's global pool and by candle's matrix product when they start.
+        std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
     }
-    match (&checkpoint.spec.embedding, input.shape.size) {
-        (EmbeddingSpec::Words { .. }, Some(_)) => bail!("--size is for image models; `{}` reads texts", checkpoint.id),
-        (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) if h < patch.0 || w < patch.1 => {
-            bail!("--size {h}x{w} is smaller than one patch of the model ({}x{})", patch.0, patch.1)
-        }
-        _ if input.shape.fit.is_some() && input.shape.size.is_none() && varies(&checkpoint.processor) => {
-            bail!("--fit needs --size: the processor of `{}` has no input size of its own", checkpoint.id)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether inputs have the size that their pictures happen to have.
-fn varies(processor: &Processor) -> bool {
-    matches!(processor, Processor::Image(p) if p.input_size().is_none())
+    Ok(vitx::device::named(&args.device)?)
 }
 
 /// Says beforehand when a method will take long on this model.
-pub fn tell_patience(report: &Reporter, checkpoint: &Checkpoint, methods: &[Configured], size: Option<(usize, usize)>) {
-    let tokens = match (&checkpoint.processor, &checkpoint.spec.embedding) {
-        (Processor::Image(p), EmbeddingSpec::Patches { image, patch, distillation, registers, .. }) => {
-            let (h, w) = size.or(p.input_size()).unwrap_or(*image);
-            1 + usize::from(*distillation) + registers + (h / patch.0) * (w / patch.1)
-        }
-        _ => return, // texts are short
-    };
+pub fn tell_patience(report: &Reporter, checkpoint: &Checkpoint, methods: &[Configured], shape: Shape) {
+    if checkpoint.input_size(shape).is_none() {
+        return; // texts are short
+    }
     for method in methods {
-        if let Some(text) = method.method.patience(tokens, checkpoint.spec.layers) {
+        if let Some(text) = method.method.patience(checkpoint.tokens(shape), checkpoint.spec.layers) {
             report.note(&format!("note: {text}"));
         }
-    }
-}
-
-/// What methods may need to know of a model.
-pub fn facts(checkpoint: &Checkpoint) -> Facts {
-    let spec = &checkpoint.spec;
-    Facts {
-        text: checkpoint.family.modality == Modality::Text,
-        gated: spec.gated,
-        patch_mean: spec.pooling == Pooling::ClassAndPatchMean,
-        mask_token: matches!(&checkpoint.processor, Processor::Text(t) if t.mask_id().is_some()),
-        layers: spec.layers,
-        heads: spec.heads,
-        class_token: true, // every family read today classifies from its first token
-        distillation_token: matches!(spec.embedding, EmbeddingSpec::Patches { distillation: true, .. }),
-        post_norm: spec.placement == NormPlacement::Post,
-        scale: checkpoint.scale,
     }
 }
 
@@ -214,7 +186,7 @@ pub fn facts(checkpoint: &Checkpoint) -> Facts {
 /// As [`vitx::method::parse_list`], and a method's own refusal.
 pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configured>> {
     let all = texts.iter().any(|t| t.split(',').any(|p| p.trim().eq_ignore_ascii_case("all")));
-    let facts = facts(checkpoint);
+    let facts = checkpoint.facts();
     let mut methods = vitx::method::parse_list(texts)?;
     if all {
         methods.retain(|m| m.check(&facts).is_ok());

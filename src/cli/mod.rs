@@ -1,49 +1,29 @@
-//! The command line: one file per subcommand. Every mistake is found before weights are read.
+//! The command line: one file per subcommand, in `command/`. Every mistake is found before weights are read.
 
 mod args;
-mod commands;
-mod compare;
+mod command;
+mod data;
 mod deliver;
-mod devices;
-mod evaluate;
 mod examples;
-mod explain;
-mod figures;
-mod guard;
-mod heads;
-mod inspect;
 mod job;
-mod journal;
-mod labelled;
-mod maximize;
-mod methods;
-mod metrics;
 mod mistakes;
-mod models;
 mod noted;
 mod offered;
 mod outputs;
-mod own;
 mod past;
 mod plan;
-mod predict;
-mod prepare;
-mod questions;
-mod record;
 mod report;
-mod resume;
-mod row;
-mod sanity;
 mod sheets;
 mod sources;
 mod stems;
 mod style;
-mod tune;
 mod voice;
 
 use anyhow::Result;
 use clap::Parser;
+use command::{compare, evaluate, explain, heads, inspect, lists, maximize, predict, shell, tune};
 use std::process::ExitCode;
+use vitx::guard;
 
 /// Some inputs failed; the others are written.
 pub const SOME_FAILED: u8 = 1;
@@ -69,12 +49,12 @@ enum Command {
     Evaluate(evaluate::Args),
     Tune(tune::Args),
     Maximize(maximize::Args),
-    Methods(methods::Args),
-    Metrics(metrics::Args),
-    Models(models::Args),
+    Methods(lists::MethodsArgs),
+    Metrics(lists::MetricsArgs),
+    Models(lists::ModelsArgs),
     Inspect(inspect::Args),
-    Completions(commands::CompletionsArgs),
-    Man(commands::ManArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Parses the arguments and runs the subcommand.
@@ -95,12 +75,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Tune(args) => tune::run(args),
         Command::Maximize(args) => maximize::run(args),
-        Command::Methods(args) => methods::run(args),
-        Command::Metrics(args) => metrics::run(args),
-        Command::Models(args) => models::run(args),
+        Command::Methods(args) => lists::methods(args),
+        Command::Metrics(args) => lists::metrics(args),
+        Command::Models(args) => lists::models(args),
         Command::Inspect(args) => inspect::run(args),
-        Command::Completions(args) => commands::completions(args),
-        Command::Man(args) => commands::man(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args),
     }
 }
 

@@ -3,17 +3,19 @@
 use super::args::ReportArgs;
 use super::outputs::refuse_existing;
 use super::report::Reporter;
-use super::resume::Ledger;
+use super::voice;
 use anyhow::Result;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use vitx::identity::Identity;
 use vitx::render::save;
+use vitx::resume::Ledger;
 
 /// The file, and what it is to be made of.
 pub struct Noted {
     file: PathBuf,
     ledger: Ledger,
-    key: Value,
+    identity: Identity,
     replace: bool,
 }
 
@@ -22,10 +24,10 @@ impl Noted {
     ///
     /// # Errors
     /// A file that is there and something else, and must not be replaced.
-    pub fn open(file: &Path, key: Value, replace: bool, report: ReportArgs) -> Result<Option<Self>> {
+    pub fn open(file: &Path, identity: Identity, replace: bool, report: ReportArgs) -> Result<Option<Self>> {
         let ledger = Ledger::read(file.parent().unwrap_or(Path::new("")));
         if !replace {
-            if let Some(mut record) = ledger.standing(&key).and_then(|mut records| records.pop()) {
+            if let Some(mut record) = ledger.standing(&identity).and_then(|mut records| records.pop()) {
                 let report = Reporter::new(report, 1);
                 record["status"] = "unchanged".into();
                 report.json_line(&record)?;
@@ -34,7 +36,7 @@ impl Noted {
             }
             refuse_existing([file.to_path_buf()].iter(), "")?;
         }
-        Ok(Some(Noted { file: file.to_path_buf(), ledger, key, replace }))
+        Ok(Some(Noted { file: file.to_path_buf(), ledger, identity, replace }))
     }
 
     /// Writes the file and notes it.
@@ -45,7 +47,9 @@ impl Noted {
         self.ledger.begin()?;
         save::save(&self.file, bytes, self.replace)?;
         let written = self.ledger.written(&self.file, bytes);
-        self.ledger.add(self.key, vec![written], vec![record.clone()]);
+        if let Some(e) = self.ledger.add(&self.identity, vec![written], vec![record.clone()]) {
+            voice::say(&format!("warning: {e}; a later run will do these outputs again"));
+        }
         Ok(())
     }
 }

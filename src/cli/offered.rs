@@ -34,10 +34,7 @@ pub const TARGETS: Offered = Offered(|| {
 });
 
 /// Formats of `--format`.
-pub const FORMATS: Offered = Offered(|| {
-    let named = RENDERERS.iter().map(|r| PossibleValue::new(r.name).help(r.about));
-    named.chain([PossibleValue::new("json").help("the record of the result")]).collect()
-});
+pub const FORMATS: Offered = Offered(|| RENDERERS.iter().map(|r| PossibleValue::new(r.name).help(r.about)).collect());
 
 /// Scales of `--normalize`.
 pub const SCALES: Offered = Offered(|| {

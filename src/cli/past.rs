@@ -1,24 +1,25 @@
 //! What of a run an earlier one has done: outputs whose identity matches and which are still what was written.
 
-use super::outputs::{Format, Request};
 use super::plan::{Known, Plan};
-use super::resume::{Ledger, Written};
-use super::sources::{Kind, Source, Sources};
+use super::sources::{Source, Sources};
 use super::stems::refuse_inputs;
+use super::voice;
 use anyhow::{bail, Result};
 use rayon::prelude::*;
-use serde_json::{json, Value};
+use serde_json::Value;
 use std::path::Path;
-use vitx::identity;
+use vitx::identity::{self, Identity};
 use vitx::method::Configured;
 use vitx::model::Checkpoint;
-use vitx::render::scale::Scale;
+use vitx::render::scale::Span;
+use vitx::resume::{Ledger, Written};
+use vitx::target::Request;
 
 /// The ledger of a run's folder, and what of the run stands in it.
 pub struct Past {
     ledger: Option<Ledger>,
-    /// What every identity of the run has in common.
-    common: Value,
+    /// What every identity of the run has in common; none when nothing of the run states one.
+    common: Option<Identity>,
     /// `[input][request * methods + method]`: the records of what stands.
     standing: Vec<Vec<Option<Vec<Value>>>>,
     /// Methods of the run.
@@ -26,25 +27,29 @@ pub struct Past {
 }
 
 impl Past {
-    /// Looks at the outputs that are there. `settings` is what the identity holds beside contents, method and target.
+    /// Looks at the outputs that are there. `common` makes what the identity holds beside contents, method and target; records
+    /// are `stated` even where no ledger notes them.
     ///
     /// # Errors
     /// An output that is there, is not up to date, and may not be replaced; a checkpoint that cannot be read.
-    pub fn look(plan: &Plan, checkpoint: &Checkpoint, sources: &Sources, settings: Value) -> Result<Self> {
+    pub fn look(
+        plan: &Plan,
+        checkpoint: &Checkpoint,
+        sources: &Sources,
+        stated: bool,
+        common: impl FnOnce() -> vitx::Result<Identity>,
+    ) -> Result<Self> {
         let pairs = plan.requests.len() * plan.methods.len();
         let mut past = Past {
             ledger: plan.ledger_folder().map(Ledger::read),
-            common: Value::Null,
+            common: None,
             standing: vec![vec![None; pairs]; sources.list.len()],
             methods: plan.methods.len(),
         };
-        let shared = plan.style.scale == Scale::Shared;
-        if past.ledger.is_some() {
+        let shared = plan.style.scale == Span::Shared;
+        if past.ledger.is_some() || stated {
             // One scale over the run is made of every input: then each output depends on all of them.
-            let run = shared.then(|| whole(&sources.list));
-            past.common = settings;
-            past.common["model"] = checkpoint.identity()?.into();
-            past.common["inputs"] = json!(run);
+            past.common = Some(common()?.with("inputs", shared.then(|| whole(&sources.list))));
         }
         if !plan.replace || plan.resume {
             past.compare(plan, sources);
@@ -65,10 +70,10 @@ impl Past {
         let names = ledger.names();
         let of = |source: &Source| -> Vec<Option<Vec<Value>>> {
             // Only what has a name in the ledger is read.
-            let contents = names.contains(&*source.stem.to_string_lossy()).then(|| contents(source)).flatten();
+            let contents = names.contains(&*source.stem.to_string_lossy()).then(|| source.contents()).flatten();
             let Some(contents) = contents else { return vec![None; plan.requests.len() * plan.methods.len()] };
             let pairs = plan.requests.iter().flat_map(|r| plan.methods.iter().map(move |m| (r, m)));
-            pairs.map(|(r, m)| ledger.standing(&self.key(plan, source, &contents, r, m))).collect()
+            pairs.map(|(r, m)| ledger.standing(&self.identity(plan, source, &contents, r, m)?)).collect()
         };
         let standing = sources.list.par_iter().map(of).collect();
         self.standing = standing;
@@ -82,10 +87,12 @@ impl Past {
             0 => String::new(),
             n => format!("; {n} more exist"),
         };
-        let source = &sources.list[*number];
-        let key =
-            contents(source).map(|c| self.key(plan, source, &c, &plan.requests[*request], &plan.methods[*method]));
-        let made = match key.and_then(|key| self.ledger.as_ref()?.differs(first, &key)) {
+        let differs = |source: &Source| -> Option<Vec<String>> {
+            let (request, method) = (plan.requests.get(*request)?, plan.methods.get(*method)?);
+            let asked = self.identity(plan, source, &source.contents()?, request, method)?;
+            self.ledger.as_ref()?.differs(first, &asked)
+        };
+        let made = match sources.list.get(*number).and_then(differs) {
             Some(other) if !other.is_empty() => format!(", made with another {}", other.join(", another ")),
             _ => String::new(),
         };
@@ -110,18 +117,22 @@ impl Past {
 
     /// Whether every output of an input stands.
     pub fn done(&self, input: usize) -> bool {
-        self.standing[input].iter().all(Option::is_some)
+        self.of(input).all(Option::is_some)
+    }
+
+    fn of(&self, input: usize) -> impl Iterator<Item = &Option<Vec<Value>>> {
+        self.standing.get(input).into_iter().flatten()
     }
 
     /// Whether what a method gives for a request and an input stands.
     pub fn stands(&self, input: usize, request: usize, method: usize) -> bool {
-        self.standing[input][request * self.methods + method].is_some()
+        self.of(input).nth(request * self.methods + method).is_some_and(Option::is_some)
     }
 
     /// The records of what stands of an input, each once, as a run would print them now.
     pub fn records(&self, input: usize, name: &str, model: &str, status: &str) -> Vec<Value> {
         let mut records: Vec<Value> = Vec::new();
-        for record in self.standing[input].iter().flatten().flatten() {
+        for record in self.of(input).flatten().flatten() {
             let mut record = record.clone();
             record["status"] = status.into();
             record["input"] = name.into();
@@ -138,9 +149,9 @@ impl Past {
     }
 
     /// Notes what one input, request and method have given.
-    pub fn add(&mut self, key: Value, files: Vec<Written>, records: Vec<Value>) {
-        if let Some(ledger) = &mut self.ledger {
-            ledger.add(key, files, records);
+    pub fn add(&mut self, asked: &Identity, files: Vec<Written>, records: Vec<Value>) {
+        if let Some(e) = self.ledger.as_mut().and_then(|ledger| ledger.add(asked, files, records)) {
+            voice::say(&format!("warning: {e}; a later run will do these outputs again"));
         }
     }
 
@@ -149,42 +160,30 @@ impl Past {
         self.ledger.as_ref().map(|l| l.written(path, bytes))
     }
 
-    /// Whether anything is noted.
-    pub fn notes(&self) -> bool {
-        self.ledger.is_some()
+    /// Whether anything of the run states what it depends on.
+    pub fn states(&self) -> bool {
+        self.common.is_some()
     }
 
-    /// The identity of what a method gives for a request and an input.
-    pub fn key(&self, plan: &Plan, source: &Source, contents: &str, request: &Request, method: &Configured) -> Value {
-        let formats: Vec<_> = plan.file_formats(method).map(Format::name).collect();
-        let mut key = self.common.clone();
-        for (part, value) in [
-            ("name", json!(source.stem.to_string_lossy())),
-            ("input", json!(contents)),
-            ("method", json!({"name": plan.name(method), "params": method.params})),
-            ("target", json!(request.text)),
-            ("formats", json!(formats)),
-            ("version", json!(env!("CARGO_PKG_VERSION"))),
-        ] {
-            key[part] = value;
-        }
-        key
-    }
-}
-
-/// The contents of an input, whatever it is called; none when it cannot be read.
-pub fn contents(source: &Source) -> Option<String> {
-    match &source.kind {
-        Kind::Picture(path) | Kind::TextFile(path) => identity::of_file(path).ok(),
-        Kind::Array(path, index) => Some(format!("{}[{}]", identity::of_file(path).ok()?, index.unwrap_or(0))),
-        Kind::Text(text) => Some(identity::of_bytes(json!([text.first, text.second]).to_string().as_bytes())),
-        Kind::Unreadable(_) => None,
+    /// The identity of what a method gives for a request and an input; none when nothing states it.
+    pub fn identity(
+        &self,
+        plan: &Plan,
+        source: &Source,
+        contents: &str,
+        request: &Request,
+        method: &Configured,
+    ) -> Option<Identity> {
+        let formats: Vec<_> = plan.file_formats(method).map(|f| f.name).collect();
+        let own = Identity { input: contents.into(), target: vec![request.text.clone()], ..self.common.clone()? };
+        let own = own.by(method.entry.name, &method.params);
+        Some(own.with("name", source.stem.to_string_lossy()).with("called", plan.name(method)).with("formats", formats))
     }
 }
 
 /// All inputs of a run as one.
 fn whole(list: &[Source]) -> String {
     let stems: Vec<String> = list.iter().map(|s| s.stem.to_string_lossy().into_owned()).collect();
-    let parts = list.par_iter().map(|s| contents(s).unwrap_or_default()).collect::<Vec<_>>();
+    let parts = list.par_iter().map(|s| s.contents().unwrap_or_default()).collect::<Vec<_>>();
     identity::of_parts(stems.iter().map(String::as_str).zip(parts))
 }

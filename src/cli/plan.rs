@@ -2,16 +2,17 @@
 
 use super::job;
 use super::offered;
-use super::outputs::{target_part, Format, Out, Request};
-use super::row::RowRequest;
+use super::outputs::{Format, Out};
 use super::sources::Sources;
 use super::style::Drawn;
 use anyhow::{bail, Context, Result};
 use std::path::{Path, PathBuf};
+use vitx::explanation::RowRequest;
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality};
+use vitx::render::names::target_part;
 use vitx::render::{Draws, Style};
-use vitx::target::Target;
+use vitx::target::{Request, Target};
 
 /// Where results go, and in which formats.
 #[derive(clap::Args, Debug)]
@@ -79,25 +80,25 @@ impl Plan {
         let requests = Request::parse_list(asked.target, &checkpoint.labels, checkpoint.scale);
         let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;
         let formats = formats(&asked.output.format, text)?;
-        let drawn = formats.iter().find(|f| f.draws() > Draws::Numbers);
+        let drawn = formats.iter().find(|f| f.draws > Draws::Numbers);
         if let (Some(m), Some(f)) = (methods.iter().find(|m| m.matrix()), drawn) {
-            bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name());
+            bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name);
         }
-        let row = asked.row.map(|r| RowRequest::parse(r, checkpoint.family.modality)).transpose()?;
+        let row = asked.row.map(|r| RowRequest::parse(r, text)).transpose()?;
         if let (Some(m), true) = (methods.iter().find(|m| m.method.rows().is_none()), row.is_some()) {
             return Err(m.no_rows().into());
         }
         let targets: usize = requests.iter().map(|r| r.most(checkpoint.labels.len())).sum();
         let files: usize = methods.iter().map(|m| formats_of(&formats, m).count()).sum();
         let outputs = sources.list.len() * targets * files;
-        let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name() == "ansi");
+        let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name == "ansi");
         let out = Out::choose(asked.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
         if out == Out::Stdout && json {
             bail!("--out - and --json both write to stdout; choose one");
         }
         if !to_stdout && out != Out::Stdout {
             // A file is plain unless it is named as holding escape sequences.
-            style.colour = formats.iter().any(|f| f.name() == "ansi");
+            style.colour = formats.iter().any(|f| f.name == "ansi");
         }
         let plan = Plan {
             methods,
@@ -121,20 +122,18 @@ impl Plan {
     pub fn name(&self, method: &Configured) -> String {
         match &self.row {
             None => method.spec.clone(),
-            Some(RowRequest::Number(n)) => format!("{}-row={n}", method.spec),
-            Some(RowRequest::Patch(r, c)) => format!("{}-row={r},{c}", method.spec),
-            Some(RowRequest::Piece(piece)) => format!("{}-row={piece}", method.spec),
+            Some(row) => format!("{}-row={row}", method.spec),
         }
     }
 
     /// Formats that become files for a method.
     pub fn file_formats<'s>(&'s self, method: &'s Configured) -> impl Iterator<Item = Format> + 's {
-        formats_of(&self.formats, method).filter(|f| !(self.to_stdout && f.name() == "ansi"))
+        formats_of(&self.formats, method).filter(|f| !(self.to_stdout && f.name == "ansi"))
     }
 
     /// What of the style is seen.
     pub fn drawn(&self) -> Drawn {
-        let most = self.formats.iter().map(|f| f.draws()).max().unwrap_or(Draws::Numbers);
+        let most = self.formats.iter().map(|f| f.draws).max().unwrap_or(Draws::Numbers);
         Drawn { colour: most > Draws::Numbers, heat: most >= Draws::Heat, blend: most == Draws::Overlay }
     }
 
@@ -144,7 +143,8 @@ impl Plan {
         let mut paths = Vec::new();
         for (number, source) in sources.list.iter().enumerate() {
             for (r, request) in self.requests.iter().enumerate().filter(|(_, r)| known(r)) {
-                let output = request.resolve(&vec![0.0; checkpoint.labels.len()])[0];
+                let outputs = request.resolve(&vec![0.0; checkpoint.labels.len()]);
+                let Some(&output) = outputs.first() else { continue };
                 let target = target_part(request, output, &checkpoint.labels);
                 for (m, method) in self.methods.iter().enumerate() {
                     let name = self.name(method);
@@ -173,22 +173,19 @@ pub type Known = (usize, usize, usize, PathBuf);
 
 /// The formats of a method: a map at pixel resolution is written where there is one.
 fn formats_of<'s>(formats: &'s [Format], method: &'s Configured) -> impl Iterator<Item = Format> + 's {
-    formats.iter().copied().filter(|f| f.name() != "npy-pixels" || method.method.pixels())
+    formats.iter().copied().filter(|f| f.name != "npy-pixels" || method.method.pixels())
 }
 
 fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
     if names.is_empty() {
-        return Ok(vec![Format::Drawn(vitx::render::find(if text { "ansi" } else { "overlay" })?)]);
+        return Ok(vec![vitx::render::find(if text { "ansi" } else { "overlay" })?]);
     }
     let read = |name: &String| -> Result<Format> {
-        if name == "json" {
-            return Ok(Format::Json);
-        }
         let renderer = vitx::render::find(name)?;
         if (text && !renderer.texts) || (!text && !renderer.images) {
             bail!("--format {name} is not for {}; see `vitx explain --help`", if text { "texts" } else { "images" });
         }
-        Ok(Format::Drawn(renderer))
+        Ok(renderer)
     };
     let mut seen: Vec<&str> = names.iter().map(String::as_str).collect();
     if !text && seen.contains(&"npy") {

@@ -1,7 +1,6 @@
 //! What the user sees: results on stdout, everything else on stderr, and the exit code.
 
 use super::args::ReportArgs;
-use super::record::Record;
 use super::{voice, INTERRUPTED, SOME_FAILED};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,6 +10,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vitx::input::image::Remark;
+use vitx::render::json::Record;
 use vitx::render::printable::{in_a_line, json, printable};
 use vitx::run::Watch;
 
@@ -87,11 +87,6 @@ impl Reporter {
             steps.set_position(done as u64);
             !interrupted()
         })
-    }
-
-    /// Ends slow methods when the user wants to stop, without showing their steps.
-    pub fn stoppable<'m>(&self) -> Watch<'m> {
-        Box::new(|_, _| !interrupted())
     }
 
     /// Step `done` of `total` of a single job, with a message that is only made where it is shown.

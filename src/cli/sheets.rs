@@ -1,29 +1,25 @@
 //! What `compare` and `heads` share: one input, a sheet for images, a table for texts.
 
 use super::args::{ModelArgs, OneInputArgs, ReportArgs};
-use super::devices;
 use super::job::Job;
 use super::noted::Noted;
-use super::past::contents;
-use super::prepare::{batch_of, Preparer, Ready};
 use super::report::Reporter;
-use super::row::RowRequest;
 use super::sources::Source;
 use super::stems::refuse_inputs;
 use super::style::{Drawn, StyleArgs};
 use anyhow::{bail, Result};
-use serde_json::{json, Value};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use vitx::explanation::Explanation;
+use vitx::explain::{Answer, Answers, Asked};
+use vitx::explanation::RowRequest;
+use vitx::identity::Identity;
+use vitx::input::{Preparer, Ready};
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality, Model};
-use vitx::render::scale::{Scale, SharedRanges};
-use vitx::render::sheet::{Row, Sheet};
-use vitx::render::table::{self, Group};
+use vitx::render::lines::{Line, Lines};
 use vitx::render::{Scene, Style};
-use vitx::run::{Batch, Noise};
-use vitx::target::Output;
+use vitx::target::Request;
 
 /// Arguments of both commands.
 #[derive(clap::Args, Debug)]
@@ -58,23 +54,14 @@ pub struct Wanted<'a> {
     pub part: String,
     /// Of methods that draw random numbers.
     pub seed: u64,
-    /// What the sheet depends on beside contents and style.
-    pub what: Value,
 }
 
-/// A line of maps.
-pub struct Line {
-    /// At its left, line by line.
-    pub label: Vec<String>,
-    /// One a column.
-    pub maps: Vec<Explanation>,
-}
-
-/// One output of the input, explained by every method.
-pub struct Explained {
-    pub output: Output,
-    pub logits: Vec<f32>,
-    pub maps: Vec<Explanation>,
+/// What is asked of it.
+pub struct Asking<T> {
+    pub methods: Vec<Configured>,
+    pub targets: Vec<Request>,
+    /// What else the command makes of the checkpoint.
+    pub more: T,
 }
 
 /// One input with its model, everything checked, weights read.
@@ -99,8 +86,8 @@ impl Subject {
     pub fn open<T>(
         args: &SheetArgs,
         wanted: &Wanted<'_>,
-        check: impl Fn(&Checkpoint) -> Result<T>,
-    ) -> Result<Option<(Self, T)>> {
+        check: impl Fn(&Checkpoint) -> Result<Asking<T>>,
+    ) -> Result<Option<(Self, Asking<T>)>> {
         let style = args.style.style(false)?;
         let job = Job::resolve(&args.model, &args.input.list(), args.report, None)?;
         let [source] = &job.sources.list[..] else {
@@ -111,48 +98,39 @@ impl Subject {
         if text && args.cell.is_some() {
             bail!("--cell would change nothing: it is for pictures; leave it out");
         }
-        let row = args.row.as_ref().map(|r| RowRequest::parse(r, job.checkpoint.family.modality)).transpose()?;
+        let row = args.row.as_ref().map(|r| RowRequest::parse(r, text)).transpose()?;
         let checked = check(&job.checkpoint)?;
         let out = place(args, wanted, source, text)?;
         let noted = match out.as_deref().filter(|o| *o != Path::new("-")) {
-            Some(file) => match Noted::open(file, key(args, wanted, &job)?, args.overwrite, args.report)? {
-                None => return Ok(None),
-                noted => noted,
-            },
+            Some(file) => {
+                let identity = identity(args, wanted, &checked, &style, &job, source)?;
+                match Noted::open(file, identity, args.overwrite, args.report)? {
+                    None => return Ok(None),
+                    noted => noted,
+                }
+            }
             None => None,
         };
         refuse_inputs(out.iter(), &job.sources.list)?;
         let source = source.clone();
         let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-        let prepared = Preparer::shaped(&model.checkpoint.processor, args.input.shape).prepare(&source);
+        let prepared = source.prepare(&mut Preparer::new(&model.checkpoint.processor, args.input.shape.shape()));
         let ready = prepared.map_err(|e| anyhow::anyhow!("{}: {e}", source.name))?;
         Reporter::new(args.report, 1).remarks(&source.name, ready.remarks());
         Ok(Some((Subject { model, source, style, ready, row, seed: wanted.seed, out, noted }, checked)))
     }
 
-    /// All methods on all outputs that `targets` makes of the logits, a line an output.
+    /// All methods on all outputs that the targets mean, an output's answers one behind the other.
     ///
     /// # Errors
     /// The methods' own.
-    pub fn explain(
-        &self,
-        methods: &[Configured],
-        report: &Reporter,
-        targets: impl Fn(&[f32]) -> Vec<Output>,
-    ) -> Result<Vec<Explained>> {
-        let (inputs, layouts) = batch_of(&self.model, std::slice::from_ref(&self.ready))?;
-        let row = self.row.as_ref().map(|r| r.token(&layouts[0])).transpose()?;
-        let batch = Batch::new(&self.model.encoder, inputs, layouts)?
-            .watched(report.watch())
-            .with_noise(Noise::seeded(self.seed));
-        let logits = batch.logits()?.remove(0);
-        let mut lines = Vec::new();
-        for output in targets(&logits) {
-            let pass = batch.pass(vec![output])?.with_rows(vec![row])?;
-            let maps = methods.iter().map(|m| m.explain(&pass.run(0))).collect::<vitx::Result<Vec<_>>>()?;
-            lines.push(Explained { output, logits: logits.clone(), maps });
-        }
-        Ok(lines)
+    pub fn explain<T>(&self, asking: &Asking<T>, report: &Reporter) -> Result<Vec<Answer>> {
+        let (model, methods, requests) = (&self.model, &asking.methods, &asking.targets);
+        let asked = Asked { model, methods, requests, row: self.row.as_ref(), seed: self.seed };
+        let ready = std::slice::from_ref(&self.ready);
+        let Answers { made, nothing } = asked.explain(ready, report.watch(), &|_, _, _| true)?;
+        nothing.iter().for_each(|n| report.note(&format!("note: {}: {}", self.source.name, n.note)));
+        Ok(made)
     }
 
     /// Draws and writes. `by_line` gives each line one scale of its own; `--normalize shared` one scale for all.
@@ -167,38 +145,17 @@ impl Subject {
         lines: Vec<Line>,
         by_line: bool,
     ) -> Result<ExitCode> {
-        let all = SharedRanges::over(lines.iter().flat_map(|l| &l.maps));
-        let ranges = |maps: &[Explanation]| match (self.style.scale, by_line) {
-            (Scale::Shared, _) => all,
-            (_, true) => SharedRanges::over(maps),
-            (_, false) => SharedRanges::default(),
-        };
         let bytes = match &self.ready {
-            Ready::Picture(p) => {
+            Ready::Picture(_) => {
                 let file = Path::new(&self.source.name).file_name().unwrap_or_default().to_string_lossy();
                 let title = format!("{file}, {}", self.model.checkpoint.id);
-                let scene = Scene {
-                    picture: Some(&p.0),
-                    view: p.1.view,
-                    input: p.1.size,
-                    caption: String::new(),
-                    shared: None,
-                    style: &self.style,
-                };
-                let width = args.cell.unwrap_or(if lines.len() > 4 { 128 } else { 224 });
-                let with_picture = !by_line || lines.len() == 1;
-                let rows =
-                    lines.into_iter().map(|l| Row { ranges: ranges(&l.maps), label: l.label, maps: l.maps }).collect();
-                Sheet { title, columns, rows, with_picture }.render(&scene, width)?
+                let scene = Scene::of(&self.ready, &self.style);
+                Lines { title, columns, lines, by_line }.picture(&scene, args.cell)?
             }
             Ready::Text(_) => {
-                let group = |l: Line| Group {
-                    heading: l.label.join(" "),
-                    ranges: ranges(&l.maps),
-                    lines: columns.iter().cloned().zip(l.maps).collect(),
-                };
-                let groups: Vec<Group> = lines.into_iter().map(group).collect();
-                self.table(&groups)?.into_bytes()
+                let ending = self.out.as_ref().and_then(|o| o.extension()).map(|e| e.to_string_lossy().to_lowercase());
+                let title = self.source.name.clone();
+                Lines { title, columns, lines, by_line }.table(ending.as_deref(), &self.style)?.into_bytes()
             }
         };
         match self.out.as_deref() {
@@ -215,16 +172,6 @@ impl Subject {
             }
         }
         Ok(report.finish(1))
-    }
-
-    fn table(&self, groups: &[Group]) -> vitx::Result<String> {
-        let extension = self.out.as_ref().and_then(|o| o.extension()).map(|e| e.to_string_lossy().to_lowercase());
-        match extension.as_deref() {
-            Some("html") => table::html(&self.source.name, groups, &self.style),
-            Some("ansi") => table::ansi(groups, &Style { colour: true, ..self.style.clone() }),
-            Some(_) => table::ansi(groups, &Style { colour: false, ..self.style.clone() }),
-            None => table::ansi(groups, &self.style),
-        }
     }
 }
 
@@ -244,14 +191,25 @@ fn place(args: &SheetArgs, wanted: &Wanted<'_>, source: &Source, text: bool) -> 
 }
 
 /// The identity of a sheet.
-fn key(args: &SheetArgs, wanted: &Wanted<'_>, job: &Job) -> Result<Value> {
-    let shape = args.input.shape.told();
-    Ok(json!({
-        "command": wanted.command, "what": wanted.what, "input": job.sources.list.first().and_then(contents),
-        "model": job.checkpoint.identity()?, "size": shape["size"], "fit": shape["fit"], "window": shape["window"], "row": args.row,
-        "style": args.style.told(false), "cell": args.cell, "seed": wanted.seed, "out": args.out,
-        "dtype": devices::name(args.model.dtype), "device": devices::class(&job.device),
-        "title": [&job.checkpoint.id, &job.sources.list.first().map(|s| s.name.clone()).unwrap_or_default()],
-        "version": env!("CARGO_PKG_VERSION"),
-    }))
+fn identity<T>(
+    args: &SheetArgs,
+    wanted: &Wanted<'_>,
+    asking: &Asking<T>,
+    style: &Style,
+    job: &Job,
+    source: &Source,
+) -> Result<Identity> {
+    let on = (args.model.dtype.dtype(), &job.device);
+    let of = job.checkpoint.stated(wanted.command, on, args.input.shape.shape())?;
+    let of = Identity {
+        target: asking.targets.iter().map(|t| t.text.clone()).collect(),
+        row: args.row.clone(),
+        input: source.contents().unwrap_or_default(),
+        style: style.stated(),
+        seed: wanted.seed,
+        ..of
+    };
+    let of = asking.methods.iter().fold(of, |of, m| of.by(&m.spec, &m.params));
+    let out = args.out.as_ref().map(|o| o.to_string_lossy());
+    Ok(of.with("cell", args.cell).with("out", out).with("title", vec![job.checkpoint.id.clone(), source.name.clone()]))
 }

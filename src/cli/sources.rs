@@ -1,13 +1,13 @@
 //! From arguments to a list of inputs, each with the name its outputs will have.
 
 use super::args::InputArgs;
-use super::own::Own;
 use super::stems::{make_unique, stem_of, with_suffix};
 use anyhow::{bail, Context, Result};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use vitx::input::text::Text;
-use vitx::input::{array, formats};
+use vitx::input::{array, formats, Input, Preparer, Ready};
+use vitx::resume::own::Own;
 
 /// One input.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,23 +16,8 @@ pub struct Source {
     pub name: String,
     /// Output path without method, target and extension, relative to the output folder.
     pub stem: PathBuf,
-    /// What it is.
-    pub kind: Kind,
-}
-
-/// Kinds of input.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
-    /// A picture file.
-    Picture(PathBuf),
-    /// One example of an array `[C,H,W]` or `[B,C,H,W]` of pixel values.
-    Array(PathBuf, Option<usize>),
-    /// A text.
-    Text(Text),
-    /// A file that holds one text.
-    TextFile(PathBuf),
-    /// What cannot be read, with the reason.
-    Unreadable(String),
+    /// What it is; or why it cannot be read.
+    pub input: Result<Input, String>,
 }
 
 /// All inputs of a run.
@@ -54,14 +39,22 @@ pub fn is_input(path: &Path) -> bool {
 }
 
 impl Source {
-    /// Whether it needs a text model.
-    pub fn is_text(&self) -> bool {
-        matches!(self.kind, Kind::Text(_) | Kind::TextFile(_))
+    /// Reads and prepares it.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn prepare(&self, preparer: &mut Preparer<'_>) -> vitx::Result<Ready> {
+        preparer.prepare(self.input.as_ref().map_err(|why| vitx::Error::Input(why.clone()))?)
     }
 
-    /// Whether it cannot be read, so that nobody knows what it is.
-    pub fn is_unreadable(&self) -> bool {
-        matches!(self.kind, Kind::Unreadable(_))
+    /// The contents, whatever it is called; none when it cannot be read.
+    pub fn contents(&self) -> Option<String> {
+        self.input.as_ref().ok()?.contents().ok()
+    }
+
+    /// The file it is read from.
+    pub fn path(&self) -> Option<&Path> {
+        self.input.as_ref().ok()?.path()
     }
 }
 
@@ -106,8 +99,8 @@ impl Sources {
                 bail!("no images found in the given folder{made}; vitx reads files named .{endings}, .npy{left_out}")
             }
             [] => bail!("no input; pass image files or folders, --text TEXT, or `-` for a list of paths on stdin (see `vitx explain --help`)"),
-            [Source { name, kind: Kind::Unreadable(why), .. }, ..]
-                if args.inputs.iter().all(|i| i != Path::new("-")) && self.list.iter().all(Source::is_unreadable) =>
+            [Source { name, input: Err(why), .. }, ..]
+                if args.inputs.iter().all(|i| i != Path::new("-")) && self.list.iter().all(|s| s.input.is_err()) =>
             {
                 bail!("cannot read {name}: {why}")
             }
@@ -130,7 +123,7 @@ impl Sources {
     }
 
     fn unreadable(&mut self, name: String, why: String) {
-        self.list.push(Source { name, stem: PathBuf::new(), kind: Kind::Unreadable(why) });
+        self.list.push(Source { name, stem: PathBuf::new(), input: Err(why) });
     }
 
     fn folder(&mut self, path: &Path, name_folder: bool, out: Option<&Path>) -> Result<()> {
@@ -172,19 +165,19 @@ impl Sources {
 
     fn file(&mut self, path: &Path, stem: PathBuf) -> Result<()> {
         let name = path.display().to_string();
-        let mut push = |name: String, stem: PathBuf, kind: Kind| self.list.push(Source { name, stem, kind });
+        let mut push = |name, stem, input| self.list.push(Source { name, stem, input: Ok(input) });
         match formats::ending(path).as_str() {
             "npy" => match array::shape(path) {
                 Ok(shape) if shape.len() == 4 => {
-                    for b in 0..shape[0] as usize {
+                    for b in 0..shape.first().map_or(0, |n| *n as usize) {
                         let numbered = with_suffix(&stem, &format!("-{b}"));
-                        push(format!("{name}[{b}]"), numbered, Kind::Array(path.to_path_buf(), Some(b)));
+                        push(format!("{name}[{b}]"), numbered, Input::Array(path.to_path_buf(), Some(b)));
                     }
                 }
-                _ => push(name, stem, Kind::Array(path.to_path_buf(), None)),
+                _ => push(name, stem, Input::Array(path.to_path_buf(), None)),
             },
-            "txt" => push(name, stem, Kind::TextFile(path.to_path_buf())),
-            _ => push(name, stem, Kind::Picture(path.to_path_buf())),
+            "txt" => push(name, stem, Input::TextFile(path.to_path_buf())),
+            _ => push(name, stem, Input::Picture(path.to_path_buf())),
         }
         Ok(())
     }
@@ -192,7 +185,11 @@ impl Sources {
     fn texts(&mut self, args: &InputArgs) -> Result<()> {
         let mut texts: Vec<(String, String, Text)> = Vec::new();
         let one = |first: &str| Text { first: first.to_string(), second: None };
-        let pairs = args.text_pair.chunks_exact(2).map(|p| Text { first: p[0].clone(), second: Some(p[1].clone()) });
+        let pair = |p: &[String]| match p {
+            [first, second] => Some(Text { first: first.clone(), second: Some(second.clone()) }),
+            _ => None, // they come in twos
+        };
+        let pairs = args.text_pair.chunks(2).filter_map(pair);
         let given: Vec<Text> = args.text.iter().map(|t| one(t)).chain(pairs).collect();
         for (i, text) in given.iter().enumerate() {
             let stem = if given.len() == 1 { "text".into() } else { format!("text-{i}") };
@@ -201,7 +198,7 @@ impl Sources {
         self.list.extend(texts.into_iter().map(|(name, stem, text)| Source {
             name,
             stem: stem.into(),
-            kind: Kind::Text(text),
+            input: Ok(Input::Text(text)),
         }));
         for file in &args.text_file {
             let (label, lines) = if file == Path::new("-") {
@@ -223,8 +220,8 @@ impl Sources {
                 match String::from_utf8(line) {
                     Ok(line) if line.trim().is_empty() => {}
                     Ok(line) => {
-                        let (stem, kind) = (format!("{label}-{i}").into(), Kind::Text(one(&line)));
-                        self.list.push(Source { name: line, stem, kind });
+                        let (stem, input) = (format!("{label}-{i}").into(), Ok(Input::Text(one(&line))));
+                        self.list.push(Source { name: line, stem, input });
                     }
                     Err(_) => {
                         self.unreadable(format!("{}, line {}", file.display(), i + 1), "is not UTF-8 text".into())

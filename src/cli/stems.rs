@@ -1,6 +1,6 @@
 //! What outputs of an input are called before the method: never a way out of the folder, never the same for two inputs.
 
-use super::sources::{Kind, Source};
+use super::sources::Source;
 use anyhow::{bail, Result};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,8 @@ pub fn stem_of(path: &Path) -> PathBuf {
 pub fn make_unique(list: &mut [Source]) {
     let shared = repeated(list);
     for source in list.iter_mut().filter(|s| shared.contains(&plain(&s.stem))) {
-        if let Kind::Picture(path) | Kind::Array(path, _) | Kind::TextFile(path) = &source.kind {
-            if let Some(ending) = path.extension() {
-                source.stem = with_suffix(&source.stem, &format!(".{}", ending.to_string_lossy()));
-            }
+        if let Some(ending) = source.path().and_then(Path::extension) {
+            source.stem = with_suffix(&source.stem, &format!(".{}", ending.to_string_lossy()));
         }
     }
     let mut names: HashSet<PathBuf> = list.iter().map(|s| plain(&s.stem)).collect();
@@ -45,11 +43,7 @@ pub fn make_unique(list: &mut [Source]) {
 /// # Errors
 /// Naming the first output that is an input of the same run.
 pub fn refuse_inputs<'a>(outputs: impl Iterator<Item = &'a PathBuf>, list: &[Source]) -> Result<()> {
-    let file = |s: &Source| match &s.kind {
-        Kind::Picture(path) | Kind::Array(path, _) | Kind::TextFile(path) => path.canonicalize().ok(),
-        Kind::Text(_) | Kind::Unreadable(_) => None,
-    };
-    let inputs: HashSet<PathBuf> = list.iter().filter_map(file).collect();
+    let inputs: HashSet<PathBuf> = list.iter().filter_map(|s| s.path()?.canonicalize().ok()).collect();
     for path in outputs {
         if path.canonicalize().is_ok_and(|p| inputs.contains(&p)) {
             bail!("{} is an input of this run and would be overwritten; pass another --out", path.display());
@@ -87,7 +81,7 @@ mod tests {
     fn stems(paths: &[&str]) -> Vec<String> {
         let source = |path: &&str| {
             let stem = stem_of(Path::new(Path::new(path).file_name().unwrap()));
-            Source { name: path.to_string(), stem, kind: Kind::Picture(path.into()) }
+            Source { name: path.to_string(), stem, input: Ok(vitx::input::Input::Picture(path.into())) }
         };
         let mut list: Vec<Source> = paths.iter().map(source).collect();
         make_unique(&mut list);

@@ -1,13 +1,13 @@
 //! How maps are coloured: arguments that `explain`, `compare` and `heads` share.
 
+use super::args::named;
 use super::offered;
 use anyhow::{bail, Result};
 use clap::builder::PossibleValuesParser;
-use clap::{Args, ValueEnum};
-use serde_json::{json, Value};
+use clap::Args;
 use std::io::IsTerminal;
 use vitx::render::colormap::{Colormap, COLORMAPS};
-use vitx::render::scale::Scale;
+use vitx::render::scale::Span;
 use vitx::render::{Style, Upsample};
 
 /// Colours, opacity, enlargement and scale.
@@ -21,22 +21,12 @@ pub struct StyleArgs {
     #[arg(long, value_name = "A")]
     alpha: Option<f32>,
     /// How the patch grid becomes pixels [default: bilinear]
-    #[arg(long, value_enum)]
-    upsample: Option<UpsampleArg>,
+    #[arg(long, value_name = "UPSAMPLE", value_parser = named(Upsample::NAMES))]
+    upsample: Option<Upsample>,
     /// auto (minmax; maps of single pixels: percentile:99.5), minmax, max, percentile:P, none, or shared (one scale over
     /// the whole run or sheet) [default: auto]
     #[arg(long, value_name = "HOW", value_parser = offered::SCALES, hide_possible_values = true)]
     normalize: Option<String>,
-}
-
-#[derive(ValueEnum, Debug, Clone, Copy)]
-enum UpsampleArg {
-    /// Linear between patch centres
-    Bilinear,
-    /// Cubic between patch centres
-    Bicubic,
-    /// One flat tile a patch
-    Nearest,
 }
 
 impl StyleArgs {
@@ -55,12 +45,8 @@ impl StyleArgs {
         Ok(Style {
             colormap,
             alpha,
-            upsample: match self.upsample {
-                None | Some(UpsampleArg::Bilinear) => Upsample::Bilinear,
-                Some(UpsampleArg::Bicubic) => Upsample::Bicubic,
-                Some(UpsampleArg::Nearest) => Upsample::Nearest,
-            },
-            scale: self.normalize.as_deref().map_or(Ok(usual.scale), Scale::parse)?,
+            upsample: self.upsample.unwrap_or(usual.upsample),
+            scale: self.normalize.as_deref().map_or(Ok(usual.scale), Span::parse)?,
             legend,
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         })
@@ -87,15 +73,6 @@ impl StyleArgs {
     /// `--normalize`, if it was given.
     pub fn scale(&self) -> Option<&str> {
         self.normalize.as_deref()
-    }
-
-    /// As ledgers state it; what is not given is the default.
-    pub fn told(&self, legend: bool) -> Value {
-        let upsample = self.upsample.and_then(|u| u.to_possible_value()).map(|v| v.get_name().to_string());
-        json!({
-            "colormap": self.colormap, "alpha": self.alpha, "upsample": upsample, "normalize": self.normalize,
-            "legend": legend,
-        })
     }
 }
 

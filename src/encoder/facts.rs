@@ -22,6 +22,8 @@ pub struct Facts {
     pub class_token: bool,
     /// There is a distillation token.
     pub distillation_token: bool,
+    /// A second classifier reads that token.
+    pub reads_distillation: bool,
     /// The layer norms stand behind the sub-layers (BERT), not before them (ViT).
     pub post_norm: bool,
     /// What its logits are.

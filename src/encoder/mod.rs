@@ -20,8 +20,8 @@ use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A classifier ready to run.
-#[derive(Debug)]
+/// A classifier ready to run. A clone shares its weights and counts its own passes.
+#[derive(Debug, Clone)]
 pub struct Encoder {
     /// Pixels or token ids to `[B,T,D]`.
     pub embedding: Embedding,
@@ -42,6 +42,12 @@ pub struct Encoder {
 pub struct Passes {
     forward: AtomicUsize,
     backward: AtomicUsize,
+}
+
+impl Clone for Passes {
+    fn clone(&self) -> Self {
+        Passes::default()
+    }
 }
 
 impl Passes {

@@ -33,6 +33,16 @@ impl Candidate {
         !matches!(self, Candidate::Method(_))
     }
 
+    /// The number of the random control among others; 0 where there is none.
+    pub fn random(all: &[Candidate]) -> usize {
+        all.iter().position(|c| matches!(c, Candidate::Random)).unwrap_or(0)
+    }
+
+    /// These methods with the controls behind them.
+    pub fn with_controls(methods: Vec<Configured>) -> Vec<Candidate> {
+        methods.into_iter().map(Candidate::Method).chain([Candidate::Gaussian, Candidate::Random]).collect()
+    }
+
     /// Whether its map changes with the class.
     pub fn class_specific(&self) -> bool {
         matches!(self, Candidate::Method(m) if m.entry.class_specific)

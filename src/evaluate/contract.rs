@@ -153,6 +153,17 @@ pub enum Needs {
     Rationale,
 }
 
+impl Needs {
+    /// In the plural; none for nothing.
+    pub fn what(self) -> Option<&'static str> {
+        match self {
+            Needs::Nothing => None,
+            Needs::Mask => Some("masks"),
+            Needs::Rationale => Some("rationales"),
+        }
+    }
+}
+
 /// An entry of the metric registry.
 #[derive(Debug)]
 pub struct Entry {

@@ -3,8 +3,8 @@
 use super::mask::Mask;
 use crate::error::{Error, Result};
 use crate::explanation::TextLayout;
-use crate::input::formats;
 use crate::input::text::Text;
+use crate::input::{formats, Input};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -13,27 +13,14 @@ use std::path::{Path, PathBuf};
 pub struct Sample {
     /// As reports name it.
     pub name: String,
-    /// What is explained.
-    pub content: Content,
+    /// What is explained; an array `[B,3,H,W]` stands for B inputs.
+    pub content: Input,
     /// The label as written: a name or a class number.
     pub label: String,
     /// A mask of the object.
     pub mask: Option<MaskFile>,
     /// The reason people marked: character ranges `10-15`, or passages of the (first) text, separated by semicolons.
     pub rationale: Option<String>,
-}
-
-/// What is explained.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Content {
-    /// A picture file.
-    Picture(PathBuf),
-    /// An array of pixel values `[3,H,W]` or `[B,3,H,W]`: B inputs.
-    Array(PathBuf),
-    /// A text, or a pair of texts.
-    Text(Text),
-    /// A file that holds one text.
-    TextFile(PathBuf),
 }
 
 /// Where a mask is.
@@ -69,31 +56,28 @@ pub struct Data {
     pub left_out: Vec<String>,
 }
 
-impl Content {
-    /// Whether it needs a text model.
-    pub fn is_text(&self) -> bool {
-        match self {
-            Content::Text(_) | Content::TextFile(_) => true,
-            Content::Picture(_) | Content::Array(_) => false,
+impl Data {
+    /// Whether it is of texts.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for texts and pictures in one data set.
+    pub fn texts(&self, path: &Path) -> Result<bool> {
+        let texts = self.samples.iter().filter(|s| s.content.is_text()).count();
+        match texts {
+            0 => Ok(false),
+            n if n == self.samples.len() => Ok(true),
+            _ => Err(Error::Usage(format!("--data {}: texts and pictures in one data set", path.display()))),
         }
     }
+}
 
-    /// The file it is read from.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Content::Picture(path) | Content::Array(path) | Content::TextFile(path) => Some(path),
-            Content::Text(_) => None,
-        }
-    }
-
-    /// What a file is by its ending; none for other endings.
-    fn of_file(path: &Path) -> Option<Self> {
-        match formats::ending(path).as_str() {
-            "txt" => Some(Content::TextFile(path.to_path_buf())),
-            "npy" => Some(Content::Array(path.to_path_buf())),
-            _ if formats::is_picture(path) => Some(Content::Picture(path.to_path_buf())),
-            _ => None,
-        }
+/// What a file is by its ending; none for other endings.
+fn of_file(path: &Path) -> Option<Input> {
+    match formats::ending(path).as_str() {
+        "txt" => Some(Input::TextFile(path.to_path_buf())),
+        "npy" => Some(Input::Array(path.to_path_buf(), None)),
+        _ if formats::is_picture(path) => Some(Input::Picture(path.to_path_buf())),
+        _ => None,
     }
 }
 
@@ -158,7 +142,7 @@ struct Found {
 impl Found {
     /// All inputs of a folder and of the folders in it; `above` are the folders it lies in, so that a link to one of them is
     /// not followed for ever.
-    fn walk(&mut self, folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<(PathBuf, Content)>) {
+    fn walk(&mut self, folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<(PathBuf, Input)>) {
         let own = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         if above.contains(&own) {
             return;
@@ -169,7 +153,7 @@ impl Found {
         };
         above.push(own);
         for path in entries {
-            match (path.is_dir(), path.is_file(), Content::of_file(&path)) {
+            match (path.is_dir(), path.is_file(), of_file(&path)) {
                 (true, _, _) => self.walk(&path, above, files),
                 (false, false, _) => self.irregular.push(path),
                 (false, true, None) => self.others.push(path),
@@ -256,9 +240,9 @@ fn table(path: &Path) -> Result<Data> {
         let filled = |i: Option<usize>| i.map(field).filter(|f| !f.is_empty());
         let (name, content) = if picture.is_some() {
             let file = folder.join(field(content));
-            (field(content), Content::of_file(&file).unwrap_or(Content::Picture(file)))
+            (field(content), of_file(&file).unwrap_or(Input::Picture(file)))
         } else {
-            (format!("line {}", line + 2), Content::Text(Text { first: field(content), second: filled(pair) }))
+            (format!("line {}", line + 2), Input::Text(Text { first: field(content), second: filled(pair) }))
         };
         let mask = filled(mask).map(|m| MaskFile { path: folder.join(m), object: filled(value) });
         samples.push(Sample { name, content, label: field(label), mask, rationale: filled(rationale) });
@@ -302,12 +286,12 @@ mod tests {
         let data = read("image,label,mask,mask_value,split\na.jpg,cat,m.png,15,test\nb.npy,3,,,test\n").unwrap();
         let mask = MaskFile { path: dir.path().join("m.png"), object: Some("15".into()) };
         assert_eq!((data.samples.len(), &data.samples[0].mask), (2, &Some(mask)));
-        assert_eq!(data.samples[1].content, Content::Array(dir.path().join("b.npy")));
+        assert_eq!(data.samples[1].content, Input::Array(dir.path().join("b.npy"), None));
         assert_eq!((data.samples[1].label.as_str(), &data.samples[1].mask), ("3", &None));
         assert_eq!(data.left_out, ["the column split"]);
         let data = read("\u{feff}text,text_pair,label,mask,id\n\"good, really\",bad,positive,m.png,7\n").unwrap();
         let pair = Text { first: "good, really".into(), second: Some("bad".into()) };
-        assert_eq!(data.samples[0].content, Content::Text(pair));
+        assert_eq!(data.samples[0].content, Input::Text(pair));
         assert_eq!(data.left_out, ["the columns mask, id"]);
         let data = read("text,label,rationale\nfine,positive,fine\n").unwrap();
         assert_eq!((data.samples[0].rationale.as_deref(), data.left_out.len()), (Some("fine"), 0));

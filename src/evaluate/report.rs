@@ -30,6 +30,7 @@ pub struct Report<'a> {
 }
 
 /// A row of the table.
+#[derive(Debug, Clone)]
 pub struct Row {
     /// The candidate.
     pub name: String,

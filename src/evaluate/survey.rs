@@ -1,7 +1,8 @@
 //! What the masks of a data set are, before anything is judged by them: how each was read, and what is wrong with some.
 
-use super::dataset::{Content, MaskFile};
+use super::dataset::MaskFile;
 use super::mask::{Kind, Useless};
+use crate::input::Input;
 use image::{ImageDecoder, ImageReader};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -21,8 +22,8 @@ pub struct Survey {
 
 impl Survey {
     /// Reads the masks, each with the input it belongs to.
-    pub fn of(masks: &[(&MaskFile, &Content)]) -> Self {
-        let read = |(file, content): &(&MaskFile, &Content)| {
+    pub fn of(masks: &[(&MaskFile, &Input)]) -> Self {
+        let read = |(file, content): &(&MaskFile, &Input)| {
             let mask = file.read().ok()?;
             let stretched = size(content).and_then(|(size, turned)| mask.stretched(size, turned));
             Some((file.path.display().to_string(), mask.kind, mask.useless(), stretched))
@@ -77,17 +78,17 @@ impl Survey {
 
 /// Width and height of a picture as it is shown, and whether its file stores it lying on its side; none where its header does
 /// not say.
-fn size(content: &Content) -> Option<((u32, u32), bool)> {
+fn size(content: &Input) -> Option<((u32, u32), bool)> {
     match content {
-        Content::Picture(path) => shown_size(path),
-        Content::Array(path) => {
+        Input::Picture(path) => shown_size(path),
+        Input::Array(path, _) => {
             let file = std::io::BufReader::new(std::fs::File::open(path).ok()?);
             match npyz::NpyFile::new(file).ok()?.shape() {
                 [.., h, w] => Some(((u32::try_from(*w).ok()?, u32::try_from(*h).ok()?), false)),
                 _ => None,
             }
         }
-        Content::Text(_) | Content::TextFile(_) => None,
+        Input::Text(_) | Input::TextFile(_) | Input::Bytes(_) => None,
     }
 }
 
@@ -115,7 +116,7 @@ mod tests {
             GrayImage::from_fn(w, h, |x, _| Luma([if x < left { on } else { 0 }])).save(&path).unwrap();
             MaskFile { path, object: None }
         };
-        let picture = Content::Picture(save("p.png", (40, 20), 9, 7).path);
+        let picture = Input::Picture(save("p.png", (40, 20), 9, 7).path);
         let masks = [
             save("a.png", (40, 20), 1, 3),
             save("b.png", (20, 10), 1, 3),

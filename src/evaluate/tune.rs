@@ -69,6 +69,17 @@ pub fn expand(text: &str) -> Result<Grid> {
     Ok(Grid { axes: pairs.into_iter().filter(|(_, v)| v.len() > 1).collect(), settings })
 }
 
+/// A grid's method with the keys that have one value.
+pub fn without_choices(grid: &str) -> String {
+    let (name, keys) = grid.split_once(':').unwrap_or((grid, ""));
+    let fixed: Vec<&str> = keys.split(',').filter(|k| !k.is_empty() && !k.contains('|')).collect();
+    if fixed.is_empty() {
+        name.to_string()
+    } else {
+        format!("{name}:{}", fixed.join(","))
+    }
+}
+
 /// Inputs below which no difference is beyond doubt: of 5, all favour one of two equal settings once in 16 times.
 const FEWEST: usize = 6;
 

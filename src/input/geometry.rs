@@ -31,6 +31,21 @@ pub enum Fit {
     Pad,
 }
 
+impl Fit {
+    /// Names on the command line, and what they mean.
+    pub const NAMES: &'static [(&'static str, &'static str, Fit)] = &[
+        ("resize", "Stretch", Fit::Resize),
+        ("crop", "Scale to cover, cut the rest off", Fit::Crop),
+        ("pad", "Scale to fit in, fill the rest with the mean colour", Fit::Pad),
+    ];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, _, fit)| *fit == self).map_or("", |(name, ..)| name)
+        // every value has one
+    }
+}
+
 /// Zeros around normalised values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pad {

@@ -6,8 +6,11 @@ pub mod decode;
 pub mod formats;
 mod geometry;
 pub mod image;
+pub mod prepare;
 mod processor;
 pub mod resize;
 pub mod text;
 mod tiff;
 mod tokenizer;
+
+pub use prepare::{Input, Preparer, Processor, Ready, Shape};

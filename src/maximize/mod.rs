@@ -9,6 +9,7 @@
 //! It returns an image, so it is not a [`crate::method::Method`].
 
 mod fourier;
+pub mod painting;
 mod prior;
 
 use crate::encoder::{Encoder, Inputs, Keep};

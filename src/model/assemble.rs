@@ -190,10 +190,6 @@ impl Loader<'_> {
         let (s, n) = (self.spec, self.names);
         let (pooling, classifiers) = self.classifiers()?;
         let input = if pooling == Pooling::ClassAndPatchMean { 2 * s.width } else { s.width };
-        let prefix = match s.embedding {
-            EmbeddingSpec::Patches { distillation, registers, .. } => 1 + usize::from(distillation) + registers,
-            EmbeddingSpec::Words { .. } => 1,
-        };
         let dense = n.dense.zip(s.dense);
         if let Some((name, _)) = dense.filter(|(name, _)| self.naming.find(&format!("{name}.weight")).is_none()) {
             return Err(Error::Model(format!(
@@ -202,7 +198,7 @@ impl Loader<'_> {
         }
         Ok(Head {
             pooling,
-            prefix,
+            prefix: s.embedding.prefix(),
             dense: dense
                 .map(|(name, f)| Ok::<_, Error>((self.linear(name, s.width, s.width, true)?, f)))
                 .transpose()?,

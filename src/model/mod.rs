@@ -5,9 +5,11 @@ pub mod builtin;
 mod checkpoint;
 mod classes;
 mod config;
+mod facts;
 mod family;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod inputs;
 mod naming;
 mod pickle;
 mod sniff;
@@ -18,17 +20,19 @@ mod weights;
 
 pub use checkpoint::{Access, Files};
 pub use config::Config;
+pub use facts::Demand;
 pub use spec::{EmbeddingSpec, Family, Modality, Spec};
 
-use crate::encoder::{Embedding, Encoder, Inputs, Neutral};
+pub use crate::input::prepare::Processor;
+
+use crate::encoder::{Encoder, Neutral};
 use crate::error::{Error, Result};
-use crate::explanation::{ImageLayout, Layout};
-use crate::input::image::{ImageProcessor, Origin, Prepared};
-use crate::input::text::{Tables, TextProcessor, Tokenised};
+use crate::input::image::{ImageProcessor, Origin};
+use crate::input::text::{Tables, TextProcessor};
 use crate::labels::Labels;
 use crate::scale::Scale;
 use assemble::Contents;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
 /// Every family vitx reads.
 pub const FAMILIES: &[Family] = &[
@@ -62,21 +66,11 @@ pub struct Checkpoint {
     files: Files,
 }
 
-/// How inputs are prepared, by modality.
-pub enum Processor {
-    /// Pictures.
-    Image(ImageProcessor),
-    /// Texts.
-    Text(Box<TextProcessor>),
-}
-
-impl Processor {
-    /// What stands for "nothing there" in the inputs it makes.
-    fn neutral(&self) -> Neutral {
-        match self {
-            Processor::Image(image) => Neutral { black: image.black(), ..Neutral::default() },
-            Processor::Text(text) => Neutral { mask_id: text.mask_id(), pad_id: text.pad_id(), ..Neutral::default() },
-        }
+/// What stands for "nothing there" in the inputs that a processor makes.
+fn neutral(processor: &Processor) -> Neutral {
+    match processor {
+        Processor::Image(image) => Neutral { black: image.black(), ..Neutral::default() },
+        Processor::Text(text) => Neutral { mask_id: text.mask_id(), pad_id: text.pad_id(), ..Neutral::default() },
     }
 }
 
@@ -160,7 +154,7 @@ impl Checkpoint {
         let (mut encoder, notes) = self.assembled(Contents::Read, (dtype, device))?;
         self.notes.extend(notes);
         self.spec.pooling = encoder.head.pooling;
-        encoder.neutral = self.processor.neutral();
+        encoder.neutral = neutral(&self.processor);
         encoder.head.scale = self.scale;
         Ok(Model { checkpoint: self, encoder })
     }
@@ -197,62 +191,6 @@ impl Checkpoint {
     /// Number of weights in the files.
     pub fn parameters(&self) -> Result<usize> {
         Ok(self.files.weights()?.parameters())
-    }
-}
-
-impl Model {
-    /// The tokens of an image of `height` x `width` pixels as this model sees it.
-    pub fn image_layout(&self, height: usize, width: usize) -> Result<ImageLayout> {
-        match &self.encoder.embedding {
-            Embedding::Patches(patches) => Ok(patches.layout(height, width)),
-            Embedding::Words(_) => Err(Error::Usage(format!("model `{}` reads texts, not images", self.checkpoint.id))),
-        }
-    }
-
-    /// Prepared pictures of one size as a batch, with what their tokens are.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] when their sizes differ or this is a text model.
-    pub fn image_inputs(&self, pictures: &[Prepared]) -> Result<(Inputs, Vec<Layout>)> {
-        let (h, w) = pictures.first().map_or((0, 0), |p| p.size);
-        if let Some(other) = pictures.iter().find(|p| p.size != (h, w)) {
-            return Err(Error::Usage(format!(
-                "a batch of pictures of {h}x{w} and of {:?} pixels; set --size",
-                other.size
-            )));
-        }
-        let layout = Layout::Image(self.image_layout(h, w)?);
-        let pixels: Vec<f32> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
-        let channels = pixels.len() / (pictures.len() * h * w).max(1);
-        let pixels = Tensor::from_vec(pixels, (pictures.len(), channels, h, w), self.encoder.device())?;
-        Ok((Inputs::Pixels(pixels), vec![layout; pictures.len()]))
-    }
-
-    /// Tokenised texts as a batch, padded on the right to the longest, with what their tokens are.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] when this is an image model.
-    pub fn text_inputs(&self, texts: &[Tokenised]) -> Result<(Inputs, Vec<Layout>)> {
-        let Processor::Text(processor) = &self.checkpoint.processor else {
-            return Err(Error::Usage(format!("model `{}` reads images, not texts", self.checkpoint.id)));
-        };
-        let (b, t) = (texts.len(), texts.iter().map(|t| t.ids.len()).max().unwrap_or(0));
-        let padded = |row: &[u32], fill: u32| -> Vec<u32> {
-            row.iter().copied().chain(std::iter::repeat(fill)).take(t).collect()
-        };
-        let rows = |f: &dyn Fn(&Tokenised) -> Vec<u32>| {
-            Tensor::from_vec(texts.iter().flat_map(f).collect::<Vec<u32>>(), (b, t), self.encoder.device())
-        };
-        let ids = rows(&|x| padded(&x.ids, processor.pad_id()))?;
-        let types = rows(&|x| padded(&x.types, 0))?;
-        let mask = rows(&|x| padded(&vec![1; x.ids.len()], 0))?.to_dtype(DType::U8)?;
-        let layouts = texts.iter().map(|t| Layout::Text(t.layout.clone())).collect();
-        Ok((Inputs::Tokens { ids, types, mask }, layouts))
-    }
-
-    /// Probabilities from logits; none where the model gives values.
-    pub fn probabilities(&self, logits: &[f32]) -> Option<Vec<f32>> {
-        self.checkpoint.scale.probabilities(logits)
     }
 }
 

@@ -97,6 +97,16 @@ pub enum EmbeddingSpec {
     },
 }
 
+impl EmbeddingSpec {
+    /// Tokens before the first patch or word: what the classifier reads, and registers.
+    pub fn prefix(&self) -> usize {
+        match self {
+            EmbeddingSpec::Patches { distillation, registers, .. } => 1 + usize::from(*distillation) + registers,
+            EmbeddingSpec::Words { .. } => 1,
+        }
+    }
+}
+
 /// Checkpoint names. Those of a layer follow `layer`, with `{}` for its number; `.weight` and `.bias` are understood.
 #[derive(Debug, Clone)]
 pub struct Names {

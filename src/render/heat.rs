@@ -18,6 +18,15 @@ pub enum Upsample {
     Nearest,
 }
 
+impl Upsample {
+    /// Names on the command line, and what they mean.
+    pub const NAMES: &'static [(&'static str, &'static str, Upsample)] = &[
+        ("bilinear", "Linear between patch centres", Upsample::Bilinear),
+        ("bicubic", "Cubic between patch centres", Upsample::Bicubic),
+        ("nearest", "One flat tile a patch", Upsample::Nearest),
+    ];
+}
+
 /// PNG of the heat over the picture.
 pub fn overlay(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     let canvas = blended(scene, e)?;

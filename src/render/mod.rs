@@ -1,10 +1,14 @@
 //! From an explanation to bytes: one registry of output formats; only [`save`] touches the disk.
 
 pub mod colormap;
+pub mod columns;
 pub mod grid;
 mod heat;
+pub mod json;
 mod legend;
 mod lettering;
+pub mod lines;
+pub mod names;
 mod npy;
 pub mod printable;
 pub mod save;
@@ -18,9 +22,11 @@ pub use heat::Upsample;
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
 use crate::input::image::View;
-use colormap::Colormap;
+use crate::input::Ready;
+use colormap::{Colormap, COLORMAPS};
 use image::{DynamicImage, ImageFormat, RgbImage};
-use scale::{Range, Scale};
+use scale::{Range, Span};
+use serde_json::{json, Value};
 use std::io::Cursor;
 
 /// An output format of `vitx explain`.
@@ -55,7 +61,7 @@ pub enum Draws {
     Overlay,
 }
 
-/// Every format that shows relevance. (`json`, the record of a run, is written by the command line.)
+/// Every format.
 pub const RENDERERS: &[Renderer] = &[
     Renderer {
         name: "overlay",
@@ -102,6 +108,15 @@ pub const RENDERERS: &[Renderer] = &[
         draws: Draws::Tokens,
         render: tokens::ansi,
     },
+    Renderer {
+        name: "json",
+        about: "the record of the result",
+        extension: "json",
+        images: true,
+        texts: true,
+        draws: Draws::Numbers,
+        render: json::render,
+    },
 ];
 
 /// What an explanation is drawn onto, and how.
@@ -117,8 +132,21 @@ pub struct Scene<'a> {
     pub caption: String,
     /// A scale over several explanations instead of this one's own.
     pub shared: Option<Range>,
+    /// What is said of the explanation beside its numbers, for `json`.
+    pub record: Option<&'a json::Record>,
     /// How to draw.
     pub style: &'a Style,
+}
+
+impl<'a> Scene<'a> {
+    /// A prepared input, without a word.
+    pub fn of(ready: &'a Ready, style: &'a Style) -> Self {
+        let (picture, view, input) = match ready {
+            Ready::Picture(p) => (Some(&p.upright), p.prepared.view, p.prepared.size),
+            Ready::Text(_) => (None, View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 }, (0, 0)),
+        };
+        Scene { picture, view, input, caption: String::new(), shared: None, record: None, style }
+    }
 }
 
 /// The user's choices.
@@ -131,7 +159,7 @@ pub struct Style {
     /// How the grid becomes pixels.
     pub upsample: Upsample,
     /// How relevance becomes colour.
-    pub scale: Scale,
+    pub scale: Span,
     /// Draw a colour bar.
     pub legend: bool,
     /// Escape sequences in text output.
@@ -144,7 +172,7 @@ impl Default for Style {
             colormap: None,
             alpha: 0.55,
             upsample: Upsample::Bilinear,
-            scale: Scale::Auto,
+            scale: Span::Auto,
             legend: false,
             colour: false,
         }
@@ -152,6 +180,17 @@ impl Default for Style {
 }
 
 impl Style {
+    /// As records state it. No colours: those of the method.
+    pub fn stated(&self) -> Value {
+        let colormap = COLORMAPS.iter().find(|(_, map)| Some(*map) == self.colormap).map(|(name, _)| *name);
+        let upsample = Upsample::NAMES.iter().find(|(.., way)| *way == self.upsample).map(|(name, ..)| *name);
+        let alpha = self.alpha.to_string().parse::<f64>().ok(); // the digits that tell an `f32`
+        json!({
+            "colormap": colormap, "alpha": alpha, "upsample": upsample, "normalize": self.scale.to_string(),
+            "legend": self.legend,
+        })
+    }
+
     /// The colour map this explanation is drawn in.
     pub fn colormap_for(&self, e: &Explanation) -> Colormap {
         self.colormap.unwrap_or(if e.signed { Colormap::Coolwarm } else { Colormap::Viridis })
@@ -163,7 +202,7 @@ impl Style {
 /// # Errors
 /// [`Error::Usage`] naming the nearest one.
 pub fn find(name: &str) -> Result<&'static Renderer> {
-    let names: Vec<&str> = RENDERERS.iter().map(|r| r.name).chain(["json"]).collect();
+    let names: Vec<&str> = RENDERERS.iter().map(|r| r.name).collect();
     let error = || {
         let hint = format!("formats are {}", names.join(", "));
         crate::error::unknown("format", name, names.iter().copied(), &hint)

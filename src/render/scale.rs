@@ -3,24 +3,24 @@
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
 
-/// The percentile of [`Scale::Auto`] for pixel maps.
+/// The percentile of [`Span::Auto`] for pixel maps.
 const OUTLIERS: f32 = 99.5;
 
-/// `--normalize`
+/// Which values of a map become the ends of its colours: `--normalize`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Scale {
-    /// [`Scale::MinMax`] for maps on the token grid, the 99.5th percentile for maps of single pixels, of which a few
+pub enum Span {
+    /// [`Span::MinMax`] for maps on the token grid, the 99.5th percentile for maps of single pixels, of which a few
     /// always stand far out.
     Auto,
     /// Least value to 0, greatest to 1.
     MinMax,
     /// 0 to 0, greatest to 1; negative values are cut off unless the method is signed.
     Max,
-    /// As [`Scale::MinMax`] between the lowest and the highest `100 - P` percent.
+    /// As [`Span::MinMax`] between the lowest and the highest `100 - P` percent.
     Percentile(f32),
     /// Values are taken as they are, cut off at 0 and 1 (signed: -1 and 1).
     None,
-    /// One [`Scale::MinMax`] over the whole run.
+    /// One [`Span::MinMax`] over the whole run.
     Shared,
 }
 
@@ -33,20 +33,33 @@ pub struct Range {
     pub high: f32,
 }
 
-impl Scale {
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Span::Auto => f.write_str("auto"),
+            Span::MinMax => f.write_str("minmax"),
+            Span::Max => f.write_str("max"),
+            Span::Percentile(p) => write!(f, "percentile:{p}"),
+            Span::None => f.write_str("none"),
+            Span::Shared => f.write_str("shared"),
+        }
+    }
+}
+
+impl Span {
     /// Reads `auto`, `minmax`, `max`, `percentile:P`, `none` or `shared`.
     ///
     /// # Errors
     /// [`Error::Usage`] for anything else.
     pub fn parse(text: &str) -> Result<Self> {
         Ok(match text {
-            "auto" => Scale::Auto,
-            "minmax" => Scale::MinMax,
-            "max" => Scale::Max,
-            "none" => Scale::None,
-            "shared" => Scale::Shared,
+            "auto" => Span::Auto,
+            "minmax" => Span::MinMax,
+            "max" => Span::Max,
+            "none" => Span::None,
+            "shared" => Span::Shared,
             _ => match text.strip_prefix("percentile:").and_then(|p| p.parse::<f32>().ok()) {
-                Some(p) if p > 50.0 && p <= 100.0 => Scale::Percentile(p),
+                Some(p) if p > 50.0 && p <= 100.0 => Span::Percentile(p),
                 _ => {
                     return Err(Error::Usage(format!(
                         "--normalize {text}: expected auto, minmax, max, percentile:P with P from 50 to 100, none or shared"
@@ -64,16 +77,16 @@ impl Scale {
             shown.iter().fold((f32::INFINITY, f32::NEG_INFINITY), fold)
         };
         let scale = match self {
-            Scale::Auto if e.drawn_pixels().is_some() => Scale::Percentile(OUTLIERS),
-            Scale::Auto => Scale::MinMax,
+            Span::Auto if e.drawn_pixels().is_some() => Span::Percentile(OUTLIERS),
+            Span::Auto => Span::MinMax,
             other => other,
         };
         let (low, high) = match scale {
             _ if shown.is_empty() => (0.0, 0.0),
-            Scale::None => (0.0, 1.0),
-            Scale::Percentile(p) => percentiles(&shown, p),
-            Scale::Max if !e.signed => (0.0, least_and_most().1),
-            Scale::Max | Scale::MinMax | Scale::Shared | Scale::Auto => least_and_most(),
+            Span::None => (0.0, 1.0),
+            Span::Percentile(p) => percentiles(&shown, p),
+            Span::Max if !e.signed => (0.0, least_and_most().1),
+            Span::Max | Span::MinMax | Span::Shared | Span::Auto => least_and_most(),
         };
         if !e.signed {
             return Range { low, high };
@@ -126,7 +139,7 @@ impl SharedRanges {
     pub fn over<'e>(maps: impl IntoIterator<Item = &'e Explanation>) -> Self {
         let mut ranges = SharedRanges::default();
         for e in maps {
-            let own = Scale::Shared.range(e);
+            let own = Span::Shared.range(e);
             let range = if e.signed { &mut ranges.signed } else { &mut ranges.unsigned };
             *range = Some(range.map_or(own, |r| r.union(own)));
         }
@@ -167,7 +180,7 @@ mod tests {
     #[test]
     fn scales_ignore_special_tokens_and_keep_zero_in_the_middle() {
         let range = |s: &str, values: &[f32], signed| {
-            let r = Scale::parse(s).unwrap().range(&explanation(values, signed));
+            let r = Span::parse(s).unwrap().range(&explanation(values, signed));
             (r.low, r.high)
         };
         let values = [0.2, 0.4, 1.2];
@@ -177,7 +190,10 @@ mod tests {
         assert_eq!(range("percentile:75", &[0.0, 1.0, 2.0, 3.0, 4.0], false), (1.0, 3.0));
         assert_eq!(range("minmax", &[-0.5, 0.25], true), (-0.5, 0.5));
         assert_eq!(range("none", &[-0.5, 0.25], true), (-1.0, 1.0));
-        assert!(Scale::parse("percentile:0").is_err() && Scale::parse("mean").is_err());
+        for name in ["auto", "minmax", "max", "percentile:99.5", "none", "shared"] {
+            assert_eq!(Span::parse(name).unwrap().to_string(), name);
+        }
+        assert!(Span::parse("percentile:0").is_err() && Span::parse("mean").is_err());
     }
 
     #[test]
@@ -192,9 +208,9 @@ mod tests {
     #[test]
     fn a_constant_map_has_no_colour_but_no_nan() {
         let e = explanation(&[0.0, 0.0], false);
-        assert_eq!(Scale::MinMax.range(&e).place(0.0, false), 0.0);
+        assert_eq!(Span::MinMax.range(&e).place(0.0, false), 0.0);
         // All-zero evidence for and against is neutral, not the strongest evidence against.
         let e = explanation(&[0.0, 0.0], true);
-        assert_eq!(Scale::MinMax.range(&e).place(0.0, true), 0.5);
+        assert_eq!(Span::MinMax.range(&e).place(0.0, true), 0.5);
     }
 }

@@ -111,7 +111,15 @@ mod tests {
     fn rendered(colour: bool) -> String {
         let style = Style { colour, ..Style::default() };
         let view = View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 };
-        let scene = Scene { picture: None, view, input: (0, 0), caption: String::new(), shared: None, style: &style };
+        let scene = Scene {
+            picture: None,
+            view,
+            input: (0, 0),
+            caption: String::new(),
+            shared: None,
+            record: None,
+            style: &style,
+        };
         String::from_utf8(ansi(&scene, &explained()).unwrap()).unwrap()
     }
 

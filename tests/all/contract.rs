@@ -49,7 +49,7 @@ pub(crate) fn quick(name: &str) -> String {
 
 /// Methods defined for a model.
 fn defined(model: &Model) -> impl Iterator<Item = &'static method::Entry> {
-    let facts = facts(model);
+    let facts = model.checkpoint.facts();
     method::all().filter(move |e| method::parse(&quick(e.name)).unwrap().method.check(&facts).is_ok())
 }
 

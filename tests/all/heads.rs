@@ -153,7 +153,7 @@ fn labels_of_their_own_are_right_above_one_half() {
         let (run, candidate, truth) = (pass.run(0), Candidate::Gaussian, Truth::default());
         let explanation = candidate.explain(&run).unwrap();
         let judged = evaluate::Case { run: &run, explanation: &explanation, truth: &truth, candidate: &candidate };
-        let metric = evaluate::parse_list(&["positive"], &facts(&model)).unwrap().remove(0);
+        let metric = evaluate::parse_list(&["positive"], &model.checkpoint.facts()).unwrap().remove(0);
         let score = metric.metric.score(&judged).unwrap().unwrap();
         assert_eq!(score.curve[0], right, "class {class} of the whole input");
         assert!(metric.convention().contains("probability is above 0.5"), "{}", metric.convention());
@@ -281,7 +281,7 @@ fn every_method_tells_what_lowers_a_class() {
         for entry in method::all() {
             let spec = crate::contract::quick(entry.name);
             let configured = method::parse(&spec).unwrap();
-            if configured.check(&facts(&model)).is_err() {
+            if configured.check(&model.checkpoint.facts()).is_err() {
                 continue;
             }
             let raises = map(&batch, Output::of(1), &spec).unwrap();

@@ -4,7 +4,7 @@ use crate::support::root;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -20,25 +20,47 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 /// Modules that each part of the library may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("guard", &["error"]),
+    ("device", &["error"]),
     ("identity", &["error"]),
+    ("resume", &["error", "identity"]),
     ("trace", &[]),
     ("labels", &["error"]),
     ("scale", &[]),
     ("output", &["error", "labels", "scale"]),
     ("target", &["error", "labels", "output", "scale"]),
     ("explanation", &["error", "target"]),
-    ("input", &["error", "explanation"]),
+    ("input", &["error", "explanation", "guard", "identity"]),
     ("nn", &["error"]),
     ("encoder", &["error", "explanation", "nn", "scale", "trace"]),
     ("run", &["error", "explanation", "scale", "target", "trace", "nn", "encoder"]),
     ("method", &["error", "explanation", "scale", "nn", "encoder", "run"]),
     (
         "evaluate",
-        &["error", "identity", "explanation", "scale", "target", "input", "nn", "encoder", "run", "method", "render"],
+        &[
+            "error",
+            "guard",
+            "identity",
+            "resume",
+            "explanation",
+            "scale",
+            "target",
+            "input",
+            "nn",
+            "encoder",
+            "run",
+            "method",
+            "model",
+            "render",
+        ],
     ),
-    ("maximize", &["error", "target", "trace", "nn", "encoder", "run", "method"]),
-    ("model", &["error", "identity", "explanation", "labels", "scale", "target", "input", "nn", "encoder"]),
-    ("render", &["error", "explanation", "target", "input"]),
+    (
+        "maximize",
+        &["error", "identity", "target", "trace", "input", "nn", "encoder", "run", "method", "model", "render"],
+    ),
+    ("model", &["error", "device", "identity", "explanation", "labels", "scale", "target", "input", "nn", "encoder"]),
+    ("explain", &["error", "explanation", "target", "input", "run", "method", "model", "render"]),
+    ("render", &["error", "identity", "explanation", "target", "input"]),
 ];
 
 #[test]

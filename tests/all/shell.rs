@@ -423,8 +423,7 @@ fn a_folder_that_cannot_be_written_is_named_once() {
 
 #[test]
 fn nothing_but_the_voice_prints() {
-    for entry in std::fs::read_dir(root().join("src/cli")).unwrap() {
-        let path = entry.unwrap().path();
+    for path in crate::house::sources(&root().join("src/cli")) {
         let text = std::fs::read_to_string(&path).unwrap();
         let prints = text
             .lines()

@@ -4,11 +4,10 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use vitx::encoder::Facts;
-use vitx::encoder::{Inputs, NormPlacement, Pooling};
+use vitx::encoder::Inputs;
 use vitx::explanation::{Layout, TextLayout};
 use vitx::input::text::{Text, Tokenised};
-use vitx::model::{Access, Checkpoint, Modality, Model, Processor};
+use vitx::model::{Access, Checkpoint, Model, Processor};
 use vitx::run::Batch;
 use vitx::target::Output;
 
@@ -105,24 +104,6 @@ impl Case {
     pub fn arrays(&self, name: &str) -> Vec<(String, &Value)> {
         let all = self.json["methods"].as_object().unwrap().iter();
         all.filter(|(_, m)| m["method"] == name).map(|(k, m)| (k.clone(), m)).collect()
-    }
-}
-
-/// What methods need to know of a model.
-pub fn facts(model: &Model) -> Facts {
-    let encoder = &model.encoder;
-    let spec = &model.checkpoint.spec;
-    Facts {
-        text: model.checkpoint.family.modality == Modality::Text,
-        gated: spec.gated,
-        patch_mean: encoder.head.pooling == Pooling::ClassAndPatchMean,
-        mask_token: encoder.neutral.mask_id.is_some(),
-        layers: encoder.blocks.len(),
-        heads: spec.heads,
-        class_token: true,
-        distillation_token: encoder.head.classifiers.len() == 2,
-        post_norm: spec.placement == NormPlacement::Post,
-        scale: encoder.head.scale,
     }
 }
 

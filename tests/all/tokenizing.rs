@@ -7,7 +7,7 @@ use vitx::explanation::{Explanation, Layout, TextLayout};
 use vitx::input::image::View;
 use vitx::input::text::{Text, Tokenised};
 use vitx::model::{Access, Checkpoint, Processor};
-use vitx::render::scale::{Scale, SharedRanges};
+use vitx::render::scale::{SharedRanges, Span};
 use vitx::render::table::{self, Group};
 use vitx::render::{Scene, Style};
 use vitx::target::Output;
@@ -384,10 +384,11 @@ fn byte_level_text_keeps_its_characters_and_words() {
     let words: Vec<String> = e.words().into_iter().map(|w| w.text).collect();
     assert_eq!(words, ["good", "bad", "caf\u{e9}", "\u{859b}"]);
     let style = Style { colour: true, ..Style::default() };
-    let page = table::line(&e, Scale::Auto.range(&e), &style).unwrap();
+    let page = table::line(&e, Span::Auto.range(&e), &style).unwrap();
     assert_eq!(page.matches('\u{859b}').count(), 1, "{page}");
     let view = View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 };
-    let scene = Scene { picture: None, view, input: (0, 0), caption: String::new(), shared: None, style: &style };
+    let scene =
+        Scene { picture: None, view, input: (0, 0), caption: String::new(), shared: None, record: None, style: &style };
     let drawn = String::from_utf8((vitx::render::find("ansi").unwrap().render)(&scene, &e).unwrap()).unwrap();
     let mut text = String::new();
     for (i, part) in drawn.split("\x1b[").enumerate() {

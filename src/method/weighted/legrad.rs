@@ -40,7 +40,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 
 impl Method for LeGrad {
     fn check(&self, model: &Facts) -> Result<()> {
-        if self.mean_pool && (model.text || model.patch_mean || model.distillation_token) {
+        if self.mean_pool && (model.text || model.patch_mean || model.reads_distillation) {
             return Err(Error::Refused(
                 "pool=mean needs a vision model whose one classifier reads a single token".into(),
             ));

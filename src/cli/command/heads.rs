@@ -1,18 +1,18 @@
 //! `vitx heads`: every head's attention, of one layer or of all.
 
-use super::report::Reporter;
-use super::sheets::{Line, SheetArgs, Subject, Wanted};
+use crate::cli::report::Reporter;
+use crate::cli::sheets::{Asking, SheetArgs, Subject, Wanted};
 use anyhow::{bail, Result};
 use clap::Parser;
-use serde_json::json;
 use std::process::ExitCode;
-use vitx::method::{parse, Configured};
+use vitx::method::parse;
 use vitx::model::Checkpoint;
-use vitx::target::Target;
+use vitx::render::lines::Line;
+use vitx::target::Request;
 
 /// Show each head's attention, of one layer or of all layers, on one sheet
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::HEADS)]
+#[command(after_help = crate::cli::examples::HEADS)]
 pub struct Args {
     /// Layers, counted from 0 and separated by commas; `last` is the last (default: all)
     #[arg(long, value_name = "L", value_delimiter = ',')]
@@ -26,23 +26,25 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if let Some(scale) = args.sheet.style.scale().filter(|s| !["auto", "shared"].contains(s)) {
         bail!("--normalize {scale} would change nothing: heads draws each layer on one scale; leave it out, or pass shared");
     }
-    let check = |checkpoint: &Checkpoint| -> Result<(Vec<usize>, usize)> {
-        Ok((layers(&args.layer, checkpoint.spec.layers, &checkpoint.id)?, checkpoint.spec.heads))
+    let check = |checkpoint: &Checkpoint| -> Result<_> {
+        let (layers, heads) = (layers(&args.layer, checkpoint.spec.layers, &checkpoint.id)?, checkpoint.spec.heads);
+        let named = |l: usize| (0..heads).map(move |h| parse(&format!("attention:layer={l},heads={h}")));
+        let methods = layers.iter().flat_map(|&l| named(l)).collect::<vitx::Result<_>>()?;
+        let targets = vec![Request::parse("predicted", &checkpoint.labels, checkpoint.scale)?];
+        Ok(Asking { methods, targets, more: (layers, heads) })
     };
     let part = if args.layer.is_empty() { String::new() } else { format!("-layer={}", args.layer.join(",")) };
-    let wanted = Wanted { command: "heads", part, seed: 0, what: json!({"layers": args.layer}) };
-    let Some((subject, (layers, heads))) = Subject::open(&args.sheet, &wanted, check)? else {
+    let wanted = Wanted { command: "heads", part, seed: 0 };
+    let Some((subject, asking)) = Subject::open(&args.sheet, &wanted, check)? else {
         return Ok(ExitCode::SUCCESS);
     };
+    let (layers, heads) = &asking.more;
     let report = Reporter::new(args.sheet.report, 1);
-    let head = |l: usize| (0..heads).map(move |h| parse(&format!("attention:layer={l},heads={h}")));
-    let methods: Vec<Configured> = layers.iter().flat_map(|&l| head(l)).collect::<vitx::Result<_>>()?;
-    let lines = subject.explain(&methods, &report, |logits| Target::Predicted.resolve(logits))?;
-    let mut maps = lines.into_iter().flat_map(|e| e.maps);
+    let mut maps = subject.explain(&asking, &report)?.into_iter().map(|answer| answer.explanation);
     let line =
-        |&layer: &usize| Line { label: vec![format!("layer {layer}")], maps: maps.by_ref().take(heads).collect() };
+        |layer: &usize| Line { label: vec![format!("layer {layer}")], maps: maps.by_ref().take(*heads).collect() };
     let lines = layers.iter().map(line).collect();
-    let columns = (0..heads).map(|h| format!("head {h}")).collect();
+    let columns = (0..*heads).map(|h| format!("head {h}")).collect();
     subject.write(&args.sheet, report, columns, lines, true)
 }
 

@@ -1,9 +1,7 @@
-//! `--row TOKEN`: which output token is explained.
+//! Which output token is explained, as users name it.
 
-use anyhow::{bail, Result};
-use vitx::explanation::{Layout, TextLayout, TextToken};
-use vitx::model::Modality;
-use vitx::{Error, Result as VitxResult};
+use super::{Layout, TextLayout, TextToken};
+use crate::error::{Error, Result};
 
 /// An output token as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,26 +18,26 @@ impl RowRequest {
     /// Reads a token's number; for images also `r,c`; for texts also a word piece.
     ///
     /// # Errors
-    /// For what is neither.
-    pub fn parse(text: &str, modality: Modality) -> Result<Self> {
+    /// [`Error::Usage`] for what is neither.
+    pub fn parse(text: &str, of_texts: bool) -> Result<Self> {
         let number = |s: &str| s.trim().parse::<usize>().ok();
         if let Some(n) = number(text) {
             return Ok(RowRequest::Number(n));
         }
-        match modality {
-            Modality::Text => Ok(RowRequest::Piece(text.to_string())),
-            Modality::Image => match text.split_once(',').and_then(|(r, c)| Some((number(r)?, number(c)?))) {
-                Some((r, c)) => Ok(RowRequest::Patch(r, c)),
-                None => bail!("--row {text}: expected a patch as row,column (from 0,0), or a token's number"),
-            },
+        if of_texts {
+            return Ok(RowRequest::Piece(text.to_string()));
         }
+        let patch = text.split_once(',').and_then(|(r, c)| Some(RowRequest::Patch(number(r)?, number(c)?)));
+        patch.ok_or_else(|| {
+            Error::Usage(format!("--row {text}: expected a patch as row,column (from 0,0), or a token's number"))
+        })
     }
 
     /// Its token number in one input.
     ///
     /// # Errors
     /// [`Error::Input`] when this input has no such token, or several.
-    pub fn token(&self, layout: &Layout) -> VitxResult<usize> {
+    pub fn token(&self, layout: &Layout) -> Result<usize> {
         match (self, layout) {
             (RowRequest::Number(n), _) if *n < layout.len() => Ok(*n),
             (RowRequest::Number(n), _) => {
@@ -73,6 +71,16 @@ impl RowRequest {
     }
 }
 
+impl std::fmt::Display for RowRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RowRequest::Number(n) => write!(f, "{n}"),
+            RowRequest::Patch(r, c) => write!(f, "{r},{c}"),
+            RowRequest::Piece(piece) => f.write_str(piece),
+        }
+    }
+}
+
 /// Whether these are the characters of a token: byte-level pieces do not look like them.
 fn reads(text: &TextLayout, token: &TextToken, piece: &str) -> bool {
     let Some(source) = text.texts.get(token.text).filter(|_| !token.special) else { return false };
@@ -83,24 +91,24 @@ fn reads(text: &TextLayout, token: &TextToken, piece: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vitx::explanation::{ImageLayout, Prefix};
+    use crate::explanation::{ImageLayout, Prefix};
 
     #[test]
     fn patches_and_pieces_are_found() {
         let image = Layout::Image(ImageLayout { prefix: vec![Prefix::Class; 2], grid: (3, 4), patch: (8, 8) });
-        let parse = |s, m| RowRequest::parse(s, m).unwrap();
-        assert_eq!(parse("2,1", Modality::Image).token(&image).unwrap(), 2 + 9);
-        assert!(parse("3,0", Modality::Image).token(&image).unwrap_err().to_string().contains("3x4"));
-        assert!(RowRequest::parse("x", Modality::Image).is_err());
+        let parse = |s, texts| RowRequest::parse(s, texts).unwrap();
+        assert_eq!(parse("2,1", false).token(&image).unwrap(), 2 + 9);
+        assert!(parse("3,0", false).token(&image).unwrap_err().to_string().contains("3x4"));
+        assert!(RowRequest::parse("x", false).is_err());
         let token = |p: &str| TextToken { piece: p.into(), start: 0, end: 0, text: 0, word: None, special: false };
         let text = Layout::Text(TextLayout {
             tokens: ["[CLS]", "good", "##ly", "good"].map(token).to_vec(),
             texts: vec![],
             ..Default::default()
         });
-        assert_eq!(parse("LY", Modality::Text).token(&text).unwrap(), 2);
-        assert_eq!(parse("3", Modality::Text).token(&text).unwrap(), 3);
-        assert!(parse("good", Modality::Text).token(&text).unwrap_err().to_string().contains("[1, 3]"));
-        assert!(parse("bad", Modality::Text).token(&text).unwrap_err().to_string().contains("[CLS] good"));
+        assert_eq!(parse("LY", true).token(&text).unwrap(), 2);
+        assert_eq!(parse("3", true).token(&text).unwrap(), 3);
+        assert!(parse("good", true).token(&text).unwrap_err().to_string().contains("[1, 3]"));
+        assert!(parse("bad", true).token(&text).unwrap_err().to_string().contains("[CLS] good"));
     }
 }

@@ -1,28 +1,52 @@
 //! What labelled data ask of a model: inputs, the classes that are to be explained of them, and what is known of each.
 
-use super::args::ShapeArgs;
-use super::labelled::TargetArg;
-use super::prepare::{Preparer, Ready};
-use super::sources::{Kind, Source};
+use super::contract::Truth;
+use super::dataset::{rationale_tokens, MaskFile, Sample};
+use super::mask::{useless, Useless};
+use crate::error::{Error, Result};
+use crate::explanation::Layout;
+use crate::identity;
+use crate::input::{array, Input, Preparer, Ready, Shape};
+use crate::model::{Checkpoint, Model};
+use crate::target::{ranked, Output, Reading, Scale};
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use vitx::evaluate::dataset::{rationale_tokens, Content, MaskFile, Sample};
-use vitx::evaluate::mask::{useless, Useless};
-use vitx::evaluate::Truth;
-use vitx::explanation::Layout;
-use vitx::identity;
-use vitx::model::{Checkpoint, Model};
-use vitx::target::{Output, Reading, Scale};
-use vitx::Error;
+
+/// Which class of an input is explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Explained {
+    /// The class the data say.
+    #[default]
+    Label,
+    /// The class the model says.
+    Predicted,
+}
+
+impl Explained {
+    /// Names on the command line, and what they mean.
+    pub const NAMES: &'static [(&'static str, &'static str, Explained)] = &[
+        ("label", "The class the data says", Explained::Label),
+        ("predicted", "The class the model says", Explained::Predicted),
+    ];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Explained::Label => "label",
+            Explained::Predicted => "predicted",
+        }
+    }
+}
 
 /// One input, and what is to be explained of it.
 #[derive(Debug)]
-pub struct Input {
+pub struct Asked {
+    /// As reports name it.
     pub name: String,
-    pub content: Content,
-    /// Which example of an array.
-    example: Option<usize>,
+    /// What it is.
+    pub input: Input,
+    /// What is explained of it.
     pub questions: Vec<Question>,
 }
 
@@ -33,12 +57,14 @@ pub struct Question {
     pub class: u32,
     /// Its name.
     pub label: String,
+    /// A mask of the object.
     pub mask: Option<MaskFile>,
+    /// The reason that people marked, as written.
     pub rationale: Option<String>,
 }
 
 /// The class that a written label means. Of a model with one value any number is its true value.
-fn class_of(text: &str, checkpoint: &Checkpoint) -> vitx::Result<(u32, Reading)> {
+fn class_of(text: &str, checkpoint: &Checkpoint) -> Result<(u32, Reading)> {
     let read = checkpoint.labels.read(text);
     let one_value = checkpoint.scale == Scale::Value && checkpoint.labels.len() == 1;
     if read.is_err() && one_value && text.trim().parse::<f64>().is_ok_and(f64::is_finite) {
@@ -48,8 +74,10 @@ fn class_of(text: &str, checkpoint: &Checkpoint) -> vitx::Result<(u32, Reading)>
 }
 
 /// How many different labels of the data were found by name, how many by number, and how many not.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Readings {
     names: usize,
+    /// By number.
     pub numbers: usize,
     unknown: usize,
 }
@@ -58,7 +86,7 @@ impl Readings {
     /// Of all labels, each once.
     pub fn of(samples: &[Sample], checkpoint: &Checkpoint) -> Self {
         let written: BTreeSet<&str> = samples.iter().map(|s| s.label.as_str()).collect();
-        let mut all = Readings { names: 0, numbers: 0, unknown: 0 };
+        let mut all = Readings::default();
         for text in written {
             match class_of(text, checkpoint) {
                 Ok((_, Reading::Name)) => all.names += 1,
@@ -69,7 +97,7 @@ impl Readings {
         all
     }
 
-    /// As it is printed.
+    /// In a line.
     pub fn told(&self, folders: bool) -> String {
         let what = if folders { "class folders" } else { "labels" };
         let unknown = if self.unknown > 0 { format!(", {} by neither", self.unknown) } else { String::new() };
@@ -77,10 +105,11 @@ impl Readings {
     }
 }
 
-/// Samples of one picture stand together, so that it goes through the model once.
-pub fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Input>, Vec<(String, String)>) {
-    let (mut inputs, mut failures): (Vec<Input>, Vec<(String, String)>) = (Vec::new(), Vec::new());
-    let mut known: HashMap<(Content, Option<usize>), usize> = HashMap::new();
+/// Samples of one picture stand together, so that it goes through the model once; and samples whose label the model does not
+/// have, with the reason.
+pub fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Asked>, Vec<(String, String)>) {
+    let (mut all, mut failures): (Vec<Asked>, Vec<(String, String)>) = (Vec::new(), Vec::new());
+    let mut known: HashMap<Input, usize> = HashMap::new();
     for sample in samples {
         let class = match class_of(&sample.label, checkpoint) {
             Ok((class, _)) => class,
@@ -89,80 +118,63 @@ pub fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Input>, Vec<
                 continue;
             }
         };
-        for example in examples(&sample.content) {
+        for (name, input) in examples(&sample) {
             let (mask, rationale) = (sample.mask.clone(), sample.rationale.clone());
             let question = Question { class, label: checkpoint.labels.name(class), mask, rationale };
-            let at = *known.entry((sample.content.clone(), example)).or_insert_with(|| {
-                let name = example.map_or(sample.name.clone(), |b| format!("{}[{b}]", sample.name));
-                inputs.push(Input { name, content: sample.content.clone(), example, questions: Vec::new() });
-                inputs.len() - 1
-            });
-            inputs[at].questions.push(question);
+            match known.get(&input).and_then(|at| all.get_mut(*at)) {
+                Some(asked) => asked.questions.push(question),
+                None => {
+                    known.insert(input.clone(), all.len());
+                    all.push(Asked { name, input, questions: vec![question] });
+                }
+            }
         }
     }
-    (inputs, failures)
+    (all, failures)
 }
 
-/// The examples of an array `[B,3,H,W]`; one for everything else.
-fn examples(content: &Content) -> Vec<Option<usize>> {
-    let Content::Array(path) = content else { return vec![None] };
-    match (path.is_file(), vitx::input::array::shape(path)) {
-        (true, Ok(shape)) if shape.len() == 4 => (0..shape[0] as usize).map(Some).collect(),
-        _ => vec![None], // reading it says what is wrong
+/// The examples of an array `[B,3,H,W]`; everything else as it is.
+fn examples(sample: &Sample) -> Vec<(String, Input)> {
+    if let Input::Array(path, _) = &sample.content {
+        // Reading it says what is wrong with an array of no shape.
+        if let Some([examples, _, _, _]) = path.is_file().then(|| array::shape(path).ok()).flatten().as_deref() {
+            let one = |b: usize| (format!("{}[{b}]", sample.name), Input::Array(path.clone(), Some(b)));
+            return (0..*examples as usize).map(one).collect();
+        }
     }
+    vec![(sample.name.clone(), sample.content.clone())]
 }
 
-impl Input {
+impl Asked {
     /// Reads and prepares it for a model.
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn ready(&self, model: &Model, shape: ShapeArgs) -> vitx::Result<Ready> {
-        self.check()?;
-        Preparer::shaped(&model.checkpoint.processor, shape).prepare(&self.source())
-    }
-
-    /// As the rest of the command line names inputs.
-    fn source(&self) -> Source {
-        let kind = match &self.content {
-            Content::Picture(path) => Kind::Picture(path.clone()),
-            Content::Array(path) => Kind::Array(path.clone(), self.example),
-            Content::Text(text) => Kind::Text(text.clone()),
-            Content::TextFile(path) => Kind::TextFile(path.clone()),
-        };
-        Source { name: self.name.clone(), stem: PathBuf::new(), kind }
-    }
-
-    /// Refuses what could be waited on for ever.
-    fn check(&self) -> vitx::Result<()> {
-        match self.content.path() {
-            Some(path) if path.exists() && !path.is_file() => {
-                Err(Error::Input("is no regular file (a folder, a pipe or a device)".into()))
-            }
-            _ => Ok(()),
+    pub fn ready(&self, model: &Model, shape: Shape) -> Result<Ready> {
+        if self.input.path().is_some_and(|path| path.exists() && !path.is_file()) {
+            // It could be waited on for ever.
+            return Err(Error::Input("is no regular file (a folder, a pipe or a device)".into()));
         }
+        Preparer::new(&model.checkpoint.processor, shape).prepare(&self.input)
     }
 
     /// The files it is made of: its own and those of its masks.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let masks = self.questions.iter().filter_map(|q| Some(q.mask.as_ref()?.path.as_path()));
-        self.content.path().into_iter().chain(masks)
+        self.input.path().into_iter().chain(masks)
     }
 
     /// What tells it from others, given the contents of its files: picture or text, masks, labels and rationales.
     pub fn identity(&self, files: &HashMap<PathBuf, String>) -> String {
         let of = |path: &Path| files.get(path).cloned().unwrap_or_default();
-        let content = match &self.content {
-            Content::Text(text) => json!([text.first, text.second]),
-            Content::Picture(path) | Content::Array(path) | Content::TextFile(path) => json!([of(path), self.example]),
-        };
+        let content = self.input.contents_by(&|path| Ok(of(path))).unwrap_or_default(); // files were read before
         let question = |q: &Question| {
             let mask = q.mask.as_ref().map(|m| json!([of(&m.path), m.object]));
             json!([q.class, mask, q.rationale])
         };
         let questions: Vec<_> = self.questions.iter().map(question).collect();
         identity::of_parts([
-            ("content", content.to_string()),
+            ("content", content),
             ("name", self.name.clone()),
             ("questions", json!(questions).to_string()),
         ])
@@ -172,12 +184,15 @@ impl Input {
 impl Question {
     /// Mask and rationale as metrics read them, and what is to be said of them. A mask without object or background is left
     /// out: nothing can be judged by it.
-    pub fn truth(&self, ready: &Ready, layout: &Layout) -> vitx::Result<(Truth, Option<String>)> {
+    ///
+    /// # Errors
+    /// A mask or a rationale that cannot be read.
+    pub fn truth(&self, ready: &Ready, layout: &Layout) -> Result<(Truth, Option<String>)> {
         let mut note = None;
         let mask = match (&self.mask, ready) {
             (Some(file), Ready::Picture(picture)) => {
                 let mask = file.read()?;
-                let places = mask.at_input(picture.0.dimensions(), &picture.1);
+                let places = mask.at_input(picture.upright.dimensions(), &picture.prepared);
                 match (mask.useless(), useless(&places)) {
                     (None, None) => Some(places),
                     (Some(_), _) => None, // told before, of all masks at once
@@ -199,12 +214,11 @@ impl Question {
         Ok((Truth { mask, rationale }, note))
     }
 
-    /// What is explained.
-    pub fn output(&self, target: TargetArg, logits: &[f32]) -> Output {
-        let class = match target {
-            TargetArg::Label => self.class,
-            TargetArg::Predicted => vitx::target::ranked(logits)[0],
-        };
-        Output::of(class)
+    /// What is explained, given the input's logits.
+    pub fn output(&self, explained: Explained, logits: &[f32]) -> Output {
+        Output::of(match explained {
+            Explained::Label => self.class,
+            Explained::Predicted => ranked(logits).first().copied().unwrap_or(self.class), // there is no model of no class
+        })
     }
 }

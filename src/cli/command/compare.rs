@@ -1,19 +1,20 @@
 //! `vitx compare`: methods side by side, a row a target.
 
-use super::job;
-use super::offered;
-use super::report::Reporter;
-use super::sheets::{Explained, Line, SheetArgs, Subject, Wanted};
+use crate::cli::job;
+use crate::cli::offered;
+use crate::cli::report::Reporter;
+use crate::cli::sheets::{Asking, SheetArgs, Subject, Wanted};
 use anyhow::{bail, Result};
 use clap::Parser;
-use serde_json::json;
 use std::process::ExitCode;
+use vitx::explain::Answer;
 use vitx::model::Checkpoint;
+use vitx::render::lines::Line;
 use vitx::target::Request;
 
 /// Put methods side by side on one sheet: a row per target, a column per method
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::COMPARE)]
+#[command(after_help = crate::cli::examples::COMPARE)]
 pub struct Args {
     /// NAME[:key=value,...], several separated by commas, or `all`
     #[arg(long, default_value = "attention,rollout,gae,grad-rollout", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
@@ -36,36 +37,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if let Some(m) = methods.iter().find(|m| m.matrix()) {
             bail!("method `{}`: a whole matrix has no place on a sheet; use `vitx explain -f npy`", m.spec);
         }
-        Ok((methods, Request::parse_list(&args.target, &checkpoint.labels, checkpoint.scale)?))
+        let targets = Request::parse_list(&args.target, &checkpoint.labels, checkpoint.scale)?;
+        Ok(Asking { methods, targets, more: () })
     };
-    let what = json!({"methods": args.method, "targets": args.target});
-    let wanted = Wanted { command: "compare", part: String::new(), seed: args.seed, what };
-    let Some((subject, (methods, targets))) = Subject::open(&args.sheet, &wanted, check)? else {
+    let wanted = Wanted { command: "compare", part: String::new(), seed: args.seed };
+    let Some((subject, asking)) = Subject::open(&args.sheet, &wanted, check)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let report = Reporter::new(args.sheet.report, 1);
-    job::tell_patience(&report, &subject.model.checkpoint, &methods, args.sheet.input.shape.size);
-    let (labels, scale) = (&subject.model.checkpoint.labels, subject.model.checkpoint.scale);
-    let outputs = |logits: &[f32]| {
-        let meant = |target: &Request| {
-            let outputs = target.resolve(logits);
-            if outputs.is_empty() {
-                report.note(&format!("note: {}: {}", subject.source.name, target.nothing(logits, labels, scale)));
-            }
-            outputs
-        };
-        targets.iter().flat_map(meant).collect()
-    };
-    let lines = subject.explain(&methods, &report, outputs)?;
+    let (checkpoint, methods) = (&subject.model.checkpoint, &asking.methods);
+    job::tell_patience(&report, checkpoint, methods, args.sheet.input.shape.shape());
+    let mut answers = subject.explain(&asking, &report)?.into_iter().peekable();
+    let mut lines = Vec::new();
+    while let Some(Answer { explanation, logits, .. }) = answers.peek() {
+        let said = explanation.output.said(logits, checkpoint.scale).to_string();
+        let label = vec![explanation.output.label(&checkpoint.labels), said];
+        lines.push(Line { label, maps: answers.by_ref().take(methods.len()).map(|a| a.explanation).collect() });
+    }
     if lines.is_empty() {
         bail!("{}: no class is above what --target asks for, so there is nothing to draw", subject.source.name);
     }
-    let model = &subject.model;
-    let line = |e: Explained| {
-        let said = e.output.said(&e.logits, model.checkpoint.scale).to_string();
-        Line { label: vec![e.output.label(&model.checkpoint.labels), said], maps: e.maps }
-    };
-    let lines = lines.into_iter().map(line).collect();
     let columns = methods.iter().map(|m| m.spec.clone()).collect();
     subject.write(&args.sheet, report, columns, lines, false)
 }

@@ -1,10 +1,27 @@
 //! The JSON record of one input, method and target (the contract of `--json` and the `json` format).
 
+use super::Scene;
+use crate::error::{Error, Result};
+use crate::explanation::{Explanation, Layout, LeftOut, TextLayout, TextToken, Word};
+use crate::identity::Identity;
+use crate::target::{ranked, Labels, Output, Scale};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use vitx::explanation::{Explanation, Layout, LeftOut, TextLayout, Word};
-use vitx::model::Model;
-use vitx::target::{ranked, Output};
+
+/// What is said of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// As it was asked for.
+    pub id: &'a str,
+    /// The commit, of hub models.
+    pub revision: Option<&'a str>,
+    /// Its family's `model_type`.
+    pub family: &'static str,
+    /// Names of its classes.
+    pub labels: &'a Labels,
+    /// What its logits are.
+    pub scale: Scale,
+}
 
 /// Classes in a record's `predictions`.
 const PREDICTIONS: usize = 5;
@@ -16,9 +33,21 @@ pub enum Record {
     /// An explanation that was made.
     Ok(Box<Done>),
     /// An input that failed.
-    Error { input: String, error: String },
+    Error {
+        /// Its name.
+        input: String,
+        /// Why.
+        error: String,
+    },
     /// An input of which a target means no output, such as `above:0.5` where nothing is above.
-    Nothing { input: String, target: String, note: String },
+    Nothing {
+        /// Its name.
+        input: String,
+        /// As it was written.
+        target: String,
+        /// Why there is none.
+        note: String,
+    },
 }
 
 impl Record {
@@ -26,52 +55,98 @@ impl Record {
     ///
     /// # Errors
     /// None that a record of ours has.
-    pub fn value(&self) -> serde_json::Result<Value> {
-        serde_json::from_str(&serde_json::to_string(self)?)
+    pub fn value(&self) -> Result<Value> {
+        serde_json::to_string(self).and_then(|text| serde_json::from_str(&text)).map_err(unwritten)
     }
 }
 
+fn unwritten(e: serde_json::Error) -> Error {
+    Error::Input(format!("the record cannot be written as JSON: {e}"))
+}
+
+/// The record as a file.
+///
+/// # Errors
+/// [`Error::Usage`] when the scene holds none.
+pub(super) fn render(scene: &Scene<'_>, _: &Explanation) -> Result<Vec<u8>> {
+    let record = scene.record.ok_or_else(|| Error::Usage("json writes a record, and the scene holds none".into()))?;
+    Ok([serde_json::to_vec_pretty(record).map_err(unwritten)?, b"\n".to_vec()].concat())
+}
+
+/// The record of an explanation that was made.
 #[derive(Serialize, Debug)]
 pub struct Done {
+    /// Its name.
     pub input: String,
+    /// What was explained.
     pub model: ModelId,
+    /// How.
     pub method: MethodId,
+    /// Which output.
     pub target: TargetRecord,
+    /// What the model says, likeliest first.
     pub predictions: Vec<Prediction>,
+    /// Height and width in pixels of what the model reads of a picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<(usize, usize)>,
+    /// Rows and columns of patches.
     pub grid: Option<[usize; 2]>,
+    /// The tokens of a text.
     pub tokens: Option<Vec<TokenRecord>>,
+    /// Its words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<Word>>,
     /// The text, or the two of a pair, and what of it the model did not read.
     #[serde(flatten)]
     pub text: Option<TextRecord>,
+    /// Its files, by format.
     pub outputs: Map<String, Value>,
+    /// Least, greatest and sum.
     pub relevance: Summary,
+    /// What the method says of its own quality.
     pub checks: Map<String, Value>,
+    /// Of random numbers.
     pub seed: u64,
+    /// Of vitx.
     pub version: &'static str,
+    /// Everything the result depends on; none where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// How long it took.
     pub ms: f64,
 }
 
+/// Which model.
 #[derive(Serialize, Debug, Clone)]
 pub struct ModelId {
+    /// As it was asked for.
     pub id: String,
+    /// The commit, of hub models.
     pub revision: Option<String>,
+    /// `model_type`
     pub family: &'static str,
 }
 
+/// Which method.
 #[derive(Serialize, Debug)]
 pub struct MethodId {
+    /// In the registry.
     pub name: &'static str,
+    /// In force, defaults included.
     pub params: Map<String, Value>,
 }
 
+/// Which output.
 #[derive(Serialize, Debug)]
 pub struct TargetRecord {
+    /// Its number.
     pub class: u32,
+    /// The class it is contrasted with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<u32>,
+    /// Its name.
     pub label: String,
+    /// Of the class; of a contrast the difference.
     pub logit: f32,
     /// Of the class; none of models that give values.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,13 +163,13 @@ pub struct TargetRecord {
 }
 
 impl TargetRecord {
-    fn new(model: &Model, output: Output, logits: &[f32]) -> Self {
-        let probability = model.probabilities(logits).and_then(|p| p.get(output.class as usize).copied());
+    fn new(about: &About<'_>, output: Output, logits: &[f32]) -> Self {
+        let probability = about.scale.probabilities(logits).and_then(|p| p.get(output.class as usize).copied());
         let logit = output.logit(logits);
         TargetRecord {
             class: output.class,
             against: output.against,
-            label: output.label(&model.checkpoint.labels),
+            label: output.label(about.labels),
             logit,
             probability,
             value: probability.is_none().then_some(logit),
@@ -104,10 +179,14 @@ impl TargetRecord {
     }
 }
 
+/// What a model says of one class.
 #[derive(Serialize, Debug, Clone)]
 pub struct Prediction {
+    /// Its number.
     pub class: u32,
+    /// Its name.
     pub label: String,
+    /// Of models that have them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probability: Option<f32>,
     /// Of models that give values.
@@ -122,12 +201,18 @@ impl Prediction {
     }
 }
 
+/// A token of a text.
 #[derive(Serialize, Debug)]
 pub struct TokenRecord {
+    /// The word piece.
     pub text: String,
+    /// Its first character.
     pub start: usize,
+    /// One past its last.
     pub end: usize,
+    /// Whether it stands for no text.
     pub special: bool,
+    /// What the method says.
     pub relevance: f32,
     /// Which text of a pair; none for special tokens.
     pub side: Option<usize>,
@@ -136,10 +221,13 @@ pub struct TokenRecord {
 /// What records of texts say beside tokens.
 #[derive(Serialize, Debug)]
 pub struct TextRecord {
+    /// The text, or the two of a pair.
     pub texts: Vec<String>,
+    /// What the model did not read.
     pub truncated: Option<Truncated>,
 }
 
+/// What did not fit into the model.
 #[derive(Serialize, Debug)]
 pub struct Truncated {
     /// Word pieces that were left out, of all texts.
@@ -148,25 +236,29 @@ pub struct Truncated {
     pub left_out: Vec<LeftOut>,
 }
 
+/// Relevance at a glance.
 #[derive(Serialize, Debug)]
 pub struct Summary {
+    /// The least.
     pub min: f32,
+    /// The greatest.
     pub max: f32,
+    /// Of all.
     pub sum: f32,
 }
 
 impl ModelId {
-    pub fn of(model: &Model) -> Self {
-        let c = &model.checkpoint;
-        ModelId { id: c.id.clone(), revision: c.revision.clone(), family: c.family.name }
+    /// Of a model.
+    pub fn of(about: &About<'_>) -> Self {
+        ModelId { id: about.id.into(), revision: about.revision.map(String::from), family: about.family }
     }
 }
 
 /// The likeliest classes, or the greatest values.
-pub fn predictions(model: &Model, logits: &[f32], top: usize) -> Vec<Prediction> {
-    let probabilities = model.probabilities(logits);
+pub fn predictions(about: &About<'_>, logits: &[f32], top: usize) -> Vec<Prediction> {
+    let probabilities = about.scale.probabilities(logits);
     let prediction = |class: u32| {
-        let label = model.checkpoint.labels.name(class);
+        let label = about.labels.name(class);
         let of = |row: &[f32]| row.get(class as usize).copied();
         let value = if probabilities.is_none() { of(logits) } else { None };
         Prediction { class, label, probability: probabilities.as_deref().and_then(of), value }
@@ -175,8 +267,8 @@ pub fn predictions(model: &Model, logits: &[f32], top: usize) -> Vec<Prediction>
 }
 
 impl Done {
-    /// The record of an explanation; `outputs` and `ms` are filled in once its files are written.
-    pub fn new(input: &str, model: &Model, logits: &[f32], e: &Explanation, seed: u64) -> Self {
+    /// The record of an explanation; `size`, `identity`, `outputs` and `ms` are filled in once its files are written.
+    pub fn new(input: &str, about: &About<'_>, logits: &[f32], e: &Explanation, seed: u64) -> Self {
         let (min, max) = e.range();
         let mut checks = e.checks.clone();
         if min == max {
@@ -193,10 +285,11 @@ impl Done {
         };
         Done {
             input: input.to_string(),
-            model: ModelId::of(model),
+            model: ModelId::of(about),
             method: MethodId { name: e.method, params: e.params.clone() },
-            target: TargetRecord::new(model, e.output, logits),
-            predictions: predictions(model, logits, PREDICTIONS),
+            target: TargetRecord::new(about, e.output, logits),
+            predictions: predictions(about, logits, PREDICTIONS),
+            size: None,
             grid,
             tokens,
             words,
@@ -206,6 +299,7 @@ impl Done {
             checks,
             seed,
             version: env!("CARGO_PKG_VERSION"),
+            identity: None,
             ms: 0.0,
         }
     }
@@ -222,7 +316,7 @@ impl TextRecord {
 
 fn tokens(e: &Explanation) -> Vec<TokenRecord> {
     let Layout::Text(text) = &e.layout else { return Vec::new() };
-    let record = |(token, &relevance): (&vitx::explanation::TextToken, &f32)| TokenRecord {
+    let record = |(token, &relevance): (&TextToken, &f32)| TokenRecord {
         text: token.piece.clone(),
         start: token.start,
         end: token.end,

@@ -1,6 +1,6 @@
 //! Which files of a folder vitx made itself: a folder that holds pictures and their overlays is explained again without them.
 
-use super::resume::{Ledger, Written, NAME};
+use super::{Ledger, Written, NAME};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ mod tests {
         let path = dir.path().join("x.png");
         let picture = image::RgbImage::new(3, 2);
         for (keyword, own) in [("vitx", true), ("vitxyz", false), ("Software", false)] {
-            std::fs::write(&path, vitx::render::png_with_text(&picture, keyword, "{}").unwrap()).unwrap();
+            std::fs::write(&path, crate::render::png_with_text(&picture, keyword, "{}").unwrap()).unwrap();
             assert_eq!(Own::default().made(&path), own, "{keyword}");
         }
         for bytes in [&b""[..], b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xfftEXt", b"GIF89a"] {

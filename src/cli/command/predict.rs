@@ -1,22 +1,23 @@
 //! `vitx predict`: classes and probabilities (or values) only.
 
-use super::args::{InputArgs, ModelArgs, ReportArgs};
-use super::guard::guarded;
-use super::job::Job;
-use super::prepare::{batch_of, by_size, Preparer, Ready};
-use super::record::{predictions, ModelId, Prediction, TextRecord};
-use super::report::{interrupted, Reporter};
-use super::sources::Source;
+use crate::cli::args::{InputArgs, ModelArgs, ReportArgs};
+use crate::cli::job::Job;
+use crate::cli::report::{interrupted, Reporter};
+use crate::cli::sources::Source;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
+use vitx::guard::guarded;
+use vitx::input::prepare::by_size;
+use vitx::input::{Preparer, Ready};
 use vitx::model::Model;
+use vitx::render::json::{predictions, ModelId, Prediction, TextRecord};
 use vitx::run::logits;
 
 /// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::PREDICT)]
+#[command(after_help = crate::cli::examples::PREDICT)]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -33,12 +34,12 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::resolve(&args.model, &args.input, args.report, None)?;
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-    let mut preparer = Preparer::shaped(&model.checkpoint.processor, args.input.shape);
+    let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.shape.shape());
     let mut report = Reporter::new(args.report, job.sources.list.len());
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
         let mut ready: Vec<(&Source, Ready)> = Vec::new();
         for source in chunk {
-            match preparer.prepare(source) {
+            match source.prepare(&mut preparer) {
                 Ok(r) => {
                     report.truncation(&source.name, r.truncated());
                     report.remarks(&source.name, r.remarks());
@@ -64,20 +65,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Predicts inputs of one size; should that fail, each alone.
 fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top: usize) -> Result<()> {
     let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-    let predicted = guarded(|| batch_of(model, &ready).and_then(|(inputs, _)| logits(&model.encoder.logits(&inputs)?)));
-    match predicted {
-        Ok(rows) => sources.iter().zip(&ready).zip(rows).try_for_each(|((source, ready), logits)| {
-            tell(model, report, &source.name, ready, &predictions(model, &logits, top))
+    let predicted = guarded(|| model.inputs(&ready).and_then(|(inputs, _)| logits(&model.encoder.logits(&inputs)?)));
+    match (predicted, &sources[..]) {
+        (Ok(rows), _) => sources.iter().zip(&ready).zip(rows).try_for_each(|((source, ready), logits)| {
+            tell(model, report, &source.name, ready, &predictions(&model.into(), &logits, top))
         }),
-        Err(e) if sources.len() == 1 => report.failed(&sources[0].name, &e.to_string()),
-        Err(_) => sources.into_iter().zip(ready).try_for_each(|one| batch(model, report, vec![one], top)),
+        (Err(e), [one]) => report.failed(&one.name, &e.to_string()),
+        (Err(_), _) => sources.into_iter().zip(ready).try_for_each(|one| batch(model, report, vec![one], top)),
     }
 }
 
 fn tell(model: &Model, report: &Reporter, input: &str, ready: &Ready, predictions: &[Prediction]) -> Result<()> {
     if report.json() {
         let mut record =
-            json!({"status": "ok", "input": input, "model": ModelId::of(model), "predictions": predictions});
+            json!({"status": "ok", "input": input, "model": ModelId::of(&model.into()), "predictions": predictions});
         if let Ready::Text(t) = ready {
             let text = TextRecord::of(&t.layout);
             (record["texts"], record["truncated"]) = (json!(text.texts), json!(text.truncated));

@@ -1,13 +1,14 @@
 //! A panic is a fault of the program. It is made the error of the input it happened on, so that it never ends a run.
 
+use crate::error::{Error, Result};
 use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
 use std::sync::Mutex;
-use vitx::{Error, Result};
 
 /// What the last panic said, and where; on whatever thread it was.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Panics are kept for the error that [`guarded`] makes of them, and not printed; with `RUST_BACKTRACE` they are.
+/// Panics are kept for the error that [`guarded`] makes of them, and not printed; with `RUST_BACKTRACE` they are. For programs:
+/// a library that is part of another leaves that program's panics alone.
 pub fn keep_panics() {
     let usual = take_hook();
     set_hook(Box::new(move |info| {

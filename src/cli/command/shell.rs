@@ -1,13 +1,13 @@
 //! `vitx completions` and `vitx man`.
 
-use super::{voice, Cli};
+use crate::cli::{voice, Cli};
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
 /// Print a completion script for a shell
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::COMPLETIONS)]
+#[command(after_help = crate::cli::examples::COMPLETIONS)]
 pub struct CompletionsArgs {
     /// bash, zsh, fish, elvish or powershell
     shell: clap_complete::Shell,
@@ -15,7 +15,7 @@ pub struct CompletionsArgs {
 
 /// Print the manual page (roff)
 #[derive(Parser, Debug)]
-#[command(after_help = super::examples::MAN)]
+#[command(after_help = crate::cli::examples::MAN)]
 pub struct ManArgs {}
 
 /// Writes the script to stdout.

@@ -1,18 +1,20 @@
-//! The ledger: a file in the output folder that says what was written into it, from what, one JSON object a line.
+//! The ledger: a file that says what was made, from what, one JSON object a line, so that a later run can go on.
 //!
-//! A line holds the identity of what was asked (contents, not names), the files with their lengths and SHA-256, and the
-//! records. What an identity gave is still there when its files are, byte for byte.
+//! A line holds the [`Identity`] of what was asked (contents, not names), the files that were written with their lengths and
+//! SHA-256, and the records. What an identity gave is still there when its files are, byte for byte.
 
-use super::voice;
+pub mod own;
+
+use crate::error::{Error, Result};
+use crate::identity::{self, differing, Identity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use vitx::{identity, Error, Result};
 
-/// The ledger's name in its folder.
+/// The name of the ledger of an output folder.
 pub const NAME: &str = ".vitx-records.jsonl";
 
 /// A file as it was written.
@@ -32,9 +34,12 @@ struct Line {
     records: Vec<Value>,
 }
 
-/// What has been written into one output folder.
+/// What has been made, and written into one folder.
 #[derive(Debug)]
 pub struct Ledger {
+    /// The file that says so.
+    path: PathBuf,
+    /// Where it is.
     folder: PathBuf,
     /// By identity; of two lines the later one counts.
     lines: HashMap<String, Line>,
@@ -44,12 +49,18 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the ledger of a folder, if it has one. What a crash or a damaged disk left unreadable is one line and not more.
+    /// Reads the ledger of an output folder, if it has one.
     pub fn read(folder: &Path) -> Self {
-        let bytes = std::fs::read(folder.join(NAME)).unwrap_or_default(); // none yet
+        Self::read_file(&folder.join(NAME))
+    }
+
+    /// Reads a ledger, if it is there. What a crash or a damaged disk left unreadable is one line and not more.
+    pub fn read_file(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap_or_default(); // none yet
         let lines = bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<Line>(l).ok());
         let lines = lines.map(|l| (l.key.to_string(), l)).collect();
-        Ledger { folder: folder.to_path_buf(), lines, file: None, lost: false }
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Ledger { path: path.to_path_buf(), folder, lines, file: None, lost: false }
     }
 
     /// Makes the folder and opens the ledger for writing.
@@ -61,8 +72,7 @@ impl Ledger {
         if !self.folder.as_os_str().is_empty() {
             std::fs::create_dir_all(&self.folder).map_err(failed)?;
         }
-        let mut file =
-            OpenOptions::new().create(true).read(true).append(true).open(self.folder.join(NAME)).map_err(failed)?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&self.path).map_err(failed)?;
         // A line that a crash cut off is ended, so that the next one is whole.
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(-1)).is_ok() {
@@ -87,8 +97,8 @@ impl Ledger {
 
     /// The records of what was asked, if it was finished and its files are still those that were written. Outputs are named
     /// as seen from here.
-    pub fn standing(&self, key: &Value) -> Option<Vec<Value>> {
-        let line = self.lines.get(&key.to_string())?;
+    pub fn standing(&self, asked: &Identity) -> Option<Vec<Value>> {
+        let line = self.lines.get(&asked.value().ok()?.to_string())?;
         if !line.outputs.iter().all(|w| w.stands(&self.folder)) {
             return None;
         }
@@ -104,17 +114,33 @@ impl Ledger {
     }
 
     /// In which parts of its identity a file differs from what is asked now; none when the ledger does not know the file.
-    pub fn differs(&self, path: &Path, key: &Value) -> Option<Vec<String>> {
+    pub fn differs(&self, path: &Path, asked: &Identity) -> Option<Vec<String>> {
         let relative = self.relative(path);
         let line =
             self.lines.values().find(|l| l.outputs.iter().any(|w| w.path == relative && w.stands(&self.folder)))?;
-        let (then, now) = (line.key.as_object()?, key.as_object()?);
-        Some(now.iter().filter(|(k, v)| then.get(*k) != Some(*v)).map(|(k, _)| k.clone()).collect())
+        Some(differing(&asked.value().ok()?, &line.key))
     }
 
-    /// Notes that the files of one input, method and target are complete. A ledger that cannot be written costs a later run
-    /// its time, and not this one its results: it is said, once.
-    pub fn add(&mut self, key: Value, outputs: Vec<Written>, mut records: Vec<Value>) {
+    /// Every line: the identity, as JSON, and the records.
+    pub fn lines(&self) -> impl Iterator<Item = (&Value, &[Value])> {
+        self.lines.values().map(|l| (&l.key, &l.records[..]))
+    }
+
+    /// Forgets all lines, in the file too.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written.
+    pub fn clear(&mut self) -> Result<()> {
+        self.lines.clear();
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&self.path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that the files of what was asked are complete. A ledger that cannot be written costs a later run its time, and
+    /// not this one its results: the first time, the error is returned, to be told.
+    pub fn add(&mut self, asked: &Identity, outputs: Vec<Written>, mut records: Vec<Value>) -> Option<Error> {
         for record in &mut records {
             for path in
                 record.get_mut("outputs").and_then(Value::as_object_mut).into_iter().flat_map(|o| o.values_mut())
@@ -124,15 +150,13 @@ impl Ledger {
                 }
             }
         }
-        let Some(file) = &mut self.file else { return };
-        let line = serde_json::to_string(&Line { key, outputs, records });
+        let file = self.file.as_mut()?;
+        let line = asked.value().and_then(|key| serde_json::to_string(&Line { key, outputs, records }));
         // One write a line: another process may add to the same ledger.
         let written = line.map_err(std::io::Error::from).and_then(|l| file.write_all(format!("{l}\n").as_bytes()));
-        if let (Err(e), false) = (written, self.lost) {
-            self.lost = true;
-            let path = self.folder.join(NAME);
-            voice::say(&format!("warning: {}: {e}; a later run will do these outputs again", path.display()));
-        }
+        let failed = written.err().filter(|_| !self.lost)?;
+        self.lost = true;
+        Some(Error::io(&self.path, failed))
     }
 
     /// A file of this folder with its contents, for [`Ledger::add`].
@@ -169,12 +193,14 @@ mod tests {
     fn what_stands_is_what_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.npy");
-        let (key, other) = (json!({"model": "A", "seed": 0}), json!({"model": "B", "seed": 0}));
+        let key = Identity { model: "A".into(), ..Identity::of("explain") };
+        let other = Identity { model: "B".into(), ..key.clone() };
         let mut ledger = Ledger::read(dir.path());
         ledger.begin().unwrap();
         let record = json!({"status": "ok", "outputs": {"npy": path.display().to_string()}});
         std::fs::write(&path, "one").unwrap();
-        ledger.add(key.clone(), vec![ledger.written(&path, b"one")], vec![record.clone()]);
+        let written = ledger.written(&path, b"one");
+        assert!(ledger.add(&key, vec![written], vec![record.clone()]).is_none());
         assert_eq!(Ledger::read(dir.path()).standing(&key), Some(vec![record]));
         assert_eq!(Ledger::read(dir.path()).standing(&other), None);
         assert_eq!(Ledger::read(dir.path()).differs(&path, &other), Some(vec!["model".to_string()]));
@@ -190,11 +216,11 @@ mod tests {
     #[test]
     fn a_bad_line_is_one_line() {
         let dir = tempfile::tempdir().unwrap();
-        let keys = [json!({"n": 0}), json!({"n": 1}), json!({"n": 2})];
+        let keys = [0, 1, 2].map(|seed| Identity { seed, ..Identity::of("explain") });
         for (key, cut) in keys.iter().zip([&b"\xff\xfe\n"[..], b"{\"key\":{\"n\":9},\"outp", b"{}\n\n"]) {
             let mut ledger = Ledger::read(dir.path());
             ledger.begin().unwrap();
-            ledger.add(key.clone(), vec![], vec![]);
+            ledger.add(key, vec![], vec![]);
             let mut file = OpenOptions::new().append(true).open(dir.path().join(NAME)).unwrap();
             file.write_all(cut).unwrap();
         }

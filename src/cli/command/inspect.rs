@@ -1,0 +1,110 @@
+//! `vitx inspect MODEL`: what a checkpoint is, without running it.
+
+use crate::cli::args::{ModelArgs, Precision, ReportArgs};
+use crate::cli::job;
+use crate::cli::voice::tell;
+use anyhow::Result;
+use clap::Parser;
+use serde_json::json;
+use std::process::ExitCode;
+use vitx::input::Shape;
+use vitx::model::{Checkpoint, Demand, EmbeddingSpec};
+use vitx::render::printable;
+use vitx::target::Scale;
+
+/// Show a model's family, sizes, tokens, parameters, and the memory a run will need
+#[derive(Parser, Debug)]
+#[command(after_help = crate::cli::examples::INSPECT)]
+pub struct Args {
+    /// A built-in, a directory in HuggingFace layout, or a hub id
+    id: String,
+    /// Branch, tag or commit of a hub model
+    #[arg(long)]
+    revision: Option<String>,
+    /// Use the local hub cache only
+    #[arg(long)]
+    offline: bool,
+    /// What the outputs are, for checkpoints that do not say
+    #[arg(long, value_name = "HEAD", value_parser = crate::cli::args::heads())]
+    head: Option<Scale>,
+    /// List every label
+    #[arg(long)]
+    labels: bool,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let model = ModelArgs {
+        model: None,
+        revision: args.revision,
+        offline: args.offline,
+        device: "cpu".into(),
+        dtype: Precision::F32,
+        threads: None,
+        head: args.head,
+    };
+    let report = ReportArgs { json: args.json, quiet: false, verbose: false };
+    let mut c = job::found(&args.id, &model, report)?;
+    c.notes.extend(c.check_weights()?);
+    let demand = c.demand()?;
+    if args.json {
+        tell!("{}", printable::json(&record(&c, demand).to_string()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&c, demand);
+    if args.labels {
+        (0..c.labels.len() as u32).for_each(|i| tell!("{i}\t{}", c.labels.name(i)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What it reads, in a phrase.
+fn input(c: &Checkpoint) -> String {
+    match (&c.spec.embedding, c.input_size(Shape::default())) {
+        (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) => {
+            let (rows, columns, prefix) = (h / patch.0, w / patch.1, c.spec.embedding.prefix());
+            format!("{h}x{w} pixels, {rows}x{columns} patches of {}x{}, {prefix} prefix tokens", patch.0, patch.1)
+        }
+        _ => format!("at most {} tokens", c.tokens(Shape::default())),
+    }
+}
+
+fn print(c: &Checkpoint, demand: Demand) {
+    let s = &c.spec;
+    let outputs = match (c.scale, c.labels.len()) {
+        (Scale::Softmax, n) => format!("{n} classes"),
+        (Scale::Sigmoid, n) => format!("{n} labels with a probability each"),
+        (Scale::Value, 1) => "one value".to_string(),
+        (Scale::Value, n) => format!("{n} values"),
+    };
+    tell!("{}: {} ({}), {outputs}", c.id, c.family.title, c.family.name);
+    if let Some(revision) = &c.revision {
+        tell!("  revision    {revision}");
+    }
+    tell!("  input       {}", input(c));
+    tell!("  tokens      {}", demand.tokens);
+    let (layers, heads, width, inner) = (s.layers, s.heads, s.width, s.feed_forward);
+    tell!("  sizes       {layers} layers, {heads} heads, width {width}, feed-forward {inner}");
+    tell!("  parameters  {:.2} M", demand.parameters as f64 / 1e6);
+    let (weights, pass) = (demand.weights as f64 / 1e6, demand.pass as f64 / 1e6);
+    tell!("  memory      {weights:.0} MB weights in f32, about {pass:.0} MB for an input's forward and reverse pass");
+    let some: Vec<_> = (0..c.labels.len().min(6) as u32).map(|i| c.labels.name(i)).collect();
+    let more = if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" };
+    tell!("  labels      {}{more}", some.join("; "));
+    c.notes.iter().for_each(|note| tell!("  note        {note}"));
+}
+
+fn record(c: &Checkpoint, demand: Demand) -> serde_json::Value {
+    let s = &c.spec;
+    json!({
+        "id": c.id, "revision": c.revision, "family": c.family.name, "classes": c.labels.len(),
+        "head": c.scale.name(),
+        "labels": (0..c.labels.len() as u32).map(|i| c.labels.name(i)).collect::<Vec<_>>(),
+        "input": input(c), "tokens": demand.tokens, "layers": s.layers, "heads": s.heads, "width": s.width,
+        "feed_forward": s.feed_forward, "parameters": demand.parameters,
+        "memory": {"weights": demand.weights, "pass": demand.pass}, "notes": c.notes,
+    })
+}

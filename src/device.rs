@@ -1,0 +1,37 @@
+//! Where tensors live, by the name that is typed.
+
+use crate::error::{Error, Result};
+use candle_core::{Device, DeviceLocation};
+
+/// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
+///
+/// # Errors
+/// [`Error::Usage`] when this build does not have it; candle's own when the machine does not.
+pub fn named(name: &str) -> Result<Device> {
+    let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+    let refused = |why: String| Err(Error::Usage(format!("--device {name}: {why}")));
+    let Ok(ordinal) = number.parse::<usize>() else { return refused(format!("`{number}` is not a device number")) };
+    match kind {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" if cfg!(feature = "cuda") => Ok(Device::new_cuda(ordinal)?),
+        "metal" if cfg!(feature = "metal") => Ok(Device::new_metal(ordinal)?),
+        "cuda" | "metal" => refused(format!("this vitx was built without it; build with `--features {kind}`")),
+        "auto" => Ok(automatic()),
+        _ => refused("expected auto, cpu, cuda, cuda:N or metal".into()),
+    }
+}
+
+/// The first accelerator that this build supports and the machine has, else the CPU.
+fn automatic() -> Device {
+    let cuda = cfg!(feature = "cuda").then(|| Device::new_cuda(0).ok()).flatten();
+    cuda.or_else(|| cfg!(feature = "metal").then(|| Device::new_metal(0).ok()).flatten()).unwrap_or(Device::Cpu)
+}
+
+/// Devices whose numbers are the same.
+pub fn class(device: &Device) -> &'static str {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu",
+        DeviceLocation::Cuda { .. } => "cuda",
+        DeviceLocation::Metal { .. } => "metal",
+    }
+}

@@ -1,0 +1,135 @@
+//! All methods and targets on inputs that go through the model together: one forward pass, and one reverse pass a target.
+
+use crate::error::Result;
+use crate::explanation::{Explanation, RowRequest};
+use crate::input::Ready;
+use crate::method::Configured;
+use crate::model::Model;
+use crate::render::json::About;
+use crate::render::names::target_part;
+use crate::run::{Batch, Noise, Watch};
+use crate::target::{Output, Request};
+use std::time::Instant;
+
+/// What is asked of each input.
+pub struct Asked<'a> {
+    /// Of whom.
+    pub model: &'a Model,
+    /// By which methods.
+    pub methods: &'a [Configured],
+    /// About which outputs.
+    pub requests: &'a [Request],
+    /// Of which output token; none: what the classifier reads.
+    pub row: Option<&'a RowRequest>,
+    /// Of methods that draw random numbers.
+    pub seed: u64,
+}
+
+/// One explanation.
+pub struct Answer {
+    /// The input's place in its batch.
+    pub place: usize,
+    /// The target's number.
+    pub request: usize,
+    /// The method's number.
+    pub method: usize,
+    /// What was found.
+    pub explanation: Explanation,
+    /// Logits of the input.
+    pub logits: Vec<f32>,
+    /// How long it took; of an input's first with its share of the forward pass.
+    pub ms: f64,
+    /// An earlier target means this output too, and files of the same name.
+    pub again: bool,
+}
+
+/// A target that means no output of an input, such as `above:0.5` where nothing is above.
+pub struct Nothing {
+    /// The input's place in its batch.
+    pub place: usize,
+    /// The target's number.
+    pub request: usize,
+    /// Why.
+    pub note: String,
+}
+
+/// What came of it, target by target.
+#[derive(Default)]
+pub struct Answers {
+    /// By target, output, method and input, in this order.
+    pub made: Vec<Answer>,
+    /// Targets that mean nothing.
+    pub nothing: Vec<Nothing>,
+}
+
+impl Asked<'_> {
+    /// Explains inputs of one size. What is not `wanted` (by the input's place, the target's and the method's number) is left
+    /// out; `watch` is told of the steps of slow methods.
+    ///
+    /// # Errors
+    /// The methods' own, and what the passes report; one input's error is that of all.
+    pub fn explain(
+        &self,
+        ready: &[Ready],
+        watch: Watch<'_>,
+        wanted: &dyn Fn(usize, usize, usize) -> bool,
+    ) -> Result<Answers> {
+        let start = Instant::now();
+        let (inputs, layouts) = self.model.inputs(ready)?;
+        let row = |layout| self.row.map(|r| r.token(layout)).transpose();
+        let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(watch);
+        let batch = batch.with_noise(Noise::seeded(self.seed));
+        let logits = batch.logits()?;
+        let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / ready.len() as f64;
+        let mut answers = Answers::default();
+        for (number, request) in self.requests.iter().enumerate() {
+            let outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.resolve(l)).collect();
+            for place in (0..outputs.len()).filter(|p| outputs[*p].is_empty()) {
+                if (0..self.methods.len()).any(|m| wanted(place, number, m)) {
+                    answers.nothing.push(Nothing { place, request: number, note: self.why(request, &logits[place]) });
+                }
+            }
+            for slot in 0..outputs.iter().map(Vec::len).max().unwrap_or(0) {
+                // An input with fewer outputs goes along with some class, and is not asked about.
+                let of = |own: &Vec<Output>| own.get(slot).copied().unwrap_or(Output::of(0));
+                let pass = batch.pass(outputs.iter().map(of).collect())?.with_rows(rows.clone())?;
+                for (m, method) in self.methods.iter().enumerate() {
+                    for (place, own) in outputs.iter().enumerate() {
+                        let Some(&output) = own.get(slot).filter(|_| wanted(place, number, m)) else { continue };
+                        let start = Instant::now();
+                        let before = answers.made.iter().find(|a| self.same(a, (place, number, m), output));
+                        let explanation = match before {
+                            Some(answer) => answer.explanation.clone(),
+                            None => method.explain(&pass.run(place))?,
+                        };
+                        let again = before.is_some();
+                        let ms = start.elapsed().as_secs_f64() * 1e3 + std::mem::take(&mut shared_ms);
+                        let logits = logits[place].clone();
+                        answers.made.push(Answer { place, request: number, method: m, explanation, logits, ms, again });
+                    }
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Whether an earlier target has asked an input for this output too, and for its files.
+    fn same(&self, answer: &Answer, (place, request, method): (usize, usize, usize), output: Output) -> bool {
+        let part = |r: usize| target_part(&self.requests[r], output, &self.model.checkpoint.labels);
+        (answer.place, answer.method, answer.explanation.output) == (place, method, output)
+            && part(answer.request) == part(request)
+    }
+
+    fn why(&self, request: &Request, logits: &[f32]) -> String {
+        request.nothing(logits, &self.model.checkpoint.labels, self.model.checkpoint.scale)
+    }
+}
+
+impl<'a> From<&'a Model> for About<'a> {
+    fn from(model: &'a Model) -> Self {
+        let c = &model.checkpoint;
+        let (id, revision) = (c.id.as_str(), c.revision.as_deref());
+        About { id, revision, family: c.family.name, labels: &c.labels, scale: c.scale }
+    }
+}

@@ -1,0 +1,242 @@
+//! From an input, wherever it comes from, to what a model reads.
+
+use super::array::{self, Array};
+use super::image::{decode_with, Decoded, Fit, ImageProcessor, Prepared, Remark, View, Window};
+use super::text::{Text, TextProcessor, Tokenised};
+use crate::error::{Error, Result};
+use crate::guard::guarded;
+use crate::identity;
+use image::RgbImage;
+use std::path::{Path, PathBuf};
+
+/// One input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A picture file.
+    Picture(PathBuf),
+    /// The bytes of a picture file.
+    Bytes(Vec<u8>),
+    /// One example of an array `[C,H,W]` or `[B,C,H,W]` of pixel values: its number, or the first.
+    Array(PathBuf, Option<usize>),
+    /// A text, or a pair of texts.
+    Text(Text),
+    /// A file that holds one text.
+    TextFile(PathBuf),
+}
+
+impl Input {
+    /// Whether it needs a text model.
+    pub fn is_text(&self) -> bool {
+        match self {
+            Input::Text(_) | Input::TextFile(_) => true,
+            Input::Picture(_) | Input::Bytes(_) | Input::Array(..) => false,
+        }
+    }
+
+    /// The file it is read from.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Input::Picture(path) | Input::Array(path, _) | Input::TextFile(path) => Some(path),
+            Input::Text(_) | Input::Bytes(_) => None,
+        }
+    }
+
+    /// What tells its contents from others, whatever it is called; see [`crate::identity`].
+    ///
+    /// # Errors
+    /// As [`identity::of_file`].
+    pub fn contents(&self) -> Result<String> {
+        self.contents_by(&|path| identity::of_file(path))
+    }
+
+    /// The same, given what tells the contents of its file.
+    ///
+    /// # Errors
+    /// Those of `of`.
+    pub fn contents_by(&self, of: &dyn Fn(&Path) -> Result<String>) -> Result<String> {
+        Ok(match self {
+            Input::Picture(path) | Input::TextFile(path) => of(path)?,
+            Input::Array(path, number) => format!("{}[{}]", of(path)?, number.unwrap_or(0)),
+            Input::Text(text) => {
+                identity::of_bytes(serde_json::json!([text.first, text.second]).to_string().as_bytes())
+            }
+            Input::Bytes(bytes) => format!("sha256:{}", identity::of_bytes(bytes)),
+        })
+    }
+}
+
+/// How large the model sees a picture, and what of its values.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Shape {
+    /// Height and width; none: the processor's own.
+    pub size: Option<(usize, usize)>,
+    /// How pictures of another shape meet them; none: as the processor does it.
+    pub fit: Option<Fit>,
+    /// Values that become black and white; none: the picture's own.
+    pub window: Option<Window>,
+}
+
+/// How inputs are prepared, by modality.
+pub enum Processor {
+    /// Pictures.
+    Image(ImageProcessor),
+    /// Texts.
+    Text(Box<TextProcessor>),
+}
+
+impl Processor {
+    /// Whether inputs have the size that their pictures happen to have.
+    pub fn varies(&self) -> bool {
+        matches!(self, Processor::Image(p) if p.input_size().is_none())
+    }
+}
+
+/// An input ready for the model.
+#[derive(Debug, Clone)]
+pub enum Ready {
+    /// A picture.
+    Picture(Box<Picture>),
+    /// A tokenised text.
+    Text(Tokenised),
+}
+
+/// A picture, and what the model reads of it.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// Upright, at its own size.
+    pub upright: RgbImage,
+    /// What the model reads.
+    pub prepared: Prepared,
+    /// What is to be said of how it was read.
+    pub remarks: Vec<Remark>,
+}
+
+/// Prepares inputs for one model.
+pub struct Preparer<'a> {
+    how: How<'a>,
+    /// What was asked for beside the processor's own.
+    shape: Shape,
+    /// The array read last: a file `[B,C,H,W]` is listed as B inputs.
+    array: Option<(PathBuf, Array)>,
+}
+
+enum How<'a> {
+    Image(ImageProcessor),
+    Text(&'a TextProcessor),
+}
+
+impl<'a> Preparer<'a> {
+    /// For this processor.
+    pub fn new(processor: &'a Processor, shape: Shape) -> Self {
+        let how = match processor {
+            Processor::Image(p) => How::Image(p.clone().adapted(shape.size, shape.fit)),
+            Processor::Text(p) => How::Text(p),
+        };
+        Preparer { how, shape, array: None }
+    }
+
+    /// Reads and prepares one input.
+    ///
+    /// # Errors
+    /// Why it cannot be used; a panic in a decoder is one more reason.
+    pub fn prepare(&mut self, input: &Input) -> Result<Ready> {
+        guarded(|| self.read(input))
+    }
+
+    fn read(&mut self, input: &Input) -> Result<Ready> {
+        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")));
+        match (input, &self.how) {
+            (Input::Picture(path), How::Image(processor)) => picture(&read(path)?, processor, self.shape.window),
+            (Input::Bytes(bytes), How::Image(processor)) => picture(bytes, processor, self.shape.window),
+            (Input::Array(path, index), How::Image(_)) => self.array(path, index.unwrap_or(0)),
+            (Input::Text(text), How::Text(processor)) => Ok(Ready::Text(processor.apply(text)?)),
+            (Input::TextFile(path), How::Text(processor)) => {
+                let text = String::from_utf8(read(path)?).map_err(|_| Error::Input("is not UTF-8 text".into()))?;
+                Ok(Ready::Text(processor.apply(&Text { first: text.trim().to_string(), second: None })?))
+            }
+            (Input::Picture(_) | Input::Bytes(_) | Input::Array(..), How::Text(_)) => {
+                Err(Error::Input("is an image, but the model reads texts".into()))
+            }
+            (Input::Text(_) | Input::TextFile(_), How::Image(_)) => {
+                Err(Error::Input("is a text, but the model reads images".into()))
+            }
+        }
+    }
+
+    /// One example of an array of pixel values, with the picture they were made from.
+    fn array(&mut self, path: &Path, index: usize) -> Result<Ready> {
+        let How::Image(processor) = &self.how else {
+            return Err(Error::Input("is an array of pixel values, but the model reads texts".into()));
+        };
+        let (height, width, pixels) = match &self.array {
+            Some((known, array)) if known == path => example(array, index, processor.channels)?,
+            _ => {
+                let array = array::read(path, processor.channels)?;
+                let own = example(&array, index, processor.channels)?;
+                self.array = Some((path.to_path_buf(), array));
+                own
+            }
+        };
+        let Shape { size, fit, window } = self.shape;
+        if fit.is_some() || window.is_some() || size.is_some_and(|s| s != (height, width)) {
+            return Err(Error::Input(format!(
+                "is an array of prepared values of {height}x{width} pixels, which has its own size: --size, --fit and --window are for pictures"
+            )));
+        }
+        let picture = processor.picture(&pixels, height, width);
+        let view = View { x: 0.0, y: 0.0, width: width as f64, height: height as f64 };
+        let prepared = Prepared { pixels, size: (height, width), view };
+        Ok(Ready::Picture(Box::new(Picture { upright: picture, prepared, remarks: Vec::new() })))
+    }
+}
+
+fn picture(bytes: &[u8], processor: &ImageProcessor, window: Option<Window>) -> Result<Ready> {
+    let Decoded { picture, remarks } = decode_with(bytes, window)?;
+    let prepared = processor.apply(&picture)?;
+    Ok(Ready::Picture(Box::new(Picture { upright: picture, prepared, remarks })))
+}
+
+/// Height, width and values of an example.
+fn example(array: &Array, index: usize, channels: usize) -> Result<(usize, usize, Vec<f32>)> {
+    let (height, width) = array.size();
+    Ok((height, width, array.example(index, channels)?))
+}
+
+/// Inputs in groups that go through the model together: pictures of one size, texts of one length. Without padding an
+/// input's numbers are the same to the last bit whatever its batch.
+pub fn by_size<S>(mut ready: Vec<(S, Ready)>) -> Vec<Vec<(S, Ready)>> {
+    let mut groups = Vec::new();
+    while let Some(size) = ready.first().map(|(_, r)| r.size()) {
+        let (same, rest) = ready.into_iter().partition(|(_, r)| r.size() == size);
+        groups.push(same);
+        ready = rest;
+    }
+    groups
+}
+
+impl Ready {
+    /// Height and width of what the model reads of a picture; 1 and the number of tokens of a text. Inputs of one batch agree
+    /// in it.
+    pub fn size(&self) -> (usize, usize) {
+        match self {
+            Ready::Picture(p) => p.prepared.size,
+            Ready::Text(t) => (1, t.ids.len()),
+        }
+    }
+
+    /// What is to be said of a picture.
+    pub fn remarks(&self) -> &[Remark] {
+        match self {
+            Ready::Picture(p) => &p.remarks,
+            Ready::Text(_) => &[],
+        }
+    }
+
+    /// What of a text was cut off, in a sentence.
+    pub fn truncated(&self) -> Option<String> {
+        match self {
+            Ready::Picture(_) => None,
+            Ready::Text(t) => t.layout.truncation(),
+        }
+    }
+}
