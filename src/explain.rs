@@ -1,10 +1,10 @@
 //! All methods and targets on inputs that go through the model together: one forward pass, and one reverse pass a target.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::explanation::{Explanation, RowRequest};
-use crate::input::Ready;
-use crate::method::Configured;
-use crate::model::Model;
+use crate::input::{Ready, Shape};
+use crate::method::{parse_list, Configured};
+use crate::model::{Checkpoint, Model};
 use crate::render::json::About;
 use crate::render::names::target_part;
 use crate::run::{Batch, Noise, Watch};
@@ -124,6 +124,32 @@ impl Asked<'_> {
     fn why(&self, request: &Request, logits: &[f32]) -> String {
         request.nothing(logits, &self.model.checkpoint.labels, self.model.checkpoint.scale)
     }
+}
+
+/// Reads methods and refuses what a model cannot do; with `all`, such methods are left out.
+///
+/// # Errors
+/// As [`parse_list`], and a method's own refusal.
+pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configured>> {
+    let all = texts.iter().any(|t| t.split(',').any(|p| p.trim().eq_ignore_ascii_case("all")));
+    let facts = checkpoint.facts();
+    let mut methods = parse_list(texts)?;
+    if all {
+        methods.retain(|m| m.check(&facts).is_ok());
+    }
+    for m in &methods {
+        if let Err(e) = m.check(&facts) {
+            return Err(Error::Refused(format!("method `{}` with model `{}`: {e}", m.spec, checkpoint.id)));
+        }
+    }
+    Ok(methods)
+}
+
+/// What is to be said of methods that will take long on a model; texts are short.
+pub fn patience(checkpoint: &Checkpoint, methods: &[Configured], shape: Shape) -> Vec<String> {
+    let (tokens, layers) = (checkpoint.tokens(shape), checkpoint.spec.layers);
+    let pictures = methods.iter().filter(|_| checkpoint.input_size(shape).is_some());
+    pictures.filter_map(|m| m.method.patience(tokens, layers)).collect()
 }
 
 impl<'a> From<&'a Model> for About<'a> {

@@ -3,7 +3,9 @@
 //! A line holds the [`Identity`] of what was asked (contents, not names), the files that were written with their lengths and
 //! SHA-256, and the records. What an identity gave is still there when its files are, byte for byte.
 
+pub mod one;
 pub mod own;
+pub mod past;
 
 use crate::error::{Error, Result};
 use crate::identity::{self, differing, Identity};

@@ -5,7 +5,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use vitx::input::image::{Fit, Window};
-use vitx::input::Shape;
+use vitx::input::{prepare, Shape};
 use vitx::target::Scale;
 
 /// Which model, and where it runs.
@@ -93,13 +93,13 @@ pub struct InputArgs {
 #[command(next_help_heading = "Input")]
 pub struct ShapeArgs {
     /// Input resolution other than the checkpoint's, in pixels: HxW or N
-    #[arg(long, value_name = "HxW", value_parser = size)]
+    #[arg(long, value_name = "HxW", value_parser = prepare::size)]
     pub size: Option<(usize, usize)>,
     /// How pictures of another shape meet the input size (default: as the checkpoint's preprocessor does)
     #[arg(long, value_name = "FIT", value_parser = named(Fit::NAMES))]
     pub fit: Option<Fit>,
     /// Values of a picture, in its own units, that become black and white: of 12-bit data 0,4095, of floats often 0,1
-    #[arg(long, value_name = "LO,HI", value_parser = window, allow_hyphen_values = true)]
+    #[arg(long, value_name = "LO,HI", value_parser = prepare::window, allow_hyphen_values = true)]
     pub window: Option<Window>,
 }
 
@@ -188,24 +188,6 @@ pub fn named<T: Copy + Send + Sync + 'static>(
     })
 }
 
-/// `HxW` or `N`.
-pub fn size(text: &str) -> Result<(usize, usize), String> {
-    let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| (1..=8192).contains(n));
-    let pair = match text.split_once(['x', 'X']) {
-        Some((h, w)) => side(h).zip(side(w)),
-        None => side(text).map(|n| (n, n)),
-    };
-    pair.ok_or_else(|| "expected HxW or N in pixels, such as 224x336 (height first), at most 8192".into())
-}
-
-/// `LO,HI`.
-pub fn window(text: &str) -> Result<Window, String> {
-    let number = |s: &str| s.trim().parse::<f32>().ok().filter(|n| n.is_finite());
-    let pair = text.split_once(',').and_then(|(low, high)| Some((number(low)?, number(high)?)));
-    let valid = pair.filter(|(low, high)| low < high).map(|(low, high)| Window { low, high });
-    valid.ok_or_else(|| "expected LO,HI, the values that become black and white, such as 0,4095".into())
-}
-
 fn shard(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     let valid = parts.filter(|(i, n): &(usize, usize)| *i >= 1 && i <= n);
@@ -217,12 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_shards_are_checked() {
-        assert_eq!((size("224x336"), size("64")), (Ok((224, 336)), Ok((64, 64))));
-        assert!(size("0x3").is_err() && size("x").is_err() && size("9999999").is_err());
-        assert_eq!(window("0,4095"), Ok(Window { low: 0.0, high: 4095.0 }));
-        assert_eq!(window("-1.5, 1"), Ok(Window { low: -1.5, high: 1.0 }));
-        assert!(window("1").is_err() && window("1,1").is_err() && window("0,inf").is_err());
+    fn shards_are_checked() {
         assert_eq!(shard("2/3"), Ok((2, 3)));
         assert!(shard("0/3").is_err() && shard("4/3").is_err() && shard("1").is_err());
     }

@@ -11,7 +11,6 @@ use vitx::evaluate::dataset;
 use vitx::evaluate::labelled::Labelled;
 use vitx::evaluate::questions::Explained;
 use vitx::evaluate::study::{Listen, Settings};
-use vitx::evaluate::Configured;
 use vitx::input::image::Remark;
 use vitx::model::{Checkpoint, Model};
 
@@ -70,22 +69,6 @@ impl Checked {
         Ok(Checked { checkpoint, device, facts, data })
     }
 
-    /// Of metrics, those the data have something for, and what is to be said of the others. With `named` none is left out:
-    /// what lacks its masks or rationales is refused.
-    ///
-    /// # Errors
-    /// As [`Labelled::refuse_lacking`].
-    pub fn judging(&self, metrics: Vec<Configured>, named: bool) -> Result<(Vec<Configured>, Option<String>)> {
-        if named {
-            metrics.iter().try_for_each(|m| self.data.refuse_lacking(m))?;
-        }
-        let (metrics, without): (Vec<_>, Vec<_>) = metrics.into_iter().partition(|m| self.data.lacks(m).is_none());
-        let names: Vec<&str> = without.iter().map(|m| m.entry.name).collect();
-        let what = without.first().and_then(|m| self.data.lacks(m)).unwrap_or_default();
-        let note = format!("note: without {what}, left out: {}", names.join(", "));
-        Ok((metrics, (!names.is_empty()).then_some(note)))
-    }
-
     /// Looks at the masks and reads the weights.
     ///
     /// # Errors
@@ -102,11 +85,7 @@ impl Checked {
 /// # Errors
 /// When stdout cannot be written.
 pub fn tell(data: &Labelled, report: &Reporter) -> Result<()> {
-    data.notes.iter().for_each(|n| report.note(&format!("note: {n}")));
-    if let Some(line) = data.masks.line() {
-        report.note(&format!("masks: {line}"));
-    }
-    data.masks.warnings().iter().for_each(|w| report.note(&format!("warning: {w}")));
+    data.told().iter().for_each(|line| report.note(line));
     data.failures.iter().try_for_each(|(name, why)| report.failed(name, why))
 }
 

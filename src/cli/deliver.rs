@@ -123,7 +123,8 @@ impl<'a> Work<'a> {
             done.outputs.insert(format.name.into(), Value::from(path.display().to_string()));
         }
         if !answer.again {
-            self.warn(&source.name, &method.spec, &done);
+            let warnings = done.warnings(&method.spec);
+            warnings.iter().for_each(|w| self.report.note(&format!("warning: {}: {w}", source.name)));
         }
         done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
         let record = Record::Ok(Box::new(done));
@@ -163,20 +164,9 @@ impl<'a> Work<'a> {
             )));
         }
         save::save(path, bytes, self.plan.replace)?;
-        let written = self.past.written(path, bytes);
+        let written = self.past.made.written(path, bytes);
         self.written.insert(path.to_path_buf(), written.clone());
         Ok(written)
-    }
-
-    /// What the checks of an explanation say against it.
-    fn warn(&self, name: &str, method: &str, done: &Done) {
-        if done.checks.contains_key("constant") {
-            let value = done.relevance.max;
-            self.report.note(&format!("warning: {name}: the {method} map is constant ({value}): it says nothing"));
-        }
-        if let Some(warning) = done.checks.get("warning").and_then(Value::as_str) {
-            self.report.note(&format!("warning: {name}: {method}: {warning}"));
-        }
     }
 
     /// The result on stdout: a record, or a line and, for texts, the tokens.

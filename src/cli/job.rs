@@ -1,14 +1,11 @@
 //! From typed arguments to a resolved job: every mistake is found here, before any weight is read.
 
 use super::args::{InputArgs, ModelArgs, ReportArgs};
-use super::report::Reporter;
 use super::sources::Sources;
 use super::{report, voice};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
-use vitx::input::Shape;
-use vitx::method::Configured;
 use vitx::model::builtin::BUILTINS;
 use vitx::model::{Access, Checkpoint, Modality, Model};
 
@@ -166,35 +163,4 @@ pub fn device(args: &ModelArgs) -> Result<Device> {
         std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
     }
     Ok(vitx::device::named(&args.device)?)
-}
-
-/// Says beforehand when a method will take long on this model.
-pub fn tell_patience(report: &Reporter, checkpoint: &Checkpoint, methods: &[Configured], shape: Shape) {
-    if checkpoint.input_size(shape).is_none() {
-        return; // texts are short
-    }
-    for method in methods {
-        if let Some(text) = method.method.patience(checkpoint.tokens(shape), checkpoint.spec.layers) {
-            report.note(&format!("note: {text}"));
-        }
-    }
-}
-
-/// Reads `--method` and refuses what this model cannot do; with `all`, such methods are left out.
-///
-/// # Errors
-/// As [`vitx::method::parse_list`], and a method's own refusal.
-pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configured>> {
-    let all = texts.iter().any(|t| t.split(',').any(|p| p.trim().eq_ignore_ascii_case("all")));
-    let facts = checkpoint.facts();
-    let mut methods = vitx::method::parse_list(texts)?;
-    if all {
-        methods.retain(|m| m.check(&facts).is_ok());
-    }
-    for m in &methods {
-        if let Err(e) = m.check(&facts) {
-            bail!("method `{}` with model `{}`: {e}", m.spec, checkpoint.id);
-        }
-    }
-    Ok(methods)
 }

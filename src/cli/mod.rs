@@ -15,7 +15,6 @@ mod plan;
 mod report;
 mod sheets;
 mod sources;
-mod stems;
 mod style;
 mod voice;
 

@@ -1,6 +1,5 @@
 //! A resolved `explain`: methods, targets, formats and places, everything that can be checked without weights.
 
-use super::job;
 use super::offered;
 use super::outputs::{Format, Out};
 use super::sources::Sources;
@@ -11,7 +10,7 @@ use vitx::explanation::RowRequest;
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality};
 use vitx::render::names::target_part;
-use vitx::render::{Draws, Style};
+use vitx::render::{chosen, Draws, Style};
 use vitx::target::{Request, Target};
 
 /// Where results go, and in which formats.
@@ -76,10 +75,10 @@ impl Plan {
         sources: &Sources,
     ) -> Result<Self> {
         let text = checkpoint.family.modality == Modality::Text;
-        let methods = job::methods(asked.method, checkpoint)?;
+        let methods = vitx::explain::methods(asked.method, checkpoint)?;
         let requests = Request::parse_list(asked.target, &checkpoint.labels, checkpoint.scale);
         let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;
-        let formats = formats(&asked.output.format, text)?;
+        let formats = chosen(&asked.output.format, text)?;
         let drawn = formats.iter().find(|f| f.draws > Draws::Numbers);
         if let (Some(m), Some(f)) = (methods.iter().find(|m| m.matrix()), drawn) {
             bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name);
@@ -89,7 +88,7 @@ impl Plan {
             return Err(m.no_rows().into());
         }
         let targets: usize = requests.iter().map(|r| r.most(checkpoint.labels.len())).sum();
-        let files: usize = methods.iter().map(|m| formats_of(&formats, m).count()).sum();
+        let files: usize = methods.iter().map(|m| formats.iter().filter(|f| f.suits(m.method.pixels())).count()).sum();
         let outputs = sources.list.len() * targets * files;
         let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name == "ansi");
         let out = Out::choose(asked.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
@@ -128,7 +127,8 @@ impl Plan {
 
     /// Formats that become files for a method.
     pub fn file_formats<'s>(&'s self, method: &'s Configured) -> impl Iterator<Item = Format> + 's {
-        formats_of(&self.formats, method).filter(|f| !(self.to_stdout && f.name == "ansi"))
+        let suiting = self.formats.iter().copied().filter(|f| f.suits(method.method.pixels()));
+        suiting.filter(|f| !(self.to_stdout && f.name == "ansi"))
     }
 
     /// What of the style is seen.
@@ -170,28 +170,3 @@ impl Plan {
 
 /// An output, and the numbers of its input, request and method.
 pub type Known = (usize, usize, usize, PathBuf);
-
-/// The formats of a method: a map at pixel resolution is written where there is one.
-fn formats_of<'s>(formats: &'s [Format], method: &'s Configured) -> impl Iterator<Item = Format> + 's {
-    formats.iter().copied().filter(|f| f.name != "npy-pixels" || method.method.pixels())
-}
-
-fn formats(names: &[String], text: bool) -> Result<Vec<Format>> {
-    if names.is_empty() {
-        return Ok(vec![vitx::render::find(if text { "ansi" } else { "overlay" })?]);
-    }
-    let read = |name: &String| -> Result<Format> {
-        let renderer = vitx::render::find(name)?;
-        if (text && !renderer.texts) || (!text && !renderer.images) {
-            bail!("--format {name} is not for {}; see `vitx explain --help`", if text { "texts" } else { "images" });
-        }
-        Ok(renderer)
-    };
-    let mut seen: Vec<&str> = names.iter().map(String::as_str).collect();
-    if !text && seen.contains(&"npy") {
-        seen.push("npy-pixels"); // pixel methods also at [H,W]
-    }
-    seen.sort_unstable();
-    seen.dedup();
-    seen.iter().map(|n| read(&n.to_string())).collect()
-}

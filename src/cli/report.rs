@@ -9,7 +9,11 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vitx::explain::patience;
 use vitx::input::image::Remark;
+use vitx::input::{Preparer, Ready, Shape, Source};
+use vitx::method::Configured;
+use vitx::model::Checkpoint;
 use vitx::render::json::Record;
 use vitx::render::printable::{in_a_line, json, printable};
 use vitx::run::Watch;
@@ -168,11 +172,26 @@ impl Reporter {
     }
 
     /// A text that did not fit: `left_out` says what of it was not read.
-    pub fn truncation(&self, input: &str, left_out: Option<String>) {
+    fn truncation(&self, input: &str, left_out: Option<String>) {
         if let Some(left_out) = left_out {
             let start: String = input.chars().take(48).collect();
             let dots = if start.len() < input.len() { "..." } else { "" };
             self.note(&format!("warning: {}{dots}: too long for the model; {left_out}", in_a_line(&start)));
+        }
+    }
+
+    /// Prepares an input and says what is to be said of it; none when it cannot be used, which is reported.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub fn prepared(&self, source: &Source, preparer: &mut Preparer<'_>) -> Result<Option<Ready>> {
+        match source.prepare(preparer) {
+            Ok(ready) => {
+                self.truncation(&source.name, ready.truncated());
+                self.remarks(&source.name, ready.remarks());
+                Ok(Some(ready))
+            }
+            Err(e) => self.failed(&source.name, &e.to_string()).map(|()| None),
         }
     }
 
@@ -188,6 +207,11 @@ impl Reporter {
                 self.note(&format!("note: {input}: {remark} (said once a run)"));
             }
         }
+    }
+
+    /// Says beforehand when a method will take long on this model.
+    pub fn patience(&self, checkpoint: &Checkpoint, methods: &[Configured], shape: Shape) {
+        patience(checkpoint, methods, shape).iter().for_each(|text| self.note(&format!("note: {text}")));
     }
 
     /// More detail, for `-v`.

@@ -2,10 +2,8 @@
 
 use super::args::{ModelArgs, OneInputArgs, ReportArgs};
 use super::job::Job;
-use super::noted::Noted;
+use super::noted;
 use super::report::Reporter;
-use super::sources::Source;
-use super::stems::refuse_inputs;
 use super::style::{Drawn, StyleArgs};
 use anyhow::{bail, Result};
 use serde_json::json;
@@ -14,11 +12,14 @@ use std::process::ExitCode;
 use vitx::explain::{Answer, Answers, Asked};
 use vitx::explanation::RowRequest;
 use vitx::identity::Identity;
+use vitx::input::source::refuse_inputs;
+use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality, Model};
 use vitx::render::lines::{Line, Lines};
 use vitx::render::{Scene, Style};
+use vitx::resume::one::One;
 use vitx::target::Request;
 
 /// Arguments of both commands.
@@ -74,7 +75,7 @@ pub struct Subject {
     seed: u64,
     out: Option<PathBuf>,
     /// The sheet's file, if it becomes one.
-    noted: Option<Noted>,
+    noted: Option<One>,
 }
 
 impl Subject {
@@ -104,7 +105,7 @@ impl Subject {
         let noted = match out.as_deref().filter(|o| *o != Path::new("-")) {
             Some(file) => {
                 let identity = identity(args, wanted, &checked, &style, &job, source)?;
-                match Noted::open(file, identity, args.overwrite, args.report)? {
+                match noted::look(file, identity, args.overwrite, args.report)? {
                     None => return Ok(None),
                     noted => noted,
                 }
@@ -165,7 +166,7 @@ impl Subject {
                 let record =
                     json!({"status": "ok", "input": self.source.name, "outputs": {"sheet": out.display().to_string()}});
                 if let Some(noted) = self.noted.take() {
-                    noted.save(&bytes, &record)?;
+                    noted::write(noted, &bytes, &record, args.overwrite)?;
                 }
                 report.line(&format!("{} -> {}", self.source.name, out.display()))?;
                 report.json_line(&record)?;

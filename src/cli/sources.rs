@@ -1,24 +1,13 @@
 //! From arguments to a list of inputs, each with the name its outputs will have.
 
 use super::args::InputArgs;
-use super::stems::{make_unique, stem_of, with_suffix};
 use anyhow::{bail, Context, Result};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use vitx::input::text::Text;
-use vitx::input::{array, formats, Input, Preparer, Ready};
+use vitx::input::formats;
+use vitx::input::source::{make_unique, stem_of, Source};
+use vitx::input::text::{lines, Text};
 use vitx::resume::own::Own;
-
-/// One input.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Source {
-    /// As records name it.
-    pub name: String,
-    /// Output path without method, target and extension, relative to the output folder.
-    pub stem: PathBuf,
-    /// What it is; or why it cannot be read.
-    pub input: Result<Input, String>,
-}
 
 /// All inputs of a run.
 #[derive(Debug)]
@@ -36,26 +25,6 @@ pub struct Sources {
 /// Whether a name is that of something vitx reads.
 pub fn is_input(path: &Path) -> bool {
     formats::is_picture(path) || ["npy", "txt"].contains(&formats::ending(path).as_str())
-}
-
-impl Source {
-    /// Reads and prepares it.
-    ///
-    /// # Errors
-    /// Why it cannot be used.
-    pub fn prepare(&self, preparer: &mut Preparer<'_>) -> vitx::Result<Ready> {
-        preparer.prepare(self.input.as_ref().map_err(|why| vitx::Error::Input(why.clone()))?)
-    }
-
-    /// The contents, whatever it is called; none when it cannot be read.
-    pub fn contents(&self) -> Option<String> {
-        self.input.as_ref().ok()?.contents().ok()
-    }
-
-    /// The file it is read from.
-    pub fn path(&self) -> Option<&Path> {
-        self.input.as_ref().ok()?.path()
-    }
 }
 
 impl Sources {
@@ -115,7 +84,8 @@ impl Sources {
             Err(e) => self.unreadable(name, why(&e)),
             Ok(meta) if meta.is_dir() => self.folder(path, name_folder, out)?,
             Ok(meta) if meta.is_file() || is_descriptor(path) => {
-                self.file(path, stem_of(Path::new(path.file_name().unwrap_or_default())))?;
+                let stem = stem_of(Path::new(path.file_name().unwrap_or_default()));
+                self.list.extend(Source::of_file(path, stem));
             }
             Ok(_) => self.unreadable(name, "is a pipe or a device, not a file".into()),
         }
@@ -123,7 +93,7 @@ impl Sources {
     }
 
     fn unreadable(&mut self, name: String, why: String) {
-        self.list.push(Source { name, stem: PathBuf::new(), input: Err(why) });
+        self.list.push(Source::unreadable(name, why));
     }
 
     fn folder(&mut self, path: &Path, name_folder: bool, out: Option<&Path>) -> Result<()> {
@@ -149,7 +119,7 @@ impl Sources {
                         self.made += 1;
                     } else if wanted {
                         let relative = entry.path().strip_prefix(path).unwrap_or(entry.path());
-                        self.file(entry.path(), base.join(stem_of(relative)))?;
+                        self.list.extend(Source::of_file(entry.path(), base.join(stem_of(relative))));
                     }
                 }
                 Ok(_) => {}
@@ -163,70 +133,25 @@ impl Sources {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, stem: PathBuf) -> Result<()> {
-        let name = path.display().to_string();
-        let mut push = |name, stem, input| self.list.push(Source { name, stem, input: Ok(input) });
-        match formats::ending(path).as_str() {
-            "npy" => match array::shape(path) {
-                Ok(shape) if shape.len() == 4 => {
-                    for b in 0..shape.first().map_or(0, |n| *n as usize) {
-                        let numbered = with_suffix(&stem, &format!("-{b}"));
-                        push(format!("{name}[{b}]"), numbered, Input::Array(path.to_path_buf(), Some(b)));
-                    }
-                }
-                _ => push(name, stem, Input::Array(path.to_path_buf(), None)),
-            },
-            "txt" => push(name, stem, Input::TextFile(path.to_path_buf())),
-            _ => push(name, stem, Input::Picture(path.to_path_buf())),
-        }
-        Ok(())
-    }
-
     fn texts(&mut self, args: &InputArgs) -> Result<()> {
-        let mut texts: Vec<(String, String, Text)> = Vec::new();
-        let one = |first: &str| Text { first: first.to_string(), second: None };
+        let one = |first: &String| Text { first: first.clone(), second: None };
         let pair = |p: &[String]| match p {
             [first, second] => Some(Text { first: first.clone(), second: Some(second.clone()) }),
             _ => None, // they come in twos
         };
-        let pairs = args.text_pair.chunks(2).filter_map(pair);
-        let given: Vec<Text> = args.text.iter().map(|t| one(t)).chain(pairs).collect();
-        for (i, text) in given.iter().enumerate() {
-            let stem = if given.len() == 1 { "text".into() } else { format!("text-{i}") };
-            texts.push((text.first.clone(), stem, text.clone()));
-        }
-        self.list.extend(texts.into_iter().map(|(name, stem, text)| Source {
-            name,
-            stem: stem.into(),
-            input: Ok(Input::Text(text)),
-        }));
+        let given = args.text.iter().map(one).chain(args.text_pair.chunks(2).filter_map(pair));
+        self.list.extend(Source::of_texts(given.collect()));
         for file in &args.text_file {
-            let (label, lines) = if file == Path::new("-") {
-                ("stdin".to_string(), stdin_lines("texts")?)
-            } else {
-                let content = match std::fs::read(file) {
-                    Ok(content) => content,
-                    Err(e) => {
-                        self.unreadable(file.display().to_string(), why(&e));
-                        continue;
-                    }
-                };
-                (
-                    stem_of(Path::new(file.file_name().unwrap_or_default())).to_string_lossy().into_owned(),
-                    lines(&content),
-                )
-            };
-            for (i, line) in lines.into_iter().enumerate() {
-                match String::from_utf8(line) {
-                    Ok(line) if line.trim().is_empty() => {}
-                    Ok(line) => {
-                        let (stem, input) = (format!("{label}-{i}").into(), Ok(Input::Text(one(&line))));
-                        self.list.push(Source { name: line, stem, input });
-                    }
-                    Err(_) => {
-                        self.unreadable(format!("{}, line {}", file.display(), i + 1), "is not UTF-8 text".into())
-                    }
+            if file == Path::new("-") {
+                self.list.extend(Source::of_lines(file, "stdin", stdin_lines("texts")?));
+                continue;
+            }
+            match std::fs::read(file) {
+                Ok(content) => {
+                    let stem = stem_of(Path::new(file.file_name().unwrap_or_default()));
+                    self.list.extend(Source::of_lines(file, &stem.to_string_lossy(), lines(&content)));
                 }
+                Err(e) => self.unreadable(file.display().to_string(), why(&e)),
             }
         }
         Ok(())
@@ -245,13 +170,6 @@ fn is_descriptor(path: &Path) -> bool {
     ["/dev/fd/", "/proc/self/fd/", "/dev/stdin"].iter().any(|p| path.to_string_lossy().starts_with(p))
 }
 
-/// The lines of a file, without the mark that some editors begin it with.
-fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let whole = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    whole.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l).to_vec()).collect()
-}
-
 fn stdin_lines(what: &str) -> Result<Vec<Vec<u8>>> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().read_to_end(&mut bytes).with_context(|| format!("stdin: expected {what}"))?;
@@ -268,17 +186,4 @@ fn path_of(line: Vec<u8>) -> PathBuf {
 #[cfg(not(unix))]
 fn path_of(line: Vec<u8>) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&line).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_are_split_as_they_were_written() {
-        let split = |bytes: &[u8]| lines(bytes).iter().map(|l| l.escape_ascii().to_string()).collect::<Vec<_>>();
-        assert_eq!(split(b"\xef\xbb\xbfa\r\nb\n"), ["a", "b"]);
-        assert_eq!(split(b"a\n\n\xff\n"), ["a", "", "\\xff"]);
-        assert_eq!(split(b""), [""]);
-    }
 }

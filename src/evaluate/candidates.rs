@@ -1,9 +1,9 @@
 //! What is compared: methods, and the controls that stand in every table.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout};
 use crate::identity::of_bytes;
-use crate::method::Configured;
+use crate::method::{parse, Configured};
 use crate::nn::numbers;
 use crate::run::Run;
 
@@ -38,9 +38,18 @@ impl Candidate {
         all.iter().position(|c| matches!(c, Candidate::Random)).unwrap_or(0)
     }
 
-    /// These methods with the controls behind them.
-    pub fn with_controls(methods: Vec<Configured>) -> Vec<Candidate> {
-        methods.into_iter().map(Candidate::Method).chain([Candidate::Gaussian, Candidate::Random]).collect()
+    /// What a table compares: these methods, raw attention beside them, and the controls.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a method that gives a whole matrix.
+    pub fn judged(mut methods: Vec<Configured>) -> Result<Vec<Candidate>> {
+        if !methods.iter().any(|m| m.spec == "attention") {
+            methods.push(parse("attention")?);
+        }
+        if let Some(m) = methods.iter().find(|m| m.matrix()) {
+            return Err(Error::Usage(format!("method `{}`: a whole matrix cannot be judged", m.spec)));
+        }
+        Ok(methods.into_iter().map(Candidate::Method).chain([Candidate::Gaussian, Candidate::Random]).collect())
     }
 
     /// Whether its map changes with the class.

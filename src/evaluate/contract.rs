@@ -223,6 +223,16 @@ impl Configured {
         }
     }
 
+    /// What it is, as a record.
+    pub fn record(&self) -> serde_json::Value {
+        let e = self.entry;
+        serde_json::json!({
+            "name": e.name, "title": e.title, "paper": e.paper, "direction": e.direction, "images": e.images,
+            "texts": e.texts, "needs": e.needs.what(), "convention": self.convention(),
+            "params": e.parameters().iter().map(Param::record).collect::<Vec<_>>(),
+        })
+    }
+
     /// The axes of its curves for the judged model, if it has any.
     pub fn axes(&self) -> Option<Axes> {
         let axes = self.metric.axes()?;

@@ -4,7 +4,7 @@ use super::mask::Mask;
 use crate::error::{Error, Result};
 use crate::explanation::TextLayout;
 use crate::input::text::Text;
-use crate::input::{formats, Input};
+use crate::input::Input;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -68,16 +68,6 @@ impl Data {
             n if n == self.samples.len() => Ok(true),
             _ => Err(Error::Usage(format!("--data {}: texts and pictures in one data set", path.display()))),
         }
-    }
-}
-
-/// What a file is by its ending; none for other endings.
-fn of_file(path: &Path) -> Option<Input> {
-    match formats::ending(path).as_str() {
-        "txt" => Some(Input::TextFile(path.to_path_buf())),
-        "npy" => Some(Input::Array(path.to_path_buf(), None)),
-        _ if formats::is_picture(path) => Some(Input::Picture(path.to_path_buf())),
-        _ => None,
     }
 }
 
@@ -153,7 +143,7 @@ impl Found {
         };
         above.push(own);
         for path in entries {
-            match (path.is_dir(), path.is_file(), of_file(&path)) {
+            match (path.is_dir(), path.is_file(), Input::of_file(&path)) {
                 (true, _, _) => self.walk(&path, above, files),
                 (false, false, _) => self.irregular.push(path),
                 (false, true, None) => self.others.push(path),
@@ -240,7 +230,7 @@ fn table(path: &Path) -> Result<Data> {
         let filled = |i: Option<usize>| i.map(field).filter(|f| !f.is_empty());
         let (name, content) = if picture.is_some() {
             let file = folder.join(field(content));
-            (field(content), of_file(&file).unwrap_or(Input::Picture(file)))
+            (field(content), Input::of_file(&file).unwrap_or(Input::Picture(file)))
         } else {
             (format!("line {}", line + 2), Input::Text(Text { first: field(content), second: filled(pair) }))
         };

@@ -64,6 +64,13 @@ impl Labelled {
         self.masks = Survey::of(&masks);
     }
 
+    /// What is to be said of it before anything is judged: how labels and masks were read, and what was left out.
+    pub fn told(&self) -> Vec<String> {
+        let notes = self.notes.iter().map(|n| format!("note: {n}"));
+        let masks = self.masks.line().map(|line| format!("masks: {line}"));
+        notes.chain(masks).chain(self.masks.warnings().iter().map(|w| format!("warning: {w}"))).collect()
+    }
+
     /// Whether any input has a mask.
     pub fn has_masks(&self) -> bool {
         self.inputs.iter().flat_map(|i| &i.questions).any(|q| q.mask.is_some())
@@ -91,6 +98,22 @@ impl Labelled {
                 Err(Error::Usage(format!("metric `{}` needs {what}, and no input of the data has one", metric.spec)))
             }
         }
+    }
+
+    /// Of metrics, those the data have something for, and what is to be said of the others. With `named` none is left out:
+    /// what lacks its masks or rationales is refused.
+    ///
+    /// # Errors
+    /// As [`Labelled::refuse_lacking`].
+    pub fn judging(&self, metrics: Vec<Configured>, named: bool) -> Result<(Vec<Configured>, Option<String>)> {
+        if named {
+            metrics.iter().try_for_each(|m| self.refuse_lacking(m))?;
+        }
+        let (metrics, without): (Vec<_>, Vec<_>) = metrics.into_iter().partition(|m| self.lacks(m).is_none());
+        let names: Vec<&str> = without.iter().map(|m| m.entry.name).collect();
+        let what = without.first().and_then(|m| self.lacks(m)).unwrap_or_default();
+        let note = format!("note: without {what}, left out: {}", names.join(", "));
+        Ok((metrics, (!names.is_empty()).then_some(note)))
     }
 
     /// The name of an input.

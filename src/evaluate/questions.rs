@@ -6,7 +6,7 @@ use super::mask::{useless, Useless};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::identity;
-use crate::input::{array, Input, Preparer, Ready, Shape};
+use crate::input::{Input, Preparer, Ready, Shape};
 use crate::model::{Checkpoint, Model};
 use crate::target::{ranked, Output, Reading, Scale};
 use serde_json::json;
@@ -133,16 +133,13 @@ pub fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Asked>, Vec<
     (all, failures)
 }
 
-/// The examples of an array `[B,3,H,W]`; everything else as it is.
+/// The examples of a sample, by name.
 fn examples(sample: &Sample) -> Vec<(String, Input)> {
-    if let Input::Array(path, _) = &sample.content {
-        // Reading it says what is wrong with an array of no shape.
-        if let Some([examples, _, _, _]) = path.is_file().then(|| array::shape(path).ok()).flatten().as_deref() {
-            let one = |b: usize| (format!("{}[{b}]", sample.name), Input::Array(path.clone(), Some(b)));
-            return (0..*examples as usize).map(one).collect();
-        }
-    }
-    vec![(sample.name.clone(), sample.content.clone())]
+    let name = |input: &Input| match input {
+        Input::Array(_, Some(b)) => format!("{}[{b}]", sample.name),
+        _ => sample.name.clone(),
+    };
+    sample.content.clone().examples().into_iter().map(|input| (name(&input), input)).collect()
 }
 
 impl Asked {

@@ -10,12 +10,15 @@ use super::report::Shown;
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
 use crate::guard::guarded;
+use crate::identity::Identity;
 use crate::input::image::Remark;
 use crate::input::{Ready, Shape};
 use crate::model::Model;
 use crate::render::{scale::Span, sheet, table, Scene, Style};
 use crate::run::{Batch, Noise, Watch};
 use crate::target::{ranked, right, Output};
+use candle_core::DType;
+use std::path::Path;
 
 /// How a study is made.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +92,29 @@ impl<'a> Study<'a> {
     pub fn new(model: &'a Model, data: &'a Labelled, candidates: &'a [Candidate], metrics: &'a [Configured]) -> Self {
         let settings = Settings::default();
         Study { model, data, candidates, metrics, settings, listener: &(), going: &|| true }
+    }
+
+    /// What tells it from studies that do not give the same figures, with weights of this precision; the first `limit` inputs
+    /// of `data` are judged. Contents of inputs stand in [`Labelled::identities`].
+    ///
+    /// # Errors
+    /// As [`crate::model::Checkpoint::identity`].
+    pub fn stated(&self, dtype: DType, data: &Path, limit: Option<usize>) -> Result<Identity> {
+        let (checkpoint, settings) = (&self.model.checkpoint, &self.settings);
+        let of = checkpoint.stated("evaluate", (dtype, self.model.encoder.device()), settings.shape)?;
+        let metrics: Vec<&str> = self.metrics.iter().map(|m| m.spec.as_str()).collect();
+        let of = Identity { target: vec![settings.explained.name().into()], seed: settings.seed, ..of }
+            .with("id", vec![checkpoint.id.clone(), checkpoint.revision.clone().unwrap_or_default()])
+            .with("head", checkpoint.scale.name())
+            .with("data", data.to_string_lossy())
+            .with("limit", limit)
+            .with("batch_size", settings.together)
+            .with("shown", settings.shown)
+            .with("metrics", metrics);
+        Ok(self.candidates.iter().fold(of, |of, candidate| match candidate {
+            Candidate::Method(method) => of.by(&method.spec, &method.params),
+            control => of.by(control.name(), &Default::default()),
+        }))
     }
 
     /// Judges what the journal does not have yet, and tells `each` of every group: its inputs, and what they gave.

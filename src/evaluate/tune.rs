@@ -10,6 +10,7 @@
 use super::candidates::Candidate;
 use super::contract::{Entry, Score};
 use super::table::{gains, pooled};
+use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::method;
 
@@ -19,6 +20,15 @@ pub fn default_grid(layers: usize) -> String {
     starts.dedup();
     let starts: Vec<String> = starts.iter().map(usize::to_string).collect();
     format!("aggregate:heads=grad|grad-post|mean|max|min,layers=rollout|gae|mean|last,start_layer={}", starts.join("|"))
+}
+
+/// The metric of the command without `--metric`, for a model and for data that have masks or not.
+pub fn default_metric(model: &Facts, masks: bool) -> &'static str {
+    match (model.text, masks) {
+        (true, _) => "comprehensiveness",
+        (false, true) => "average-precision",
+        (false, false) => "srg",
+    }
 }
 
 /// One point of a grid.
@@ -70,13 +80,52 @@ pub fn expand(text: &str) -> Result<Grid> {
 }
 
 /// A grid's method with the keys that have one value.
-pub fn without_choices(grid: &str) -> String {
+fn without_choices(grid: &str) -> String {
     let (name, keys) = grid.split_once(':').unwrap_or((grid, ""));
     let fixed: Vec<&str> = keys.split(',').filter(|k| !k.is_empty() && !k.contains('|')).collect();
     if fixed.is_empty() {
         name.to_string()
     } else {
         format!("{name}:{}", fixed.join(","))
+    }
+}
+
+/// What a search compares: the settings of some grids, and the baseline.
+pub struct Field {
+    /// The grids.
+    pub grids: Vec<Grid>,
+    /// Their settings, in order, and behind them the baseline where it is none of them.
+    pub candidates: Vec<Candidate>,
+    /// How many settings the grids have.
+    pub settings: usize,
+    /// The baseline among the candidates.
+    pub kept: usize,
+}
+
+impl Field {
+    /// Of grids as they are typed, or the usual one for a model of so many layers; the baseline is by default the first grid
+    /// without its choices, or the default method.
+    ///
+    /// # Errors
+    /// As [`expand`].
+    pub fn of(grids: &[String], baseline: Option<&str>, layers: usize) -> Result<Self> {
+        let texts = if grids.is_empty() { vec![default_grid(layers)] } else { grids.to_vec() };
+        let baseline = match (baseline, grids.first()) {
+            (Some(given), _) => given.to_string(),
+            (None, Some(grid)) => without_choices(grid),
+            (None, None) => method::DEFAULT.to_string(),
+        };
+        let grids = texts.iter().map(|t| expand(t)).collect::<Result<Vec<_>>>()?;
+        let baseline = Candidate::Method(method::parse(&baseline)?);
+        let settings = grids.iter().flat_map(|g| &g.settings);
+        let settings = settings.map(|s| method::parse(s.candidate.name()).map(Candidate::Method));
+        let mut candidates = settings.collect::<Result<Vec<_>>>()?;
+        let settings = candidates.len();
+        let kept = candidates.iter().position(|c| c.same_method(&baseline)).unwrap_or(settings);
+        if kept == settings {
+            candidates.push(baseline);
+        }
+        Ok(Field { grids, candidates, settings, kept })
     }
 }
 

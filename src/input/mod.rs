@@ -9,8 +9,10 @@ pub mod image;
 pub mod prepare;
 mod processor;
 pub mod resize;
+pub mod source;
 pub mod text;
 mod tiff;
 mod tokenizer;
 
 pub use prepare::{Input, Preparer, Processor, Ready, Shape};
+pub use source::Source;

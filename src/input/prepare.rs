@@ -1,6 +1,7 @@
 //! From an input, wherever it comes from, to what a model reads.
 
 use super::array::{self, Array};
+use super::formats;
 use super::image::{decode_with, Decoded, Fit, ImageProcessor, Prepared, Remark, View, Window};
 use super::text::{Text, TextProcessor, Tokenised};
 use crate::error::{Error, Result};
@@ -25,6 +26,27 @@ pub enum Input {
 }
 
 impl Input {
+    /// What a file is by its ending; none for other endings.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        match formats::ending(path).as_str() {
+            "txt" => Some(Input::TextFile(path.to_path_buf())),
+            "npy" => Some(Input::Array(path.to_path_buf(), None)),
+            _ if formats::is_picture(path) => Some(Input::Picture(path.to_path_buf())),
+            _ => None,
+        }
+    }
+
+    /// The examples of an array `[B,C,H,W]`; everything else as it is.
+    pub fn examples(self) -> Vec<Self> {
+        if let Input::Array(path, None) = &self {
+            // Reading it says what is wrong with an array of no shape.
+            if let Some([examples, _, _, _]) = path.is_file().then(|| array::shape(path).ok()).flatten().as_deref() {
+                return (0..*examples as usize).map(|b| Input::Array(path.clone(), Some(b))).collect();
+            }
+        }
+        vec![self]
+    }
+
     /// Whether it needs a text model.
     pub fn is_text(&self) -> bool {
         match self {
@@ -74,6 +96,32 @@ pub struct Shape {
     pub fit: Option<Fit>,
     /// Values that become black and white; none: the picture's own.
     pub window: Option<Window>,
+}
+
+/// A size as it is typed: `HxW` or `N`.
+///
+/// # Errors
+/// [`Error::Usage`] for anything else.
+pub fn size(text: &str) -> Result<(usize, usize)> {
+    let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| (1..=8192).contains(n));
+    let pair = match text.split_once(['x', 'X']) {
+        Some((h, w)) => side(h).zip(side(w)),
+        None => side(text).map(|n| (n, n)),
+    };
+    let expected = "expected HxW or N in pixels, such as 224x336 (height first), at most 8192";
+    pair.ok_or_else(|| Error::Usage(expected.into()))
+}
+
+/// A window as it is typed: `LO,HI`.
+///
+/// # Errors
+/// [`Error::Usage`] for anything else.
+pub fn window(text: &str) -> Result<Window> {
+    let number = |s: &str| s.trim().parse::<f32>().ok().filter(|n| n.is_finite());
+    let pair = text.split_once(',').and_then(|(low, high)| Some((number(low)?, number(high)?)));
+    let valid = pair.filter(|(low, high)| low < high).map(|(low, high)| Window { low, high });
+    let expected = "expected LO,HI, the values that become black and white, such as 0,4095";
+    valid.ok_or_else(|| Error::Usage(expected.into()))
 }
 
 /// How inputs are prepared, by modality.
@@ -238,5 +286,19 @@ impl Ready {
             Ready::Picture(_) => None,
             Ready::Text(t) => t.layout.truncation(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_windows_are_checked() {
+        assert_eq!((size("224x336").unwrap(), size("64").unwrap()), ((224, 336), (64, 64)));
+        assert!(size("0x3").is_err() && size("x").is_err() && size("9999999").is_err());
+        assert_eq!(window("0,4095").unwrap(), Window { low: 0.0, high: 4095.0 });
+        assert_eq!(window("-1.5, 1").unwrap(), Window { low: -1.5, high: 1.0 });
+        assert!(window("1").is_err() && window("1,1").is_err() && window("0,inf").is_err());
     }
 }

@@ -241,6 +241,13 @@ fn layout(encoding: &Encoding, text: &Text) -> TextLayout {
     TextLayout { tokens, texts, left_out: Vec::new() }
 }
 
+/// The lines of a file, without the mark that some editors begin it with.
+pub fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let whole = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    whole.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l).to_vec()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,5 +293,13 @@ mod tests {
         let t = processor(5).apply(&one("good good good good good")).unwrap();
         assert_eq!((t.ids.len(), t.layout.left_out), (5, vec![LeftOut { text: 0, tokens: 2, start: 15, end: 24 }]));
         assert!(processor(5).apply(&one("  ")).unwrap_err().to_string().contains("empty"));
+    }
+
+    #[test]
+    fn lists_are_split_as_they_were_written() {
+        let split = |bytes: &[u8]| lines(bytes).iter().map(|l| l.escape_ascii().to_string()).collect::<Vec<_>>();
+        assert_eq!(split(b"\xef\xbb\xbfa\r\nb\n"), ["a", "b"]);
+        assert_eq!(split(b"a\n\n\xff\n"), ["a", "", "\\xff"]);
+        assert_eq!(split(b""), [""]);
     }
 }

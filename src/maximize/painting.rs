@@ -105,6 +105,19 @@ impl Objective {
 }
 
 impl Settings {
+    /// Refuses what no ascent can be made with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a number below 0, or that is none.
+    pub fn checked(self) -> Result<Self> {
+        for (name, value) in [("lr", self.lr), ("decay", self.decay), ("tv", self.tv)] {
+            if !value.is_finite() || value < 0.0 {
+                return Err(Error::Usage(format!("--{name} {value}: expected a number from 0")));
+            }
+        }
+        Ok(self)
+    }
+
     /// As records state them.
     pub fn stated(&self) -> Map<String, Value> {
         let stated = json!({
@@ -172,6 +185,12 @@ impl<'m> Painting<'m> {
             Objective::Class(output) => output.against.is_some() || self.model.probabilities(&[0.0]).is_none(),
             Objective::Unit { .. } => true,
         }
+    }
+
+    /// What it was made with, after so many steps as were taken.
+    pub fn parameters(&self, init: &str, seed: u64) -> Map<String, Value> {
+        let own = [("steps", json!(self.ascent.steps())), ("init", json!(init)), ("seed", json!(seed))];
+        self.settings.stated().into_iter().chain(own.map(|(key, value)| (key.to_string(), value))).collect()
     }
 
     /// Objective and score as the image stands; of a class also the probability, of the picture as it is written.

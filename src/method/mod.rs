@@ -19,7 +19,8 @@ mod weighted;
 pub use contract::{Configured, Entry, Group, Method, Relevance};
 
 use crate::error::{unknown, Error, Result};
-use crate::run::Params;
+use crate::run::{Param, Params};
+use serde_json::{json, Value};
 
 /// Every kind of method, in the order of `vitx methods`.
 pub const GROUPS: &[Group] = &[
@@ -43,6 +44,17 @@ pub fn all() -> impl Iterator<Item = &'static Entry> + Clone {
 /// The group of a method.
 pub fn group(of: &Entry) -> Option<&'static Group> {
     GROUPS.iter().find(|g| g.methods.iter().any(|e| e.name == of.name))
+}
+
+/// What a method is, as a record.
+pub fn record(one: &Configured) -> Value {
+    let (e, group) = (one.entry, group(one.entry));
+    let rules: Vec<_> = one.method.rules().iter().map(|r| json!({"name": r.name, "table": r.table()})).collect();
+    json!({
+        "name": e.name, "aliases": e.aliases, "title": e.title, "paper": e.paper, "group": group.map(|g| g.name),
+        "question": group.map(|g| g.question), "class_specific": e.class_specific,
+        "params": e.parameters().iter().map(Param::record).collect::<Vec<_>>(), "rules": rules,
+    })
 }
 
 /// Finds a method by name or alias.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::input::prepare::Shape;
 use candle_core::{DType, Device};
+use serde_json::{json, Value};
 
 /// What a run in f32 with one input at a time needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,14 @@ impl Checkpoint {
         }
     }
 
+    /// The layers that are meant, each once; all when none is named.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a layer that is not there.
+    pub fn layers(&self, named: &[String]) -> Result<Vec<usize>> {
+        layers(named, self.spec.layers, &self.id)
+    }
+
     /// The identity of what a command makes with it, where it is run and how its inputs are shaped; the command adds what
     /// else its results depend on.
     ///
@@ -101,6 +110,30 @@ impl Checkpoint {
         })
     }
 
+    /// What it reads, in a phrase.
+    pub fn reads(&self) -> String {
+        match (&self.spec.embedding, self.input_size(Shape::default())) {
+            (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) => {
+                let (rows, columns, prefix) = (h / patch.0, w / patch.1, self.spec.embedding.prefix());
+                format!("{h}x{w} pixels, {rows}x{columns} patches of {}x{}, {prefix} prefix tokens", patch.0, patch.1)
+            }
+            _ => format!("at most {} tokens", self.tokens(Shape::default())),
+        }
+    }
+
+    /// All that is known of it, as a record.
+    pub fn record(&self, demand: Demand) -> Value {
+        let s = &self.spec;
+        json!({
+            "id": self.id, "revision": self.revision, "family": self.family.name, "classes": self.labels.len(),
+            "head": self.scale.name(),
+            "labels": (0..self.labels.len() as u32).map(|i| self.labels.name(i)).collect::<Vec<_>>(),
+            "input": self.reads(), "tokens": demand.tokens, "layers": s.layers, "heads": s.heads, "width": s.width,
+            "feed_forward": s.feed_forward, "parameters": demand.parameters,
+            "memory": {"weights": demand.weights, "pass": demand.pass}, "notes": self.notes,
+        })
+    }
+
     /// What a run will need.
     ///
     /// # Errors
@@ -111,5 +144,46 @@ impl Checkpoint {
         // feed-forward [T,F] and the attention [H,T,T]; the reverse pass about half as much again.
         let layer = tokens * (8 * s.width + s.feed_forward) + s.heads * tokens * tokens;
         Ok(Demand { parameters, tokens, weights: 4 * parameters, pass: 4 * s.layers * layer * 3 / 2 })
+    }
+}
+
+fn layers(named: &[String], layers: usize, model: &str) -> Result<Vec<usize>> {
+    if named.is_empty() {
+        return Ok((0..layers).collect());
+    }
+    let mut list = Vec::new();
+    for name in named.iter().map(|n| n.trim()) {
+        let layer = match name {
+            "last" => layers.checked_sub(1),
+            number => number.parse().ok().filter(|l| *l < layers),
+        };
+        match layer {
+            Some(layer) if !list.contains(&layer) => list.push(layer),
+            Some(_) => {}
+            None => {
+                let last = layers.saturating_sub(1);
+                return Err(Error::Usage(format!(
+                    "--layer {name}: model `{model}` has layers 0 to {last} (or `last`)"
+                )));
+            }
+        }
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_numbers_or_the_last() {
+        let read = |names: &[&str]| layers(&names.iter().map(|n| n.to_string()).collect::<Vec<_>>(), 6, "m");
+        assert_eq!(read(&["last"]).unwrap(), [5]);
+        assert_eq!(read(&["0", "4"]).unwrap(), [0, 4]);
+        assert_eq!(read(&["5", "last", " 1"]).unwrap(), [5, 1]);
+        assert_eq!(read(&[]).unwrap().len(), 6);
+        for bad in ["6", "-1", "first", ""] {
+            assert!(read(&[bad]).unwrap_err().to_string().contains("layers 0 to 5"), "{bad}");
+        }
     }
 }

@@ -267,6 +267,15 @@ pub fn predictions(about: &About<'_>, logits: &[f32], top: usize) -> Vec<Predict
 }
 
 impl Done {
+    /// What the checks of an explanation say against it; `method` as it was asked for.
+    pub fn warnings(&self, method: &str) -> Vec<String> {
+        let constant = self.checks.contains_key("constant");
+        let constant =
+            constant.then(|| format!("the {method} map is constant ({}): it says nothing", self.relevance.max));
+        let own = self.checks.get("warning").and_then(Value::as_str).map(|warning| format!("{method}: {warning}"));
+        constant.into_iter().chain(own).collect()
+    }
+
     /// The record of an explanation; `size`, `identity`, `outputs` and `ms` are filled in once its files are written.
     pub fn new(input: &str, about: &About<'_>, logits: &[f32], e: &Explanation, seed: u64) -> Self {
         let (min, max) = e.range();

@@ -61,6 +61,9 @@ pub enum Draws {
     Overlay,
 }
 
+/// The format of maps at pixel resolution.
+const PIXELS: &str = "npy-pixels";
+
 /// Every format.
 pub const RENDERERS: &[Renderer] = &[
     Renderer {
@@ -91,7 +94,7 @@ pub const RENDERERS: &[Renderer] = &[
         render: npy::render,
     },
     Renderer {
-        name: "npy-pixels",
+        name: PIXELS,
         about: "raw relevance at pixel resolution, f32 [H,W], of methods that have it (npy writes it too)",
         extension: "pixels.npy",
         images: true,
@@ -208,6 +211,38 @@ pub fn find(name: &str) -> Result<&'static Renderer> {
         crate::error::unknown("format", name, names.iter().copied(), &hint)
     };
     RENDERERS.iter().find(|r| r.name == name).ok_or_else(error)
+}
+
+impl Renderer {
+    /// Whether it is written of a method: a map at pixel resolution is where the method has one.
+    pub fn suits(&self, pixels: bool) -> bool {
+        pixels || self.name != PIXELS
+    }
+}
+
+/// The formats of these names, or the usual one; in a fixed order, each once.
+///
+/// # Errors
+/// As [`find`], and [`Error::Usage`] for a format that is not for such inputs.
+pub fn chosen(names: &[String], texts: bool) -> Result<Vec<&'static Renderer>> {
+    if names.is_empty() {
+        return Ok(vec![find(if texts { "ansi" } else { "overlay" })?]);
+    }
+    let read = |name: &str| -> Result<&'static Renderer> {
+        let renderer = find(name)?;
+        if (texts && !renderer.texts) || (!texts && !renderer.images) {
+            let what = if texts { "texts" } else { "images" };
+            return Err(Error::Usage(format!("--format {name} is not for {what}; see `vitx explain --help`")));
+        }
+        Ok(renderer)
+    };
+    let mut seen: Vec<&str> = names.iter().map(String::as_str).collect();
+    if !texts && seen.contains(&"npy") {
+        seen.push(PIXELS); // pixel methods also at [H,W]
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    seen.into_iter().map(read).collect()
 }
 
 /// The bytes of a PNG with a text chunk (iTXt, so that any text may stand in it).

@@ -19,6 +19,13 @@ pub struct Param {
     pub about: &'static str,
 }
 
+impl Param {
+    /// What it is, as a record.
+    pub fn record(&self) -> Value {
+        serde_json::json!({"key": self.key, "default": self.default, "about": self.about})
+    }
+}
+
 /// What of the explained class a method or metric measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {

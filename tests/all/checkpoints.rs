@@ -180,3 +180,49 @@ fn older_tokenizer_files_give_the_same_tokens() {
         }
     }
 }
+
+#[test]
+fn facts_are_those_of_the_built_model() {
+    use vitx::explanation::Prefix;
+    let check = |what: &str, model: &Model| {
+        let (facts, encoder) = (model.checkpoint.facts(), &model.encoder);
+        assert_eq!(facts.layers, encoder.blocks.len(), "{what}");
+        assert_eq!(facts.reads_distillation, encoder.head.classifiers.len() == 2, "{what}");
+        assert_eq!((facts.scale, facts.mask_token), (encoder.head.scale, encoder.neutral.mask_id.is_some()), "{what}");
+        let prefix = model.checkpoint.spec.embedding.prefix();
+        assert_eq!(prefix, encoder.head.prefix, "{what}");
+        let shape = vitx::input::Shape::default();
+        let Some((h, w)) = model.checkpoint.input_size(shape) else { return };
+        let layout = model.image_layout(h, w).unwrap();
+        assert_eq!(layout.prefix.len(), prefix, "{what}");
+        assert_eq!(facts.distillation_token, layout.prefix.contains(&Prefix::Distillation), "{what}");
+        assert_eq!(model.checkpoint.tokens(shape), prefix + layout.grid.0 * layout.grid.1, "{what}");
+    };
+    for &name in CASES {
+        let case = Case::open(name);
+        let (before, model) = (case.checkpoint().facts(), case.model(DType::F32));
+        assert_eq!(before, model.checkpoint.facts(), "{name}");
+        check(name, &model);
+    }
+    // A DeiT with one head has a distillation token that nothing reads: it has a row, and the class token can be pooled.
+    let dir = changed("deit-distilled", |t| {
+        for part in ["weight", "bias"] {
+            let own = t.remove(&format!("cls_classifier.{part}")).unwrap();
+            t.insert(format!("classifier.{part}"), own);
+            t.remove(&format!("distillation_classifier.{part}"));
+        }
+    });
+    let config = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let plain = text.replace("DeiTForImageClassificationWithTeacher", "DeiTForImageClassification");
+    std::fs::write(&config, plain).unwrap();
+    let model = open(dir.path()).unwrap();
+    check("a plain deit", &model);
+    let facts = model.checkpoint.facts();
+    assert_eq!((facts.distillation_token, facts.reads_distillation), (true, false));
+    for method in ["attention:row=distillation", "legrad:pool=mean"] {
+        vitx::method::parse(method).unwrap().check(&facts).unwrap();
+    }
+    let distilled = Case::open("deit-distilled").checkpoint().facts();
+    assert!(vitx::method::parse("legrad:pool=mean").unwrap().check(&distilled).is_err());
+}

@@ -236,3 +236,20 @@ fn metrics_are_listed() {
     assert!(listed.iter().all(|m| m["convention"].is_string() && m["direction"].is_string()));
     assert!(stdout(&vitx(dir.path(), &["metrics"])).contains("lower is better"));
 }
+
+#[path = "../../examples/evaluate.rs"]
+#[allow(dead_code)]
+mod example;
+
+#[test]
+fn the_library_evaluates_without_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = data("vision/labels.csv");
+    let table = example::table(Path::new(&data)).unwrap();
+    let args = ["evaluate", "-q", "--data", &data, "--method", "gae,grad-rollout", "--metric"];
+    let output = vitx(dir.path(), &[&args[..], &["average-precision,mass-inside"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    // The command looks at the masks before anything is judged, and says so.
+    let told: Vec<String> = stdout(&output).lines().filter(|l| !l.starts_with("masks:")).map(String::from).collect();
+    assert_eq!(table.lines().collect::<Vec<_>>(), told);
+}

@@ -1,6 +1,5 @@
 //! `vitx compare`: methods side by side, a row a target.
 
-use crate::cli::job;
 use crate::cli::offered;
 use crate::cli::report::Reporter;
 use crate::cli::sheets::{Asking, SheetArgs, Subject, Wanted};
@@ -33,7 +32,7 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     let check = |checkpoint: &Checkpoint| -> Result<_> {
-        let methods = job::methods(&args.method, checkpoint)?;
+        let methods = vitx::explain::methods(&args.method, checkpoint)?;
         if let Some(m) = methods.iter().find(|m| m.matrix()) {
             bail!("method `{}`: a whole matrix has no place on a sheet; use `vitx explain -f npy`", m.spec);
         }
@@ -46,7 +45,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let report = Reporter::new(args.sheet.report, 1);
     let (checkpoint, methods) = (&subject.model.checkpoint, &asking.methods);
-    job::tell_patience(&report, checkpoint, methods, args.sheet.input.shape.shape());
+    report.patience(checkpoint, methods, args.sheet.input.shape.shape());
     let mut answers = subject.explain(&asking, &report)?.into_iter().peekable();
     let mut lines = Vec::new();
     while let Some(Answer { explanation, logits, .. }) = answers.peek() {

@@ -16,7 +16,6 @@ use vitx::evaluate::labelled::Labelled;
 use vitx::evaluate::sanity::{self, Found};
 use vitx::evaluate::study::Study;
 use vitx::evaluate::{self, Candidate, Configured};
-use vitx::identity::Identity;
 use vitx::model::{Checkpoint, Model};
 use vitx::render::save;
 use vitx::Error;
@@ -68,24 +67,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let checked = Checked::open(&args.data, args.reporting)?;
     let metrics = evaluate::parse_list(&args.metric, &checked.facts)?;
     let named = !args.metric.is_empty() && args.metric != ["all"];
-    let (metrics, unsuited) = checked.judging(metrics, named)?;
-    let candidates = candidates(&args.method, &checked)?;
+    let (metrics, unsuited) = checked.data.judging(metrics, named)?;
+    let candidates = Candidate::judged(vitx::explain::methods(&args.method, &checked.checkpoint)?)?;
     if !args.overwrite {
         refuse_existing(args.csv.iter().chain(&args.report), "")?;
     }
-    let (on, shape) = ((args.data.model.dtype.dtype(), &checked.device), args.data.shape.shape());
-    let identity = checked.checkpoint.stated("evaluate", on, shape)?;
     let (model, data) = checked.load(&args.data, args.reporting)?;
     let inputs = data.inputs.len();
-    let identity = identity_of(&args, identity, &model, &candidates, &metrics);
-    let mut journal = Journal::open(Path::new(""), identity, data.identities(), args.resume, args.overwrite)?;
     let report = Reporter::new(args.reporting, inputs).resumable();
+    let study = study(&args, &model, &data, &candidates, &metrics, &report);
+    let identity = study.stated(args.data.model.dtype.dtype(), &args.data.data, args.data.limit)?;
+    let mut journal = Journal::open(Path::new(""), identity, data.identities(), args.resume, args.overwrite)?;
     unsuited.iter().chain(&journal.notes).for_each(|note| report.note(note));
     if !journal.done.is_empty() {
         report.note(&format!("{} of {inputs} inputs were judged before", journal.done.len()));
     }
     tell(&data, &report)?;
-    let study = study(&args, &model, &data, &candidates, &metrics, &report);
     let mut noted = 0;
     let each = |group: &[&Judged]| -> Result<()> {
         for one in group {
@@ -137,37 +134,6 @@ fn study<'a>(
     settings.together = usize::from(args.batch_size);
     settings.shown = args.report.as_ref().map_or(0, |_| args.report_inputs);
     Study { settings, listener: report, going: &going, ..Study::new(model, data, candidates, metrics) }
-}
-
-/// What tells this run from others that do not give the same figures.
-fn identity_of(args: &Args, of: Identity, model: &Model, candidates: &[Candidate], metrics: &[Configured]) -> Identity {
-    let checkpoint = &model.checkpoint;
-    let metrics: Vec<&str> = metrics.iter().map(|m| m.spec.as_str()).collect();
-    let shown = args.report.as_ref().map(|_| args.report_inputs);
-    let of = Identity { target: vec![args.data.target.name().into()], seed: args.data.seed, ..of }
-        .with("id", vec![checkpoint.id.clone(), checkpoint.revision.clone().unwrap_or_default()])
-        .with("head", checkpoint.scale.name())
-        .with("data", args.data.data.to_string_lossy())
-        .with("limit", args.data.limit)
-        .with("batch_size", args.batch_size)
-        .with("shown", shown)
-        .with("metrics", metrics);
-    candidates.iter().fold(of, |of, candidate| match candidate {
-        Candidate::Method(method) => of.by(&method.spec, &method.params),
-        control => of.by(control.name(), &Default::default()),
-    })
-}
-
-/// The methods, raw attention beside them, and the controls.
-fn candidates(methods: &[String], checked: &Checked) -> Result<Vec<Candidate>> {
-    let mut list = job::methods(methods, &checked.checkpoint)?;
-    if !list.iter().any(|m| m.spec == "attention") {
-        list.push(vitx::method::parse("attention")?);
-    }
-    if let Some(m) = list.iter().find(|m| m.matrix()) {
-        anyhow::bail!("method `{}`: a whole matrix cannot be judged", m.spec);
-    }
-    Ok(Candidate::with_controls(list))
 }
 
 fn checks(args: &Args, study: &Study<'_>, inputs: usize, report: &Reporter) -> vitx::Result<Found> {

@@ -1,11 +1,10 @@
 //! `vitx explain`: the main job.
 
 use crate::cli::args::{InputArgs, ModelArgs, ReportArgs};
-use crate::cli::job::{self, Job};
+use crate::cli::job::Job;
 use crate::cli::past::Past;
 use crate::cli::plan::{Asked, OutputArgs, Plan};
 use crate::cli::report::{interrupted, Reporter};
-use crate::cli::sources::Source;
 use crate::cli::style::StyleArgs;
 use crate::cli::{examples, offered};
 use anyhow::{bail, Result};
@@ -18,6 +17,7 @@ use vitx::explain::{self, Answer, Answers, Nothing};
 use vitx::guard::guarded;
 use vitx::identity::Identity;
 use vitx::input::prepare::by_size;
+use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::model::{Checkpoint, Model};
 use vitx::render::json::Record;
@@ -65,7 +65,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut past = Past::look(&plan, &job.checkpoint, &job.sources, stated, common)?;
     let inputs = job.sources.list.len();
     let report = Reporter::new(args.report, inputs).resumable();
-    if past.all() {
+    if past.made.all() {
         for (number, source) in job.sources.list.iter().enumerate() {
             tell_done(&report, &plan, &past, &job.checkpoint.id, number, source)?;
         }
@@ -73,7 +73,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Ok(report.finish(inputs));
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-    past.begin()?;
+    past.made.begin()?;
     let mut work = Work {
         preparer: Preparer::new(&model.checkpoint.processor, args.input.shape.shape()),
         report,
@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         waiting: Vec::new(),
         written: HashMap::new(),
     };
-    job::tell_patience(&work.report, &model.checkpoint, &plan.methods, args.input.shape.shape());
+    work.report.patience(&model.checkpoint, &plan.methods, args.input.shape.shape());
     work.report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
     let all: Vec<(usize, &Source)> = job.sources.list.iter().enumerate().collect();
     for chunk in all.chunks(usize::from(args.input.batch_size)) {
@@ -94,7 +94,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     }
     work.draw_waiting()?;
-    let done = (0..inputs).filter(|n| work.past.done(*n)).count();
+    let done = (0..inputs).filter(|n| work.past.made.done(*n)).count();
     if done > 0 {
         work.report.note(&format!("up to date: the outputs of {done} of {inputs} inputs were there already"));
     }
@@ -112,7 +112,7 @@ fn common(args: &Args, plan: &Plan, checkpoint: &Checkpoint, device: &Device) ->
 fn tell_done(report: &Reporter, plan: &Plan, past: &Past, model: &str, number: usize, source: &Source) -> Result<()> {
     let status = if plan.resume { "skipped" } else { "unchanged" };
     report.detail(&format!("{}: {status}", source.name));
-    past.records(number, &source.name, model, status).iter().try_for_each(|record| report.json_line(record))
+    past.made.records(number, &source.name, model, status).iter().try_for_each(|record| report.json_line(record))
 }
 
 /// An input on its way through the model.
@@ -155,18 +155,12 @@ impl<'a> Work<'a> {
         let mut ready: Vec<(Going<'a>, Ready)> = Vec::new();
         for &(number, source) in sources {
             tell_done(&self.report, self.plan, &self.past, &self.model.checkpoint.id, number, source)?;
-            if self.past.done(number) {
+            if self.past.made.done(number) {
                 continue;
             }
             let contents = if self.past.states() { source.contents() } else { None };
-            match source.prepare(&mut self.preparer) {
-                Ok(r) => {
-                    self.report.truncation(&source.name, r.truncated());
-                    self.report.remarks(&source.name, r.remarks());
-                    ready.push((Going { number, source, contents }, r));
-                }
-                Err(e) => self.report.failed(&source.name, &e.to_string())?,
-            }
+            let going = Going { number, source, contents };
+            ready.extend(self.report.prepared(source, &mut self.preparer)?.map(|r| (going, r)));
             if self.stopped() {
                 return Ok(());
             }

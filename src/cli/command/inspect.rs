@@ -5,10 +5,8 @@ use crate::cli::job;
 use crate::cli::voice::tell;
 use anyhow::Result;
 use clap::Parser;
-use serde_json::json;
 use std::process::ExitCode;
-use vitx::input::Shape;
-use vitx::model::{Checkpoint, Demand, EmbeddingSpec};
+use vitx::model::{Checkpoint, Demand};
 use vitx::render::printable;
 use vitx::target::Scale;
 
@@ -51,7 +49,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     c.notes.extend(c.check_weights()?);
     let demand = c.demand()?;
     if args.json {
-        tell!("{}", printable::json(&record(&c, demand).to_string()));
+        tell!("{}", printable::json(&c.record(demand).to_string()));
         return Ok(ExitCode::SUCCESS);
     }
     print(&c, demand);
@@ -59,17 +57,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         (0..c.labels.len() as u32).for_each(|i| tell!("{i}\t{}", c.labels.name(i)));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What it reads, in a phrase.
-fn input(c: &Checkpoint) -> String {
-    match (&c.spec.embedding, c.input_size(Shape::default())) {
-        (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) => {
-            let (rows, columns, prefix) = (h / patch.0, w / patch.1, c.spec.embedding.prefix());
-            format!("{h}x{w} pixels, {rows}x{columns} patches of {}x{}, {prefix} prefix tokens", patch.0, patch.1)
-        }
-        _ => format!("at most {} tokens", c.tokens(Shape::default())),
-    }
 }
 
 fn print(c: &Checkpoint, demand: Demand) {
@@ -84,7 +71,7 @@ fn print(c: &Checkpoint, demand: Demand) {
     if let Some(revision) = &c.revision {
         tell!("  revision    {revision}");
     }
-    tell!("  input       {}", input(c));
+    tell!("  input       {}", c.reads());
     tell!("  tokens      {}", demand.tokens);
     let (layers, heads, width, inner) = (s.layers, s.heads, s.width, s.feed_forward);
     tell!("  sizes       {layers} layers, {heads} heads, width {width}, feed-forward {inner}");
@@ -95,16 +82,4 @@ fn print(c: &Checkpoint, demand: Demand) {
     let more = if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" };
     tell!("  labels      {}{more}", some.join("; "));
     c.notes.iter().for_each(|note| tell!("  note        {note}"));
-}
-
-fn record(c: &Checkpoint, demand: Demand) -> serde_json::Value {
-    let s = &c.spec;
-    json!({
-        "id": c.id, "revision": c.revision, "family": c.family.name, "classes": c.labels.len(),
-        "head": c.scale.name(),
-        "labels": (0..c.labels.len() as u32).map(|i| c.labels.name(i)).collect::<Vec<_>>(),
-        "input": input(c), "tokens": demand.tokens, "layers": s.layers, "heads": s.heads, "width": s.width,
-        "feed_forward": s.feed_forward, "parameters": demand.parameters,
-        "memory": {"weights": demand.weights, "pass": demand.pass}, "notes": c.notes,
-    })
 }

@@ -5,13 +5,12 @@ use crate::cli::offered;
 use crate::cli::voice::tell;
 use anyhow::Result;
 use clap::Parser;
-use serde_json::{json, Value};
+use serde_json::json;
 use std::process::ExitCode;
 use vitx::evaluate::{self, Direction, METRICS};
 use vitx::method::{self, Configured};
 use vitx::model::builtin::BUILTINS;
 use vitx::model::{Modality, FAMILIES};
-use vitx::run::Param;
 
 /// List the methods, or describe one
 #[derive(Parser, Debug)]
@@ -47,11 +46,11 @@ pub struct ModelsArgs {
 pub fn methods(args: MethodsArgs) -> Result<ExitCode> {
     let one = args.name.as_deref().map(method::parse).transpose()?;
     match (one, args.list.json) {
-        (Some(one), true) => tell!("{}", method_record(&one)),
+        (Some(one), true) => tell!("{}", method::record(&one)),
         (Some(one), false) => describe_method(&one),
         (None, true) => {
             for entry in method::all() {
-                tell!("{}", method_record(&method::parse(entry.name)?));
+                tell!("{}", method::record(&method::parse(entry.name)?));
             }
         }
         (None, false) if args.list.markdown => tell!("{}", method::markdown().trim_end_matches('\n')),
@@ -73,7 +72,7 @@ pub fn metrics(args: MetricsArgs) -> Result<ExitCode> {
     };
     for metric in &all {
         match args.list.json {
-            true => tell!("{}", metric_record(metric)),
+            true => tell!("{}", metric.record()),
             false => describe_metric(metric),
         }
     }
@@ -88,9 +87,10 @@ pub fn models(args: ModelsArgs) -> Result<ExitCode> {
             tell!("{}", json!({"builtin": b.name, "about": b.about}));
         }
         for f in FAMILIES {
+            let (title, reads, all) = (f.title, reads(f.modality), f.architectures);
             tell!(
                 "{}",
-                json!({"family": f.name, "title": f.title, "reads": reads(f.modality), "architectures": f.architectures, "example": f.example})
+                json!({"family": f.name, "title": title, "reads": reads, "architectures": all, "example": f.example})
             );
         }
     } else if args.list.markdown {
@@ -106,20 +106,6 @@ pub fn models(args: ModelsArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn parameters(params: &[Param]) -> Vec<Value> {
-    params.iter().map(|p| json!({"key": p.key, "default": p.default, "about": p.about})).collect()
-}
-
-fn method_record(one: &Configured) -> Value {
-    let e = one.entry;
-    let group = method::group(e);
-    let rules: Vec<_> = one.method.rules().iter().map(|r| json!({"name": r.name, "table": r.table()})).collect();
-    json!({
-        "name": e.name, "aliases": e.aliases, "title": e.title, "paper": e.paper, "group": group.map(|g| g.name),
-        "question": group.map(|g| g.question), "class_specific": e.class_specific, "params": parameters(&e.parameters()), "rules": rules,
-    })
 }
 
 fn list_methods() {
@@ -155,14 +141,6 @@ fn describe_method(one: &Configured) {
     if let Some(notice) = method::group(e).and_then(|g| g.notice) {
         tell!("  {notice}");
     }
-}
-
-fn metric_record(metric: &evaluate::Configured) -> Value {
-    let e = metric.entry;
-    json!({
-        "name": e.name, "title": e.title, "paper": e.paper, "direction": e.direction, "images": e.images,
-        "texts": e.texts, "needs": e.needs.what(), "convention": metric.convention(), "params": parameters(&e.parameters()),
-    })
 }
 
 fn describe_metric(metric: &evaluate::Configured) {

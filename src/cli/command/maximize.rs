@@ -2,14 +2,14 @@
 
 use crate::cli::args::{ModelArgs, ReportArgs};
 use crate::cli::job::{self, Job};
-use crate::cli::noted::Noted;
+use crate::cli::noted;
 use crate::cli::outputs::{refuse_ending, refuse_existing};
 use crate::cli::report::{catch_interrupts, interrupted, Reporter};
 use crate::cli::INTERRUPTED;
 use anyhow::{bail, Context, Result};
 use candle_core::Device;
 use clap::Parser;
-use serde_json::{json, Map, Value};
+use serde_json::{json, Value};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,6 +20,7 @@ use vitx::maximize::{Objective, Settings};
 use vitx::model::{Checkpoint, Model, Processor};
 use vitx::render::json::ModelId;
 use vitx::render::save;
+use vitx::resume::one::One;
 use vitx::run::Noise;
 
 const DEFAULT: Settings = Settings::DEFAULT;
@@ -87,7 +88,7 @@ pub struct Args {
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
     /// Size of the picture other than the checkpoint's input, in pixels: HxW or N
-    #[arg(long, value_name = "HxW", value_parser = crate::cli::args::size)]
+    #[arg(long, value_name = "HxW", value_parser = vitx::input::prepare::size)]
     size: Option<(usize, usize)>,
     /// Replace existing files
     #[arg(long)]
@@ -108,18 +109,13 @@ impl Args {
     fn settings(&self) -> Result<Settings> {
         let base = if self.plain { Settings::PLAIN } else { DEFAULT };
         let (lr, decay) = (self.lr.unwrap_or(base.lr), self.decay.unwrap_or(base.decay));
-        for (name, value) in [("lr", lr), ("decay", decay), ("tv", self.tv)] {
-            if !value.is_finite() || value < 0.0 {
-                bail!("--{name} {value}: expected a number from 0");
-            }
-        }
         let base = Settings { steps: self.steps, lr, decay, ..base };
         if self.plain {
-            return Ok(base);
+            return Ok(base.checked()?);
         }
         let fourier = self.parametrisation == Parametrisation::Fourier;
         let (tv, jitter, unit_steps, clip) = (self.tv, self.jitter, self.unit_steps, self.clip);
-        Ok(Settings { tv, jitter, fourier, unit_steps, clip, ..base })
+        Ok(Settings { tv, jitter, fourier, unit_steps, clip, ..base }.checked()?)
     }
 }
 
@@ -146,7 +142,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(_) => None,
         None => {
             let identity = identity(&args, &checkpoint, settings, (size, &start), &device)?;
-            let noted = Noted::open(&args.out, identity, args.overwrite, args.report)?;
+            let noted = noted::look(&args.out, identity, args.overwrite, args.report)?;
             let Some(noted) = noted else { return Ok(ExitCode::SUCCESS) };
             Some(noted)
         }
@@ -177,14 +173,10 @@ fn paint(
     args: &Args,
     model: &Model,
     mut painting: Painting<'_>,
-    (settings, noted): (Settings, Option<Noted>),
+    (settings, noted): (Settings, Option<One>),
 ) -> Result<ExitCode> {
     let clock = Instant::now();
     let report = Reporter::new(args.report, 1);
-    let parameters = |steps: usize| -> Map<String, Value> {
-        let own = [("steps", json!(steps)), ("init", json!(args.init)), ("seed", json!(args.seed))];
-        settings.stated().into_iter().chain(own.map(|(key, value)| (key.to_string(), value))).collect()
-    };
     let before = painting.state()?;
     let mut frames = 0;
     while painting.ascent.advance()? {
@@ -193,7 +185,7 @@ fn paint(
         if let Some(dir) = args.frames.as_ref().filter(|_| last || step % args.every as usize == 0) {
             let digits = settings.steps.to_string().len();
             let path = dir.join(format!("frame-{step:0digits$}.png"));
-            save::save(&path, &painting.png(&json!(parameters(step)))?, args.overwrite)?;
+            save::save(&path, &painting.png(&json!(painting.parameters(&args.init, args.seed)))?, args.overwrite)?;
             frames += 1;
         }
         report.step(step, settings.steps, || {
@@ -207,13 +199,13 @@ fn paint(
     let (steps, after) = (painting.ascent.steps(), painting.state()?);
     let record = json!({
         "status": "ok", "model": ModelId::of(&model.into()), "objective": painting.objective(),
-        "parameters": parameters(steps), "before": before, "after": after,
+        "parameters": painting.parameters(&args.init, args.seed), "before": before, "after": after,
         "outputs": {"image": args.out.display().to_string(), "frames": frames},
         "version": env!("CARGO_PKG_VERSION"), "ms": (clock.elapsed().as_secs_f64() * 1e4).round() / 10.0,
     });
     let picture = painting.png(&record)?;
     match noted.filter(|_| !interrupted()) {
-        Some(noted) => noted.save(&picture, &record)?,
+        Some(noted) => noted::write(noted, &picture, &record, args.overwrite)?,
         None => save::save(&args.out, &picture, args.overwrite)?,
     }
     report.json_line(&record)?;

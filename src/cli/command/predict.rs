@@ -3,13 +3,13 @@
 use crate::cli::args::{InputArgs, ModelArgs, ReportArgs};
 use crate::cli::job::Job;
 use crate::cli::report::{interrupted, Reporter};
-use crate::cli::sources::Source;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
 use vitx::guard::guarded;
 use vitx::input::prepare::by_size;
+use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::model::Model;
 use vitx::render::json::{predictions, ModelId, Prediction, TextRecord};
@@ -39,14 +39,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
         let mut ready: Vec<(&Source, Ready)> = Vec::new();
         for source in chunk {
-            match source.prepare(&mut preparer) {
-                Ok(r) => {
-                    report.truncation(&source.name, r.truncated());
-                    report.remarks(&source.name, r.remarks());
-                    ready.push((source, r));
-                }
-                Err(e) => report.failed(&source.name, &e.to_string())?,
-            }
+            ready.extend(report.prepared(source, &mut preparer)?.map(|r| (source, r)));
             if args.input.fail_fast && report.failures() > 0 {
                 break;
             }

@@ -2,18 +2,17 @@
 
 use crate::cli::args::ReportArgs;
 use crate::cli::data::{going, tell, tell_notes, Checked, DataArgs};
+use crate::cli::offered;
 use crate::cli::outputs::{refuse_ending, refuse_existing};
 use crate::cli::report::Reporter;
-use crate::cli::{job, offered};
 use anyhow::{bail, Result};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::evaluate::search::{search, Plan, Step};
 use vitx::evaluate::study::Study;
-use vitx::evaluate::tune::{default_grid, expand, without_choices};
-use vitx::evaluate::{self, Candidate, Configured};
-use vitx::method;
+use vitx::evaluate::tune::{self, Field};
+use vitx::evaluate::{self, Configured};
 use vitx::render::save;
 use vitx::Error;
 
@@ -67,26 +66,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         refuse_existing(args.out.iter(), "")?;
     }
     let metric = [metric(&args, &checked)?];
-    let texts = match args.method.is_empty() {
-        true => vec![default_grid(checked.facts.layers)],
-        false => args.method.clone(),
-    };
-    let grids = texts.iter().map(|t| expand(t)).collect::<vitx::Result<Vec<_>>>()?;
-    let baseline = match (&args.baseline, args.method.first()) {
-        (Some(given), _) => given.clone(),
-        (None, Some(grid)) => without_choices(grid),
-        (None, None) => method::DEFAULT.to_string(),
-    };
-    let baseline = Candidate::Method(method::parse(&baseline)?);
-    let all = grids.iter().flat_map(|g| &g.settings).map(|s| method::parse(s.candidate.name()).map(Candidate::Method));
-    let mut candidates = all.collect::<vitx::Result<Vec<_>>>()?;
-    let settings = candidates.len();
-    let kept = candidates.iter().position(|c| c.same_method(&baseline)).unwrap_or(settings);
-    if kept == settings {
-        candidates.push(baseline);
-    }
-    for candidate in &candidates {
-        job::methods(&[candidate.name().to_string()], &checked.checkpoint)?;
+    let field = Field::of(&args.method, args.baseline.as_deref(), checked.facts.layers)?;
+    for candidate in &field.candidates {
+        vitx::explain::methods(&[candidate.name().to_string()], &checked.checkpoint)?;
     }
     let (model, data) = checked.load(&args.data, args.report)?;
     let inputs = data.inputs.len();
@@ -98,7 +80,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         settings: args.data.settings(),
         listener: &report,
         going: &going,
-        ..Study::new(&model, &data, &candidates, &metric)
+        ..Study::new(&model, &data, &field.candidates, &metric)
     };
     let mut noted = 0;
     let each = |input: usize, step: Step<'_>| -> Result<()> {
@@ -110,7 +92,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Ok(())
     };
     let plan = Plan { budget: args.budget, held_out: args.held_out, top: args.top };
-    let found = match search(study, (settings, kept), plan, each) {
+    let found = match search(study, (field.settings, field.kept), plan, each) {
         Err(e) if matches!(e.downcast_ref(), Some(Error::Interrupted)) => return Ok(report.finish(inputs)),
         found => found?,
     };
@@ -118,7 +100,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     report.line(&found.text())?;
     found.caution().iter().for_each(|caution| report.note(caution));
     if let Some(path) = &args.out {
-        save::save(path, &found.picture(&grids)?, args.overwrite)?;
+        save::save(path, &found.picture(&field.grids)?, args.overwrite)?;
         report.note(&format!("grid: {}", path.display()));
     }
     report.line(&format!("--method {}", found.chosen()))?;
@@ -126,13 +108,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn metric(args: &Args, checked: &Checked) -> Result<Configured> {
-    let facts = &checked.facts;
-    let default = match (facts.text, checked.data.has_masks()) {
-        (true, _) => "comprehensiveness",
-        (false, true) => "average-precision",
-        (false, false) => "srg",
-    };
-    let mut list = evaluate::parse_list(&[args.metric.as_deref().unwrap_or(default)], facts)?.into_iter();
+    let default = tune::default_metric(&checked.facts, checked.data.has_masks());
+    let named = args.metric.as_deref().unwrap_or(default);
+    let mut list = evaluate::parse_list(&[named], &checked.facts)?.into_iter();
     match (list.next(), list.next()) {
         (Some(metric), None) => {
             checked.data.refuse_lacking(&metric)?;

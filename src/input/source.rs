@@ -1,9 +1,96 @@
-//! What outputs of an input are called before the method: never a way out of the folder, never the same for two inputs.
+//! An input with its names: what records call it, and what its outputs are called before the method: never a way out of the
+//! folder, never the same for two inputs.
 
-use super::sources::Source;
-use anyhow::{bail, Result};
+use super::prepare::{Input, Preparer, Ready};
+use super::text::Text;
+use crate::error::{Error, Result};
+use crate::identity;
+use rayon::prelude::*;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+
+/// One input of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// As records name it.
+    pub name: String,
+    /// Output path without method, target and extension, relative to the output folder.
+    pub stem: PathBuf,
+    /// What it is; or why it cannot be read.
+    pub input: std::result::Result<Input, String>,
+}
+
+impl Source {
+    /// Of a file by its ending: a picture where that says nothing else. An array `[B,C,H,W]` is B inputs.
+    pub fn of_file(path: &Path, stem: PathBuf) -> Vec<Source> {
+        let name = path.display().to_string();
+        let input = Input::of_file(path).unwrap_or_else(|| Input::Picture(path.to_path_buf()));
+        let one = |input: Input| match input {
+            Input::Array(_, Some(b)) => {
+                Source { name: format!("{name}[{b}]"), stem: with_suffix(&stem, &format!("-{b}")), input: Ok(input) }
+            }
+            _ => Source { name: name.clone(), stem: stem.clone(), input: Ok(input) },
+        };
+        input.examples().into_iter().map(one).collect()
+    }
+
+    /// Texts that were given as they are.
+    pub fn of_texts(texts: Vec<Text>) -> Vec<Source> {
+        let one = texts.len() == 1;
+        let stem = |i: usize| if one { "text".to_string() } else { format!("text-{i}") };
+        let source = |(i, text): (usize, Text)| Source {
+            name: text.first.clone(),
+            stem: stem(i).into(),
+            input: Ok(Input::Text(text)),
+        };
+        texts.into_iter().enumerate().map(source).collect()
+    }
+
+    /// The lines of a file, a text each; `stem` is what the file is called in names.
+    pub fn of_lines(file: &Path, stem: &str, lines: Vec<Vec<u8>>) -> Vec<Source> {
+        let source = |(i, line): (usize, Vec<u8>)| match String::from_utf8(line) {
+            Ok(line) if line.trim().is_empty() => None,
+            Ok(line) => {
+                let text = Text { first: line.clone(), second: None };
+                Some(Source { name: line, stem: format!("{stem}-{i}").into(), input: Ok(Input::Text(text)) })
+            }
+            Err(_) => {
+                Some(Source::unreadable(format!("{}, line {}", file.display(), i + 1), "is not UTF-8 text".into()))
+            }
+        };
+        lines.into_iter().enumerate().filter_map(source).collect()
+    }
+
+    /// What tells a list of inputs from others: the contents of all, by their stems.
+    pub fn whole(list: &[Source]) -> String {
+        let stems: Vec<String> = list.iter().map(|s| s.stem.to_string_lossy().into_owned()).collect();
+        let parts = list.par_iter().map(|s| s.contents().unwrap_or_default()).collect::<Vec<_>>();
+        identity::of_parts(stems.iter().map(String::as_str).zip(parts))
+    }
+
+    /// What cannot be read, and why.
+    pub fn unreadable(name: String, why: String) -> Self {
+        Source { name, stem: PathBuf::new(), input: Err(why) }
+    }
+
+    /// Reads and prepares it.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn prepare(&self, preparer: &mut Preparer<'_>) -> Result<Ready> {
+        preparer.prepare(self.input.as_ref().map_err(|why| Error::Input(why.clone()))?)
+    }
+
+    /// The contents, whatever it is called; none when it cannot be read.
+    pub fn contents(&self) -> Option<String> {
+        self.input.as_ref().ok()?.contents().ok()
+    }
+
+    /// The file it is read from.
+    pub fn path(&self) -> Option<&Path> {
+        self.input.as_ref().ok()?.path()
+    }
+}
 
 /// A path without its ending. A name of dots alone keeps its ending: `..jpg` must not become `.`, nor `...jpg` `..`.
 pub fn stem_of(path: &Path) -> PathBuf {
@@ -41,12 +128,15 @@ pub fn make_unique(list: &mut [Source]) {
 /// Refuses to write over what is read.
 ///
 /// # Errors
-/// Naming the first output that is an input of the same run.
+/// [`Error::Usage`] naming the first output that is an input of the same run.
 pub fn refuse_inputs<'a>(outputs: impl Iterator<Item = &'a PathBuf>, list: &[Source]) -> Result<()> {
     let inputs: HashSet<PathBuf> = list.iter().filter_map(|s| s.path()?.canonicalize().ok()).collect();
     for path in outputs {
         if path.canonicalize().is_ok_and(|p| inputs.contains(&p)) {
-            bail!("{} is an input of this run and would be overwritten; pass another --out", path.display());
+            return Err(Error::Usage(format!(
+                "{} is an input of this run and would be overwritten; pass another --out",
+                path.display()
+            )));
         }
     }
     Ok(())
@@ -81,7 +171,7 @@ mod tests {
     fn stems(paths: &[&str]) -> Vec<String> {
         let source = |path: &&str| {
             let stem = stem_of(Path::new(Path::new(path).file_name().unwrap()));
-            Source { name: path.to_string(), stem, input: Ok(vitx::input::Input::Picture(path.into())) }
+            Source { name: path.to_string(), stem, input: Ok(Input::Picture(path.into())) }
         };
         let mut list: Vec<Source> = paths.iter().map(source).collect();
         make_unique(&mut list);
