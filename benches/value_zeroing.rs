@@ -12,6 +12,7 @@ use vitx::model::{Access, Checkpoint};
 use vitx::nn::attention;
 use vitx::run::Batch;
 use vitx::target::Output;
+use vitx::trace::LayerTrace;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -35,7 +36,7 @@ fn main() -> Result<(), Failure> {
     let ours = parse("value-zeroing:matrix=true")?.explain(&pass.run(0))?.relevance;
     let fast = start.elapsed().as_secs_f64();
     let start = Instant::now();
-    let plain = plain_port(block, &layer.input, &layer.output)?;
+    let plain = plain_port(block, &layer)?;
     let slow = start.elapsed().as_secs_f64();
     println!("the whole matrix of one layer: {fast:.2} s; plain port {slow:.2} s; ratio {:.2}", slow / fast);
 
@@ -49,20 +50,23 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Runs the layer once for every token with that token's value set to zero, as the authors' code does; `[T,T]`.
-fn plain_port(block: &Block, input: &Tensor, output: &Tensor) -> Result<Vec<f32>, Failure> {
+fn plain_port(block: &Block, layer: &LayerTrace) -> Result<Vec<f32>, Failure> {
+    let (input, output, around) = (&layer.input, &layer.output, &layer.around);
     let tokens = input.dim(1)?;
     let unit = |x: &Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?);
     let whole = unit(output)?;
     let mut columns = Vec::with_capacity(tokens);
     for zeroed in 0..tokens {
-        let read = block.norm1.forward(input)?;
-        let split = |x: &Tensor| attention::split_heads(x, block.heads);
-        let (query, key) = (split(&block.query.forward(&read)?)?, split(&block.key.forward(&read)?)?);
+        let read = block.read(input)?;
+        let op = &block.attention.op;
+        let split = |x: &Tensor| attention::split_heads(x, op.heads);
+        let (query, key) = (split(&op.query.forward(&read)?)?, split(&op.key.forward(&read)?)?);
         let keep: Vec<f32> = (0..tokens).map(|t| f32::from(u8::from(t != zeroed))).collect();
         let keep = Tensor::from_vec(keep, (1, tokens, 1), input.device())?;
-        let value = split(&block.value.forward(&read)?.broadcast_mul(&keep)?)?;
-        let context = attention::context(&attention::probabilities(&query, &key, None)?, &value)?;
-        let mid = (input + block.projection.forward(&attention::merge_heads(&context)?)?)?;
+        let value = split(&op.value.forward(&read)?.broadcast_mul(&keep)?)?;
+        let context =
+            attention::context(&attention::probabilities(&op.scores.forward(&query, &key, around)?, None)?, &value)?;
+        let mid = (input + op.projection.forward(&attention::merge_heads(&context)?)?)?;
         let without = block.finish(&mid)?.output;
         columns.push(((unit(&without)? - &whole)?.sqr()?.sum(D::Minus1)? * 0.5)?.squeeze(0)?);
         // [T]

@@ -147,7 +147,7 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
 
 /// What is to be said of methods that will take long on a model; texts are short.
 pub fn patience(checkpoint: &Checkpoint, methods: &[Configured], shape: Shape) -> Vec<String> {
-    let (tokens, layers) = (checkpoint.tokens(shape), checkpoint.spec.layers);
+    let (tokens, layers) = (checkpoint.tokens(shape), checkpoint.spec.layers().len());
     let pictures = methods.iter().filter(|_| checkpoint.input_size(shape).is_some());
     pictures.filter_map(|m| m.method.patience(tokens, layers)).collect()
 }

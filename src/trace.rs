@@ -3,7 +3,9 @@
 //! Shape letters: B batch, T tokens, H heads, D width, E = D/H, F feed-forward width, C classes, L layers.
 //! All tensors of one [`Trace`] share the encoder's dtype and device.
 
+use crate::nn::Around;
 use candle_core::Tensor;
+use std::sync::Arc;
 
 /// A recorded forward pass.
 #[derive(Debug, Clone)]
@@ -18,11 +20,15 @@ pub struct Trace {
     pub pooled: Tensor,
     /// `[B,C]` logits.
     pub logits: Tensor,
+    /// What every layer consulted.
+    pub around: Arc<Around>,
 }
 
 /// What one layer did.
 #[derive(Debug, Clone)]
 pub struct LayerTrace {
+    /// What it consulted beside its state.
+    pub around: Arc<Around>,
     /// `[B,T,D]` state entering the layer.
     pub input: Tensor,
     /// `[B,H,T,E]` queries.
@@ -64,10 +70,13 @@ pub struct Grads {
 /// What a reverse pass carried through the head.
 #[derive(Debug, Clone)]
 pub struct HeadGrads {
+    /// What the head consulted beside the state.
+    pub around: Arc<Around>,
     /// `[B,C]` the seed.
     pub logits: Tensor,
-    /// `[B,P]` by the output of the dense layer before the classifier, if there is one.
-    pub dense: Option<Tensor>,
+    /// By what leaves each step before the classifier, a list a classifier (BERT's pooler: `[B,D]` by its linear map, then
+    /// by its activation).
+    pub steps: Vec<Vec<Tensor>>,
     /// `[B,P]`
     pub pooled: Tensor,
     /// `[B,T,D]` by what is pooled: the last state behind the final layer norm.

@@ -1,12 +1,13 @@
 //! The reverse pass: the only place that walks the layers backwards.
 
-use crate::encoder::{Encoder, ReadOut};
+use crate::encoder::{Encoder, Pool, ReadOut, Reading};
 use crate::error::{Error, Result};
 use crate::nn::rules::{Carried, NormRule};
-use crate::nn::Rules;
+use crate::nn::{Around, Rules};
 use crate::trace::{Grads, HeadGrads, LayerGrads, LayerTrace, Trace};
 use candle_core::{DType, Tensor};
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 /// Relevance this many times the explained value is a blow-up, not an explanation.
 const BLOW_UP: f64 = 1e3;
@@ -21,7 +22,7 @@ impl Encoder {
         if trace.layers.len() != self.blocks.len() {
             return Err(Error::Usage("the reverse pass needs a trace made with Keep::Layers".into()));
         }
-        let head = self.pulled_from_head((&trace.last, &trace.pooled), seed, rules)?;
+        let head = self.pulled_from_head((&trace.last, &trace.pooled), &trace.around, seed, rules)?;
         let start = (seed * &trace.logits)?.sum(1)?;
         let start = if rules.carried == Carried::Relevance { seed.sum(1)? } else { start }; // [B]
         let layers = self.walk(&trace.layers, &head.last, rules, &start)?;
@@ -58,18 +59,32 @@ impl Encoder {
 
     /// Pulls `seed` `[B,C]` back through the head to the state it read.
     pub fn head_backward(&self, head: &ReadOut, seed: &Tensor, rules: &Rules) -> Result<HeadGrads> {
-        self.pulled_from_head((&head.last, &head.pooled), seed, rules)
+        self.pulled_from_head((&head.last, &head.pooled), &head.around, seed, rules)
     }
 
-    fn pulled_from_head(&self, read: (&Tensor, &Tensor), seed: &Tensor, rules: &Rules) -> Result<HeadGrads> {
-        self.head.backward(self.final_norm.as_ref(), read, seed, rules)
+    fn pulled_from_head(
+        &self,
+        read: (&Tensor, &Tensor),
+        around: &Arc<Around>,
+        seed: &Tensor,
+        rules: &Rules,
+    ) -> Result<HeadGrads> {
+        self.head.backward(self.final_norm.as_ref(), read, around, seed, rules)
     }
 
     /// The derivative of classifier and final norm on the mean over all tokens of a state, by that state `[B,T,D]`: the
     /// pooling of CLIP-like models, for a head of one classifier that reads a single token.
     pub fn mean_head_backward(&self, state: &Tensor, seed: &Tensor) -> Result<Tensor> {
         let mean = state.mean(1)?; // [B,D]
-        let by_read = self.head.classifiers[0].vjp(seed)?;
+        let [Reading { pool: Pool::Token(_), steps, classifier }] = &self.head.readings[..] else {
+            return Err(Error::Refused("a mean in place of the class token needs a head that reads one token".into()));
+        };
+        if !steps.is_empty() {
+            return Err(Error::Refused(
+                "a mean in place of the class token needs a head of one classifier alone".into(),
+            ));
+        }
+        let by_read = classifier.vjp(seed)?;
         let by_mean = match &self.final_norm {
             Some(norm) => norm.reverse(&mean, &by_read, NormRule::Gradient)?,
             None => by_read,
@@ -100,7 +115,8 @@ impl Encoder {
     /// [`Error::Usage`] when the trace kept no layer.
     pub fn last_attention(&self, trace: &Trace, seed: &Tensor) -> Result<Tensor> {
         let record = trace.layers.last().ok_or_else(|| Error::Usage("the trace kept no layer".into()))?;
-        let head = self.pulled_from_head((&trace.last, &trace.pooled), seed, &Rules::GRADIENT)?;
+        let read = (&trace.last, &trace.pooled);
+        let head = self.pulled_from_head(read, &trace.around, seed, &Rules::GRADIENT)?;
         self.local_attention(self.blocks.len() - 1, record, &head.last)
     }
 }

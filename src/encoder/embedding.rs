@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Prefix};
 use crate::nn::resample::{resize_positions, Bicubic};
 use crate::nn::rules::Carried;
-use crate::nn::{residual, LayerNorm, Linear, Rules};
+use crate::nn::{residual, Linear, Norm, Places, Rules};
 use candle_core::{DType, Tensor, D};
 
 /// Either kind of embedding.
@@ -28,11 +28,18 @@ pub struct PatchEmbedding {
     pub positioned: Vec<(Prefix, Tensor)>,
     /// `[R,D]` register tokens, inserted behind those, without position.
     pub registers: Option<Tensor>,
+    /// What is added by position; none where attention scores know the places (DINOv3).
+    pub positions: Option<PatchPositions>,
+}
+
+/// A table of position embeddings over a grid of patches.
+#[derive(Debug, Clone)]
+pub struct PatchPositions {
     /// `[prefix + rows*columns, D]`
-    pub positions: Tensor,
-    /// Rows and columns of the position embeddings as trained.
+    pub table: Tensor,
+    /// Rows and columns as trained.
     pub grid: (usize, usize),
-    /// How they are resampled to another grid.
+    /// How it is resampled to another grid.
     pub kernel: Bicubic,
 }
 
@@ -41,12 +48,12 @@ pub struct PatchEmbedding {
 pub struct WordEmbedding {
     /// `[vocabulary, D]`
     pub words: Tensor,
-    /// `[positions, D]`
-    pub positions: Tensor,
+    /// `[positions, D]`; none where attention scores know the places (ModernBERT).
+    pub positions: Option<Tensor>,
     /// `[types, D]`
     pub types: Option<Tensor>,
-    /// Layer norm after the sum.
-    pub norm: LayerNorm,
+    /// Norm after the sum.
+    pub norm: Norm,
     /// RoBERTa's padding id: positions count real tokens from this id + 1. None: positions count from 0.
     pub padding_id: Option<u32>,
 }
@@ -62,6 +69,32 @@ impl Embedding {
             (Embedding::Words(e), Inputs::Words { rows, positions, types, .. }) => e.forward(rows, positions, types),
             (Embedding::Patches(_), _) => Err(reads_images()),
             (Embedding::Words(_), _) => Err(reads_texts()),
+        }
+    }
+}
+
+impl Embedding {
+    /// Where the tokens of a batch are, and how many.
+    pub(super) fn places(&self, inputs: &Inputs) -> Result<(Places, usize)> {
+        match (self, inputs) {
+            (Embedding::Patches(patches), Inputs::Pixels(pixels)) => {
+                let (_, _, height, width) = pixels.dims4()?;
+                let ImageLayout { prefix, grid: (rows, columns), patch: _ } = patches.layout(height, width);
+                Ok((Places::Grid { prefix: prefix.len(), rows, columns }, prefix.len() + rows * columns))
+            }
+            (Embedding::Words(_), Inputs::Tokens { mask, .. } | Inputs::Words { mask, .. }) => {
+                Ok((Places::Line, mask.dim(1)?))
+            }
+            (Embedding::Patches(_), _) => Err(reads_images()),
+            (Embedding::Words(_), _) => Err(reads_texts()),
+        }
+    }
+
+    /// A tensor of the embedding: where the weights are, and in which dtype.
+    pub(super) fn example(&self) -> &Tensor {
+        match self {
+            Embedding::Patches(patches) => &patches.projection.weight,
+            Embedding::Words(words) => &words.words,
         }
     }
 }
@@ -97,9 +130,13 @@ impl PatchEmbedding {
                 self.patch.0, self.patch.1
             )));
         }
-        let pixels = pixels.to_dtype(self.positions.dtype())?;
+        let pixels = pixels.to_dtype(self.projection.weight.dtype())?;
         let patches = self.projection.forward(&unfold(&pixels, self.patch, (rows, columns))?)?; // [B,N,D]
-        let states = self.content(&patches)?.broadcast_add(&self.positions_for((rows, columns))?)?; // [B,prefix+N,D]
+        let content = self.content(&patches)?; // [B,prefix+N,D]
+        let states = match self.positions_for((rows, columns))? {
+            Some(positions) => content.broadcast_add(&positions)?,
+            None => content,
+        };
         let Some(registers) = &self.registers else { return Ok(states) };
         let prefix = self.positioned.len();
         let (head, tail) = (states.narrow(1, 0, prefix)?, states.narrow(1, prefix, rows * columns)?);
@@ -119,8 +156,9 @@ impl PatchEmbedding {
         Ok(Tensor::cat(&parts, 1)?)
     }
 
-    fn positions_for(&self, grid: (usize, usize)) -> Result<Tensor> {
-        resize_positions(&self.positions, self.positioned.len(), self.grid, grid, self.kernel)
+    fn positions_for(&self, to: (usize, usize)) -> Result<Option<Tensor>> {
+        let Some(PatchPositions { table, grid, kernel }) = &self.positions else { return Ok(None) };
+        resize_positions(table, self.positioned.len(), *grid, to, *kernel).map(Some)
     }
 
     /// From what arrives at the first layer's input `[B,T,D]` to what reaches the pixels `[B,C,H,W]`; 0 outside of whole
@@ -130,17 +168,23 @@ impl PatchEmbedding {
         let (b, c, height, width) = pixels.dims4()?;
         let layout = self.layout(height, width);
         let (grid, n) = (layout.grid, layout.grid.0 * layout.grid.1);
-        let pixels = pixels.to_dtype(self.positions.dtype())?;
+        let pixels = pixels.to_dtype(self.projection.weight.dtype())?;
         let patches = unfold(&pixels, self.patch, grid)?; // [B,N,CPP]
         let own = arriving.narrow(1, layout.prefix.len(), n)?.contiguous()?;
         let by_patches = if rules.carried == Carried::Relevance {
-            let positioned = self.positioned.len();
-            let arriving = Tensor::cat(&[&arriving.narrow(1, 0, positioned)?, &own], 1)?;
-            let content = self.content(&self.projection.forward(&patches)?)?;
-            let positions = self.positions_for(grid)?.unsqueeze(0)?.broadcast_as(content.shape())?.contiguous()?;
-            let residual = (rules.residual, rules.carried);
-            let (by_content, _) = residual::reverse(|| Ok(content), &positions, &arriving, residual)?;
-            self.z_box(&patches, &pixels, &by_content.narrow(1, positioned, n)?.contiguous()?)?
+            let by_content = match self.positions_for(grid)? {
+                Some(positions) => {
+                    let positioned = self.positioned.len();
+                    let arriving = Tensor::cat(&[&arriving.narrow(1, 0, positioned)?, &own], 1)?;
+                    let content = self.content(&self.projection.forward(&patches)?)?;
+                    let positions = positions.unsqueeze(0)?.broadcast_as(content.shape())?.contiguous()?;
+                    let residual = (rules.residual, rules.carried);
+                    let (by_content, _) = residual::reverse(|| Ok(content), &positions, &arriving, residual)?;
+                    by_content.narrow(1, positioned, n)?.contiguous()?
+                }
+                None => own,
+            };
+            self.z_box(&patches, &pixels, &by_content)?
         } else {
             self.projection.reverse(|| Ok(patches), &own, rules.patches)?
         };
@@ -196,7 +240,11 @@ impl WordEmbedding {
 
     /// The sum before the layer norm, `[B,T,D]`.
     fn sum(&self, rows: &Tensor, positions: &Tensor, types: &Tensor) -> Result<Tensor> {
-        let states = (rows.to_dtype(self.words.dtype())? + look_up(&self.positions, positions)?)?;
+        let states = rows.to_dtype(self.words.dtype())?;
+        let states = match &self.positions {
+            Some(table) => (states + look_up(table, positions)?)?,
+            None => states,
+        };
         Ok(match &self.types {
             Some(table) => (states + look_up(table, types)?)?,
             None => states,
@@ -260,9 +308,7 @@ mod tests {
             patch: (2, 2),
             positioned: vec![(Prefix::Class, check::random(&[5], 3))],
             registers: Some(check::random(&[2, 5], 4)),
-            positions: check::random(&[5, 5], 5),
-            grid: (2, 2),
-            kernel: Bicubic::Plain,
+            positions: Some(PatchPositions { table: check::random(&[5, 5], 5), grid: (2, 2), kernel: Bicubic::Plain }),
         };
         let (pixels, g) = (check::random(&[2, 3, 4, 5], 6), check::random(&[2, 7, 5], 7));
         let patches = unfold(&pixels, (2, 2), (2, 2))?;

@@ -20,6 +20,8 @@ pub struct Facts {
     pub heads: usize,
     /// The classifier reads a class token.
     pub class_token: bool,
+    /// The classifier reads the mean of all tokens in place of a class token.
+    pub mean: bool,
     /// There is a distillation token.
     pub distillation_token: bool,
     /// A second classifier reads that token.

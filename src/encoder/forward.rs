@@ -2,10 +2,12 @@
 
 use crate::encoder::{Encoder, Inputs};
 use crate::error::Result;
+use crate::nn::Around;
 use crate::trace::Trace;
 use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 /// What a forward pass keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct ReadOut {
     pub pooled: Tensor,
     /// `[B,C]`
     pub logits: Tensor,
+    /// What it consulted.
+    pub around: Arc<Around>,
 }
 
 impl Encoder {
@@ -35,7 +39,9 @@ impl Encoder {
     /// # Errors
     /// [`crate::Error::Usage`] for the wrong kind of input, [`crate::Error::Input`] for one without a whole patch.
     pub fn forward(&self, inputs: &Inputs, keep: Keep) -> Result<Trace> {
-        self.forward_states(&self.embedding.forward(inputs)?, self.mask(inputs)?.as_ref(), keep)
+        let states = self.embedding.forward(inputs)?;
+        let around = self.around(inputs)?;
+        self.forward_states(&states, &Arc::new(around), keep)
     }
 
     /// The logits of a batch, `[B,C]`, without a record. On the CPU parts of the batch run side by side: the matrix product
@@ -46,7 +52,9 @@ impl Encoder {
     pub fn logits(&self, inputs: &Inputs) -> Result<Tensor> {
         self.passes.forward.fetch_add(1, Ordering::Relaxed);
         let run = |inputs: &Inputs| -> Result<Tensor> {
-            Ok(self.run(&self.embedding.forward(inputs)?, self.mask(inputs)?.as_ref(), Keep::Logits)?.logits)
+            let states = self.embedding.forward(inputs)?;
+            let around = self.around(inputs)?;
+            Ok(self.run(&states, &Arc::new(around), Keep::Logits)?.logits)
         };
         let examples = inputs.batch()?;
         let threads = if self.device().is_cpu() { rayon::current_num_threads() } else { 1 };
@@ -59,17 +67,17 @@ impl Encoder {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// Runs the layers and the head on a state entering the first layer, `[B,T,D]`; `mask` as for attention.
-    pub fn forward_states(&self, embedding: &Tensor, mask: Option<&Tensor>, keep: Keep) -> Result<Trace> {
+    /// Runs the layers and the head on a state entering the first layer, `[B,T,D]`, as `around` says.
+    pub fn forward_states(&self, embedding: &Tensor, around: &Arc<Around>, keep: Keep) -> Result<Trace> {
         self.passes.forward.fetch_add(1, Ordering::Relaxed);
-        self.run(embedding, mask, keep)
+        self.run(embedding, around, keep)
     }
 
-    fn run(&self, embedding: &Tensor, mask: Option<&Tensor>, keep: Keep) -> Result<Trace> {
+    fn run(&self, embedding: &Tensor, around: &Arc<Around>, keep: Keep) -> Result<Trace> {
         let mut layers = Vec::new();
         let mut state = embedding.clone();
         for block in &self.blocks {
-            let layer = block.forward(&state, mask)?;
+            let layer = block.forward(&state, around)?;
             state = layer.output.clone();
             match keep {
                 Keep::Logits => {}
@@ -77,18 +85,18 @@ impl Encoder {
                 Keep::Layers => layers.push(layer),
             }
         }
-        let ReadOut { last, pooled, logits } = self.read_out(&state)?;
-        Ok(Trace { embedding: embedding.clone(), layers, last, pooled, logits })
+        let ReadOut { last, pooled, logits, around } = self.read_out(&state, around)?;
+        Ok(Trace { embedding: embedding.clone(), layers, last, pooled, logits, around })
     }
 
-    /// The head, final layer norm included, on any state `[B,T,D]`.
-    pub fn read_out(&self, state: &Tensor) -> Result<ReadOut> {
+    /// The head, final norm included, on any state `[B,T,D]`.
+    pub fn read_out(&self, state: &Tensor, around: &Arc<Around>) -> Result<ReadOut> {
         let read = match &self.final_norm {
             Some(norm) => norm.forward(state)?,
             None => state.clone(),
         };
-        let pooled = self.head.pool(&read)?;
+        let pooled = self.head.pool(&read, around)?;
         let logits = self.head.classify(&pooled)?;
-        Ok(ReadOut { last: state.clone(), pooled, logits })
+        Ok(ReadOut { last: state.clone(), pooled, logits, around: around.clone() })
     }
 }

@@ -1,65 +1,243 @@
-//! From the last state to logits: what is pooled, an optional dense layer, one or two classifiers.
+//! From the last state to logits: what is pooled, the steps between, and one or two classifiers.
 
 use crate::error::{Error, Result};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::Carried;
-use crate::nn::{residual, Activation, LayerNorm, Linear, Rules};
+use crate::nn::{residual, Activation, Around, Linear, Norm, Rules};
 use crate::scale::Scale;
 use crate::trace::HeadGrads;
 use candle_core::{Tensor, D};
+use std::sync::Arc;
 
-/// What the classifier reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// The first token.
-    First,
-    /// The first token for the first classifier, the second (distillation) token for the second.
-    FirstAndSecond,
-    /// The first token beside the mean of the patch tokens (DINOv2).
-    ClassAndPatchMean,
+/// What of the last state is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pool {
+    /// One token.
+    Token(usize),
+    /// The mean of the real tokens from this one on.
+    Mean {
+        /// The first that takes part.
+        from: usize,
+    },
+    /// Several, one behind the other in one long vector.
+    Beside(Vec<Pool>),
 }
 
-/// The classification head.
+/// An operation between pooling and classifier.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// A linear map.
+    Linear(Linear),
+    /// A pointwise nonlinearity.
+    Activation(Activation),
+    /// A norm.
+    Norm(Norm),
+}
+
+/// One classifier with what it reads.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// What it reads.
+    pub pool: Pool,
+    /// What is done before.
+    pub steps: Vec<Step>,
+    /// `[C,P]`
+    pub classifier: Linear,
+}
+
+/// The classification head: one reading, or two whose logits are averaged (DeiT).
 #[derive(Debug, Clone)]
 pub struct Head {
-    /// What is read.
-    pub pooling: Pooling,
-    /// Tokens before the first patch, needed by the patch mean.
-    pub prefix: usize,
-    /// A dense layer with activation before the classifier (BERT's pooler and its kin).
-    pub dense: Option<(Linear, Activation)>,
-    /// One classifier, or two whose logits are averaged (DeiT).
-    pub classifiers: Vec<Linear>,
+    /// One or two.
+    pub readings: Vec<Reading>,
     /// What the logits are.
     pub scale: Scale,
 }
 
-impl Head {
-    /// Pooled state `[B,P]` from the last state `[B,T,D]`, already layer-normed where the family does so.
-    pub(super) fn pool(&self, states: &Tensor) -> Result<Tensor> {
-        let token = |i: usize| states.narrow(1, i, 1)?.squeeze(1)?.contiguous();
-        Ok(match self.pooling {
-            Pooling::First => token(0)?,
-            Pooling::FirstAndSecond => Tensor::cat(&[token(0)?, token(1)?], D::Minus1)?,
-            Pooling::ClassAndPatchMean => {
-                let patches = states.dim(1)? - self.prefix;
-                let mean = states.narrow(1, self.prefix, patches)?.mean(1)?;
-                Tensor::cat(&[token(0)?, mean], D::Minus1)?
+impl Pool {
+    /// The pooled state `[B,P]` of the last state `[B,T,D]`, already normed where the family does so.
+    fn forward(&self, states: &Tensor, around: &Around) -> Result<Tensor> {
+        match self {
+            Pool::Token(number) => Ok(states.narrow(1, *number, 1)?.squeeze(1)?.contiguous()?),
+            Pool::Mean { from } => Ok(self.mean_keepdim(states, *from, around)?.squeeze(1)?),
+            Pool::Beside(parts) => {
+                let parts = parts.iter().map(|p| p.forward(states, around)).collect::<Result<Vec<_>>>()?;
+                Ok(Tensor::cat(&parts, D::Minus1)?)
             }
-        })
+        }
+    }
+
+    /// `[B,1,D]`
+    fn mean_keepdim(&self, states: &Tensor, from: usize, around: &Around) -> Result<Tensor> {
+        let own = states.narrow(1, from, states.dim(1)? - from)?;
+        let Some(real) = &around.real else { return Ok(own.mean_keepdim(1)?) };
+        let real = real.narrow(1, from, own.dim(1)?)?.unsqueeze(2)?; // [B,N,1]
+        Ok(own.broadcast_mul(&real)?.sum_keepdim(1)?.broadcast_mul(&real.sum_keepdim(1)?.recip()?)?)
+    }
+
+    /// Number of states it reads, P / D.
+    fn width(&self) -> usize {
+        match self {
+            Pool::Token(_) | Pool::Mean { .. } => 1,
+            Pool::Beside(parts) => parts.iter().map(Pool::width).sum(),
+        }
+    }
+
+    /// Reverse: `[B,P]` -> `[B,T,D]`; `states` are what was pooled.
+    fn reverse(
+        &self,
+        states: &dyn Fn() -> Result<Tensor>,
+        arriving: &Tensor,
+        (tokens, around): (usize, &Around),
+        carried: Carried,
+    ) -> Result<Tensor> {
+        let (b, p) = arriving.dims2()?;
+        match self {
+            Pool::Token(number) => Ok(arriving.unsqueeze(1)?.pad_with_zeros(1, *number, tokens - number - 1)?),
+            Pool::Mean { from } => {
+                let weights = self.readout(b, tokens, around, arriving)?.narrow(1, *from, tokens - from)?;
+                let share = arriving.unsqueeze(1)?.broadcast_mul(&weights.unsqueeze(2)?)?; // [B,N,D]
+                let each = match carried {
+                    Carried::Gradient => share,
+                    Carried::Relevance => {
+                        let states = states()?;
+                        let mean = self.mean_keepdim(&states, *from, around)?;
+                        (states.narrow(1, *from, tokens - from)? * quotient(&share, &mean)?)?
+                    }
+                };
+                Ok(each.pad_with_zeros(1, *from, 0)?)
+            }
+            Pool::Beside(parts) => {
+                let d = p / self.width().max(1);
+                let mut sum: Option<Tensor> = None;
+                let mut at = 0;
+                for part in parts {
+                    let own = arriving.narrow(1, at * d, part.width() * d)?.contiguous()?;
+                    at += part.width();
+                    let own = part.reverse(states, &own, (tokens, around), carried)?;
+                    sum = Some(match sum {
+                        Some(sum) => (sum + own)?,
+                        None => own,
+                    });
+                }
+                sum.ok_or_else(|| Error::Model("a head that reads nothing".into()))
+            }
+        }
+    }
+
+    /// How much of each of `tokens` real tokens the head reads, where that is no single token's row.
+    pub fn shares(&self, tokens: usize) -> Option<Vec<f64>> {
+        match self {
+            Pool::Token(_) => None,
+            Pool::Mean { from } => {
+                let share = 1.0 / tokens.saturating_sub(*from).max(1) as f64;
+                Some((0..tokens).map(|t| if t < *from { 0.0 } else { share }).collect())
+            }
+            Pool::Beside(parts) => parts.first().and_then(|p| p.shares(tokens)),
+        }
+    }
+
+    /// How much of each token the head reads, `[B,T]` like `like`: one-hot, or 1/N of the real tokens. Of several beside
+    /// each other the first counts: where a class token stands beside the patches' mean, its row is the readout.
+    pub fn readout(&self, b: usize, tokens: usize, around: &Around, like: &Tensor) -> Result<Tensor> {
+        let row = |weight: &dyn Fn(usize) -> f64| -> Result<Tensor> {
+            let row: Vec<f64> = (0..tokens).map(weight).collect();
+            let row = Tensor::from_vec(row, (1, tokens), &candle_core::Device::Cpu)?;
+            Ok(row.to_dtype(like.dtype())?.to_device(like.device())?.broadcast_as((b, tokens))?.contiguous()?)
+        };
+        match self {
+            Pool::Token(number) => row(&|t| if t == *number { 1.0 } else { 0.0 }),
+            Pool::Mean { from } => match &around.real {
+                None => row(&|t| if t < *from { 0.0 } else { 1.0 / (tokens - from) as f64 }),
+                Some(real) => {
+                    let taking_part = (row(&|t| if t < *from { 0.0 } else { 1.0 })? * real.to_dtype(like.dtype())?)?;
+                    Ok(taking_part.broadcast_div(&taking_part.sum_keepdim(1)?)?)
+                }
+            },
+            Pool::Beside(parts) => match parts.first() {
+                Some(first) => first.readout(b, tokens, around, like),
+                None => Err(Error::Model("a head that reads nothing".into())),
+            },
+        }
+    }
+}
+
+impl Step {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Step::Linear(linear) => linear.forward(x),
+            Step::Activation(activation) => activation.forward(x),
+            Step::Norm(norm) => norm.forward(x),
+        }
+    }
+
+    fn reverse(&self, x: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<Tensor> {
+        match self {
+            Step::Linear(linear) => linear.reverse(|| Ok(x.clone()), arriving, rules.classifier),
+            Step::Activation(activation) => activation.reverse(x, arriving, rules.activation),
+            Step::Norm(norm) => norm.reverse(x, arriving, rules.norm),
+        }
+    }
+}
+
+impl Reading {
+    /// The states between: the pooled one `[B,P]`, and what leaves each step.
+    fn states(&self, pooled: &Tensor) -> Result<Vec<Tensor>> {
+        let mut states = vec![pooled.clone()];
+        for step in &self.steps {
+            let next = step.forward(states.last().unwrap_or(pooled))?;
+            states.push(next);
+        }
+        Ok(states)
+    }
+
+    fn classify(&self, pooled: &Tensor) -> Result<Tensor> {
+        let state = self.steps.iter().try_fold(pooled.clone(), |state, step| step.forward(&state))?;
+        self.classifier.forward(&state)
+    }
+
+    /// From the seed `[B,C]` to what leaves each step, and the pooled state `[B,P]`.
+    fn reverse(&self, pooled: &Tensor, seed: &Tensor, rules: &Rules) -> Result<(Vec<Tensor>, Tensor)> {
+        let states = self.states(pooled)?;
+        let read = || Ok(states.last().unwrap_or(pooled).clone());
+        let mut arriving = self.classifier.reverse(read, seed, rules.classifier)?;
+        let mut by_steps = Vec::with_capacity(self.steps.len());
+        for (step, x) in self.steps.iter().zip(&states).rev() {
+            by_steps.push(arriving.clone());
+            arriving = step.reverse(x, &arriving, rules)?;
+        }
+        by_steps.reverse();
+        Ok((by_steps, arriving))
+    }
+}
+
+impl Head {
+    /// Pooled state `[B,P]` of all readings, from the last state `[B,T,D]`, already normed where the family does so.
+    pub(super) fn pool(&self, states: &Tensor, around: &Around) -> Result<Tensor> {
+        match &self.readings[..] {
+            [one] => one.pool.forward(states, around),
+            all => {
+                let all = all.iter().map(|r| r.pool.forward(states, around)).collect::<Result<Vec<_>>>()?;
+                Ok(Tensor::cat(&all, D::Minus1)?)
+            }
+        }
     }
 
     /// Logits `[B,C]` from the pooled state `[B,P]`.
     pub(super) fn classify(&self, pooled: &Tensor) -> Result<Tensor> {
-        if let Pooling::FirstAndSecond = self.pooling {
-            let width = pooled.dim(1)? / 2;
-            let logits = |i: usize| self.classifiers[i].forward(&pooled.narrow(1, i * width, width)?.contiguous()?);
-            return Ok(((logits(0)? + logits(1)?)? * 0.5)?);
+        match &self.readings[..] {
+            [one] => one.classify(pooled),
+            [first, second] => {
+                let (of_first, of_second) = halves(pooled)?;
+                Ok(((first.classify(&of_first)? + second.classify(&of_second)?)? * 0.5)?)
+            }
+            other => Err(Error::Model(format!("a head of {} classifiers", other.len()))),
         }
-        match &self.dense {
-            Some((dense, activation)) => self.classifiers[0].forward(&activation.forward(&dense.forward(pooled)?)?),
-            None => self.classifiers[0].forward(pooled),
-        }
+    }
+
+    /// Whether its one classifier reads a single token.
+    pub fn reads_one_token(&self) -> bool {
+        matches!(&self.readings[..], [Reading { pool: Pool::Token(_), .. }])
     }
 
     /// The seed `[B,C]` that explains probabilities where `seed` explains logits: its product with their derivative,
@@ -82,123 +260,110 @@ impl Head {
         }
     }
 
-    /// Reverse of [`Head::classify`]: `[B,C]` -> what reaches the dense layer's output, and the pooled state `[B,P]`
-    fn classify_reverse(&self, pooled: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<(Option<Tensor>, Tensor)> {
-        let rule = rules.classifier;
-        if let Pooling::FirstAndSecond = self.pooling {
-            let width = pooled.dim(1)? / 2;
-            let part = |i: usize| Ok(pooled.narrow(1, i * width, width)?.contiguous()?);
-            let (first, second) = match rules.carried {
-                Carried::Gradient => ((arriving * 0.5)?, (arriving * 0.5)?),
-                Carried::Relevance => {
-                    let logits = |i: usize| -> Result<Tensor> { Ok((self.classifiers[i].forward(&part(i)?)? * 0.5)?) };
-                    residual::reverse(|| logits(0), &logits(1)?, arriving, (rules.residual, rules.carried))?
-                }
-            };
-            let first = self.classifiers[0].reverse(|| part(0), &first, rule)?;
-            let second = self.classifiers[1].reverse(|| part(1), &second, rule)?;
-            return Ok((None, Tensor::cat(&[first, second], D::Minus1)?));
-        }
-        let Some((dense, activation)) = &self.dense else {
-            return Ok((None, self.classifiers[0].reverse(|| Ok(pooled.clone()), arriving, rule)?));
-        };
-        let hidden = dense.forward(pooled)?;
-        let by_activated = self.classifiers[0].reverse(|| activation.forward(&hidden), arriving, rule)?;
-        let by_hidden = activation.reverse(&hidden, &by_activated, rules.activation)?;
-        let by_pooled = dense.reverse(|| Ok(pooled.clone()), &by_hidden, rule)?;
-        Ok((Some(by_hidden), by_pooled))
-    }
-
-    /// Reverse of [`Head::pool`]: `[B,P]` -> `[B,T,D]`; `states` are what was pooled.
-    fn pool_reverse(
-        &self,
-        states: impl FnOnce() -> Result<Tensor>,
-        arriving: &Tensor,
-        tokens: usize,
-        carried: Carried,
-    ) -> Result<Tensor> {
-        let (b, p) = arriving.dims2()?;
-        let zeros = |n: usize, d: usize| Tensor::zeros((b, n, d), arriving.dtype(), arriving.device());
-        if let Pooling::First = self.pooling {
-            return Ok(Tensor::cat(&[arriving.unsqueeze(1)?, zeros(tokens - 1, p)?], 1)?);
-        }
-        let d = p / 2;
-        let (first, second) = (arriving.narrow(1, 0, d)?.unsqueeze(1)?, arriving.narrow(1, d, d)?.unsqueeze(1)?);
-        if let Pooling::FirstAndSecond = self.pooling {
-            return Ok(Tensor::cat(&[first, second, zeros(tokens - 2, d)?], 1)?);
-        }
-        let patches = tokens - self.prefix;
-        let share = (second * (1.0 / patches as f64))?;
-        let each = match carried {
-            Carried::Gradient => share.broadcast_as((b, patches, d))?.contiguous()?,
-            Carried::Relevance => {
-                let states = states()?.narrow(1, self.prefix, patches)?;
-                states.broadcast_mul(&quotient(&share, &states.mean_keepdim(1)?)?)?
+    /// Reverse of [`Head::classify`]: `[B,C]` -> what leaves the steps of each reading, and the pooled state `[B,P]`
+    fn classify_reverse(&self, pooled: &Tensor, seed: &Tensor, rules: &Rules) -> Result<(Vec<Vec<Tensor>>, Tensor)> {
+        match &self.readings[..] {
+            [one] => {
+                let (steps, by_pooled) = one.reverse(pooled, seed, rules)?;
+                Ok((vec![steps], by_pooled))
             }
-        };
-        Ok(Tensor::cat(&[first, zeros(self.prefix - 1, d)?, each], 1)?)
+            [first, second] => {
+                let (of_first, of_second) = halves(pooled)?;
+                let (to_first, to_second) = match rules.carried {
+                    Carried::Gradient => ((seed * 0.5)?, (seed * 0.5)?),
+                    Carried::Relevance => {
+                        let half = |r: &Reading, x: &Tensor| -> Result<Tensor> { Ok((r.classify(x)? * 0.5)?) };
+                        let rule = (rules.residual, rules.carried);
+                        residual::reverse(|| half(first, &of_first), &half(second, &of_second)?, seed, rule)?
+                    }
+                };
+                let (first_steps, by_first) = first.reverse(&of_first, &to_first, rules)?;
+                let (second_steps, by_second) = second.reverse(&of_second, &to_second, rules)?;
+                Ok((vec![first_steps, second_steps], Tensor::cat(&[by_first, by_second], D::Minus1)?))
+            }
+            other => Err(Error::Model(format!("a head of {} classifiers", other.len()))),
+        }
     }
 
-    /// Reverse of the whole head, an optional layer norm before it included, at the last state `[B,T,D]`.
+    /// Reverse of the whole head, an optional norm before it included, at the last state `[B,T,D]`.
     pub(super) fn backward(
         &self,
-        norm: Option<&LayerNorm>,
+        norm: Option<&Norm>,
         (last, pooled): (&Tensor, &Tensor),
+        around: &Arc<Around>,
         seed: &Tensor,
         rules: &Rules,
     ) -> Result<HeadGrads> {
-        let (dense, by_pooled) = self.classify_reverse(pooled, seed, rules)?;
+        let (steps, by_pooled) = self.classify_reverse(pooled, seed, rules)?;
         let states = || norm.map_or_else(|| Ok(last.clone()), |n| n.forward(last));
-        let normed = self.pool_reverse(states, &by_pooled, last.dim(1)?, rules.carried)?;
+        let pools = match &self.readings[..] {
+            [one] => one.pool.clone(),
+            all => Pool::Beside(all.iter().map(|r| r.pool.clone()).collect()),
+        };
+        let normed = pools.reverse(&states, &by_pooled, (last.dim(1)?, around), rules.carried)?;
         let by_last = match norm {
             Some(norm) => norm.reverse(last, &normed, rules.norm)?,
             None => normed.clone(),
         };
-        Ok(HeadGrads { logits: seed.clone(), dense, pooled: by_pooled, normed, last: by_last })
+        Ok(HeadGrads { around: around.clone(), logits: seed.clone(), steps, pooled: by_pooled, normed, last: by_last })
     }
+}
+
+/// What the first reading and what the second pooled, `[B,P]` -> `[B,P/2]` each.
+fn halves(pooled: &Tensor) -> Result<(Tensor, Tensor)> {
+    let width = pooled.dim(1)? / 2;
+    Ok((pooled.narrow(1, 0, width)?.contiguous()?, pooled.narrow(1, width, width)?.contiguous()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::{check, Centre, Places};
+    use candle_core::{DType, Device};
 
     #[test]
     fn heads_equal_finite_differences() -> Result<()> {
         let linear = |out: usize, input: usize, seed| Linear { weight: check::random(&[out, input], seed), bias: None };
         let states = check::random(&[2, 6, 4], 7);
         let seed = check::random(&[2, 3], 8);
-        let norm = LayerNorm { weight: check::random(&[4], 9), bias: check::random(&[4], 10), eps: 1e-6 };
+        let norm = |d: usize| Norm {
+            weight: check::random(&[d], 9),
+            bias: Some(check::random(&[d], 10)),
+            eps: 1e-6,
+            centre: Centre::Mean,
+        };
+        let reading = |pool, steps, classifier| Reading { pool, steps, classifier };
+        let dense = vec![Step::Linear(linear(5, 4, 1)), Step::Activation(Activation::Tanh), Step::Norm(norm(5))];
+        let beside = Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: 2 }]);
         let heads = [
-            Head {
-                pooling: Pooling::First,
-                prefix: 1,
-                dense: Some((linear(5, 4, 1), Activation::Tanh)),
-                classifiers: vec![linear(3, 5, 2)],
-                scale: Scale::Softmax,
-            },
-            Head {
-                pooling: Pooling::FirstAndSecond,
-                prefix: 2,
-                dense: None,
-                classifiers: vec![linear(3, 4, 3), linear(3, 4, 4)],
-                scale: Scale::Softmax,
-            },
-            Head {
-                pooling: Pooling::ClassAndPatchMean,
-                prefix: 2,
-                dense: None,
-                classifiers: vec![linear(3, 8, 5)],
-                scale: Scale::Softmax,
-            },
+            vec![reading(Pool::Token(0), dense.clone(), linear(3, 5, 2))],
+            vec![
+                reading(Pool::Token(0), Vec::new(), linear(3, 4, 3)),
+                reading(Pool::Token(1), Vec::new(), linear(3, 4, 4)),
+            ],
+            vec![reading(beside, Vec::new(), linear(3, 8, 5))],
+            vec![reading(Pool::Mean { from: 0 }, dense, linear(3, 5, 6))],
         ];
-        for head in heads {
-            for norm in [None, Some(&norm)] {
-                let pool = |s: &Tensor| head.pool(&norm.map_or(Ok(s.clone()), |n| n.forward(s))?);
-                let grads = head.backward(norm, (&states, &pool(&states)?), &seed, &Rules::GRADIENT)?;
-                check::finite_differences(&states, &seed, |s| head.classify(&pool(s)?), &grads.last);
+        let padded = Tensor::new(&[[1u8, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], &Device::Cpu)?;
+        for mask in [None, Some(&padded)] {
+            let around = Arc::new(Around::new(Places::Line, mask, (6, DType::F64, &Device::Cpu), [])?);
+            for readings in heads.clone() {
+                let head = Head { readings, scale: Scale::Softmax };
+                for norm in [None, Some(&norm(4))] {
+                    let pool = |s: &Tensor| head.pool(&norm.map_or(Ok(s.clone()), |n| n.forward(s))?, &around);
+                    let read = (&states, &pool(&states)?);
+                    let grads = head.backward(norm, read, &around, &seed, &Rules::GRADIENT)?;
+                    check::finite_differences(&states, &seed, |s| head.classify(&pool(s)?), &grads.last);
+                }
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn what_a_head_reads_sums_to_one() {
+        assert_eq!(Pool::Token(0).shares(3), None);
+        assert_eq!(Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: 1 }]).shares(3), None);
+        assert_eq!(Pool::Mean { from: 1 }.shares(3), Some(vec![0.0, 0.5, 0.5]));
     }
 }

@@ -1,23 +1,32 @@
 //! The transformer: embeddings, blocks and head as data, one recorded forward pass and one reverse pass.
 
+mod attention;
 mod backward;
+mod biases;
 mod block;
-mod constants;
+mod branch;
 mod embedding;
 mod facts;
+mod feed_forward;
 mod forward;
 mod head;
+mod inputs;
+mod weights;
 
-pub use block::{Block, FeedForward, Finished, NormPlacement};
-pub use embedding::{Embedding, PatchEmbedding, WordEmbedding};
+pub use attention::Attention;
+pub use block::{Block, Finished};
+pub use branch::{Branch, Wiring};
+pub use embedding::{Embedding, PatchEmbedding, PatchPositions, WordEmbedding};
 pub use facts::Facts;
+pub use feed_forward::{FeedForward, Gate};
 pub use forward::{Keep, ReadOut};
-pub use head::{Head, Pooling};
+pub use head::{Head, Pool, Reading, Step};
+pub use inputs::Inputs;
+pub use weights::Part;
 
 use crate::error::Result;
-use crate::nn::{attention, LayerNorm, Rules};
+use crate::nn::{Around, Norm, Rules};
 use candle_core::{DType, Device, Tensor};
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A classifier ready to run. A clone shares its weights and counts its own passes.
@@ -27,8 +36,8 @@ pub struct Encoder {
     pub embedding: Embedding,
     /// The layers, first to last.
     pub blocks: Vec<Block>,
-    /// Layer norm after the last block (vision families).
-    pub final_norm: Option<LayerNorm>,
+    /// Norm after the last block (vision families, ModernBERT).
+    pub final_norm: Option<Norm>,
     /// Pooling and classifier.
     pub head: Head,
     /// What stands for "nothing there" in this model's inputs.
@@ -68,97 +77,30 @@ pub struct Neutral {
     pub pad_id: u32,
 }
 
-/// A batch as the encoder reads it.
-#[derive(Debug, Clone)]
-pub enum Inputs {
-    /// `[B,C,H,W]` normalised pixel values.
-    Pixels(Tensor),
-    /// Token ids, padded on the right.
-    Tokens {
-        /// `[B,T]` u32
-        ids: Tensor,
-        /// `[B,T]` u32 token types (ignored by models without them).
-        types: Tensor,
-        /// `[B,T]` u8: 1 for real tokens, 0 for padding.
-        mask: Tensor,
-    },
-    /// Texts behind the word table, where they can be varied continuously; see [`Encoder::continuous`].
-    Words {
-        /// `[B,T,D]` rows of the word table (`inputs_embeds` in transformers).
-        rows: Tensor,
-        /// `[B,T]` u32 position numbers.
-        positions: Tensor,
-        /// `[B,T]` u32 token types.
-        types: Tensor,
-        /// `[B,T]` u8: 1 for real tokens, 0 for padding.
-        mask: Tensor,
-    },
-}
-
-impl Inputs {
-    /// Number of examples.
-    pub fn batch(&self) -> Result<usize> {
-        Ok(match self {
-            Inputs::Pixels(pixels) => pixels.dim(0)?,
-            Inputs::Tokens { ids, .. } => ids.dim(0)?,
-            Inputs::Words { rows, .. } => rows.dim(0)?,
-        })
-    }
-
-    /// One example alone; of a text its first `tokens` tokens, padding cut off.
-    pub fn example(&self, row: usize, tokens: usize) -> Result<Inputs> {
-        let one = self.rows(row..row + 1)?;
-        match one {
-            Inputs::Pixels(_) => Ok(one),
-            _ => one.map(|t| Ok(t.narrow(1, 0, tokens)?.contiguous()?)),
-        }
-    }
-
-    /// Some examples of the batch.
-    pub fn rows(&self, rows: Range<usize>) -> Result<Inputs> {
-        self.map(|t| Ok(t.narrow(0, rows.start, rows.len())?.contiguous()?))
-    }
-
-    fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Inputs> {
-        Ok(match self {
-            Inputs::Pixels(pixels) => Inputs::Pixels(change(pixels)?),
-            Inputs::Tokens { ids, types, mask } => {
-                Inputs::Tokens { ids: change(ids)?, types: change(types)?, mask: change(mask)? }
-            }
-            Inputs::Words { rows, positions, types, mask } => Inputs::Words {
-                rows: change(rows)?,
-                positions: change(positions)?,
-                types: change(types)?,
-                mask: change(mask)?,
-            },
-        })
-    }
-}
-
 impl Encoder {
     /// Dtype of weights and activations.
     pub fn dtype(&self) -> DType {
-        self.head.classifiers[0].weight.dtype()
+        self.embedding.example().dtype()
     }
 
     /// Where the weights are.
     pub fn device(&self) -> &Device {
-        self.head.classifiers[0].weight.device()
+        self.embedding.example().device()
     }
 
     /// Number of classes, C.
     pub fn classes(&self) -> usize {
-        self.head.classifiers[0].weight.dims()[0]
+        self.head.readings.first().map_or(0, |r| r.classifier.weight.dims().first().copied().unwrap_or(0))
     }
 
-    /// The additive attention mask of a batch; none when nothing is padded.
-    fn mask(&self, inputs: &Inputs) -> Result<Option<Tensor>> {
-        match inputs {
-            Inputs::Pixels(_) => Ok(None),
-            Inputs::Tokens { mask, .. } | Inputs::Words { mask, .. } => {
-                Ok(Some(attention::additive_mask(mask, self.dtype())?))
-            }
-        }
+    /// What the layers consult when they run on a batch.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for the wrong kind of input.
+    pub fn around(&self, inputs: &Inputs) -> Result<Around> {
+        let reaches = self.blocks.iter().map(|b| b.attention.op.reach);
+        let (places, tokens) = self.embedding.places(inputs)?;
+        Around::new(places, inputs.mask(), (tokens, self.dtype(), self.device()), reaches)
     }
 
     /// The batch as values that can be varied continuously: pixels as they are, token ids as [`Inputs::Words`].

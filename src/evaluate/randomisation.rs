@@ -8,9 +8,8 @@
 //! checkpoint its maps are compared like a stage. Without one the random-logit test (Sixt, Granz & Landgraf, ICML 2020)
 //! answers the part that one model can: the map of the explained class against that of another class drawn at random.
 
-use crate::encoder::{Embedding, Encoder, FeedForward};
+use crate::encoder::{Encoder, Part};
 use crate::error::Result;
-use crate::nn::{LayerNorm, Linear};
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -18,67 +17,28 @@ use rand_distr::{Distribution, Normal};
 
 /// Number of stages of a cascade: head, layers, embedding.
 pub fn stages(encoder: &Encoder) -> usize {
-    encoder.blocks.len() + 2
+    encoder.parts().len()
 }
 
 /// What a stage gives new weights to.
 pub fn stage_name(encoder: &Encoder, stage: usize) -> String {
-    let layers = encoder.blocks.len();
-    match stage {
-        0 => "head".into(),
-        s if s <= layers => format!("layer {}", layers - s),
-        _ => "embedding".into(),
+    match encoder.parts().get(stage) {
+        Some(Part::Head) => "head".into(),
+        Some(Part::Layer(number)) => format!("layer {number}"),
+        Some(Part::Embedding) => "embedding".into(),
+        None => "nothing".into(),
     }
 }
 
-/// Gives one more part of a model new weights, in the order of the cascade.
+/// Gives one more part of a model new weights, in the order of the cascade; behind the last stage nothing.
 ///
 /// # Errors
 /// Tensor operations.
 pub fn randomise(encoder: &mut Encoder, stage: usize, seed: u64) -> Result<()> {
     let mut fresh = Fresh(ChaCha8Rng::seed_from_u64(seed.wrapping_add(stage as u64)));
-    let layers = encoder.blocks.len();
-    if stage == 0 {
-        encoder.head.classifiers.iter_mut().try_for_each(|c| fresh.linear(c))?;
-        if let Some((dense, _)) = &mut encoder.head.dense {
-            fresh.linear(dense)?;
-        }
-        return encoder.final_norm.as_mut().map_or(Ok(()), |n| fresh.norm(n));
-    }
-    if stage <= layers {
-        let block = &mut encoder.blocks[layers - stage];
-        for linear in [&mut block.query, &mut block.key, &mut block.value, &mut block.projection] {
-            fresh.linear(linear)?;
-        }
-        fresh.norm(&mut block.norm1)?;
-        fresh.norm(&mut block.norm2)?;
-        for scale in [&mut block.scale1, &mut block.scale2].into_iter().flatten() {
-            fresh.tensor(scale)?;
-        }
-        return match &mut block.feed_forward {
-            FeedForward::Plain { fc1, fc2, .. } => fresh.linear(fc1).and_then(|()| fresh.linear(fc2)),
-            FeedForward::Gated { weights_in, weights_out } => {
-                fresh.linear(weights_in).and_then(|()| fresh.linear(weights_out))
-            }
-        };
-    }
-    match &mut encoder.embedding {
-        Embedding::Patches(patches) => {
-            fresh.linear(&mut patches.projection)?;
-            fresh.tensor(&mut patches.positions)?;
-            if let Some(registers) = &mut patches.registers {
-                fresh.tensor(registers)?;
-            }
-            patches.positioned.iter_mut().try_for_each(|(_, token)| fresh.tensor(token))
-        }
-        Embedding::Words(words) => {
-            fresh.tensor(&mut words.words)?;
-            fresh.tensor(&mut words.positions)?;
-            if let Some(types) = &mut words.types {
-                fresh.tensor(types)?;
-            }
-            fresh.norm(&mut words.norm)
-        }
+    match encoder.parts().get(stage) {
+        Some(part) => encoder.weights(*part, &mut |tensor| fresh.tensor(tensor)),
+        None => Ok(()),
     }
 }
 
@@ -95,15 +55,5 @@ impl Fresh {
         let new = Tensor::from_vec(new, tensor.shape(), &Device::Cpu)?;
         *tensor = new.to_dtype(tensor.dtype())?.to_device(tensor.device())?;
         Ok(())
-    }
-
-    fn linear(&mut self, linear: &mut Linear) -> Result<()> {
-        self.tensor(&mut linear.weight)?;
-        linear.bias.as_mut().map_or(Ok(()), |b| self.tensor(b))
-    }
-
-    fn norm(&mut self, norm: &mut LayerNorm) -> Result<()> {
-        self.tensor(&mut norm.weight)?;
-        self.tensor(&mut norm.bias)
     }
 }

@@ -261,7 +261,7 @@ fn check(encoder: &Encoder, objective: Objective, tokens: usize) -> Result<()> {
         }
         Objective::Unit { layer, channel, token } => (layer, channel, token),
     };
-    let width = encoder.blocks.first().map_or(0, |b| b.projection.weight.dims()[0]);
+    let width = encoder.blocks.first().map_or(0, |b| b.width());
     let limits =
         [("layer", Some(layer), encoder.blocks.len() + 1), ("channel", channel, width), ("token", token, tokens)];
     for (key, value, limit) in limits {

@@ -65,16 +65,17 @@ pub fn discard(m: &Tensor, ratio: f64, protect_first: bool) -> Result<Tensor> {
 }
 
 /// Rows of `M^{L-1} ... M^{s}`, highest layer leftmost, `[R,T]`. `layer` gives rows of M of a layer number: the picked
-/// ones of the top layer, all of those below. One row costs O(L T^2).
+/// ones of the top layer, all of those below. One row costs O(L T^2). Pooled rows are pooled here.
 pub fn chain(pick: Pick, layers: Range<usize>, layer: impl Fn(usize, Pick) -> Result<Tensor>) -> Result<Tensor> {
     let (top, below) = split(layers)?;
-    below.rev().try_fold(layer(top, pick)?, |r, l| Ok(r.matmul(&layer(l, Pick::All)?)?))
+    let first = pick.pool(layer(top, pick.unpooled())?)?;
+    below.rev().try_fold(first, |r, l| Ok(r.matmul(&layer(l, Pick::All)?)?))
 }
 
 /// Rows of `(I + M^{L-1}) ... (I + M^{s})`, `[R,T]`: the update `R <- R + M R` from R = I.
 pub fn accumulate(pick: Pick, layers: Range<usize>, layer: impl Fn(usize, Pick) -> Result<Tensor>) -> Result<Tensor> {
     let (top, below) = split(layers)?;
-    let first = layer(top, pick)?;
+    let first = pick.pool(layer(top, pick.unpooled())?)?;
     let first = (&first + pick.identity(&first)?)?;
     below.rev().try_fold(first, |r, l| Ok((&r + r.matmul(&layer(l, Pick::All)?)?)?))
 }

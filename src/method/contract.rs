@@ -173,6 +173,9 @@ impl Configured {
         }
         if let Some(row) = run.row() {
             params.insert("row".into(), row.into());
+        } else if params.get("row").is_some_and(|r| r == "auto") {
+            let read = if run.pooled()?.is_some() { "mean" } else { "class" };
+            params.insert("row".into(), read.into()); // what the classifier reads
         }
         let explanation = Explanation {
             method: self.entry.name,

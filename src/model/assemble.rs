@@ -1,15 +1,16 @@
 //! From a [`Spec`] and [`Weights`] to an [`Encoder`].
 
 use super::naming::Naming;
-use super::spec::{EmbeddingSpec, Names, Spec};
+use super::spec::{EmbeddingSpec, LayerSpec, LinearSpec, Names, NormSpec, Pooling, Spec, Spelling, StepSpec};
 use super::task;
 use super::weights::Weights;
 use crate::encoder::{
-    Block, Embedding, Encoder, FeedForward, Head, Neutral, Passes, PatchEmbedding, Pooling, WordEmbedding,
+    Attention, Block, Branch, Embedding, Encoder, FeedForward, Head, Neutral, Passes, PatchEmbedding, PatchPositions,
+    Pool, Reading, Step, WordEmbedding,
 };
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
-use crate::nn::{LayerNorm, Linear};
+use crate::nn::{Linear, Norm};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
@@ -34,20 +35,24 @@ pub fn assemble(
     contents: Contents,
     (dtype, device): (DType, &Device),
 ) -> Result<(Encoder, Vec<String>)> {
-    let naming = Naming::of(weights, &spec.names)?;
+    let Some(usual) = spec.spellings.first() else {
+        return Err(Error::Model("the family names no tensors".into()));
+    };
+    let naming = Naming::of(weights, &usual.names)?;
     // A file is in one spelling: whichever names its first layer's query.
-    let first =
-        |n: &&Names| naming.find(&format!("{}.{}.weight", n.layer.replace("{}", "0"), n.attention[0])).is_some();
-    let names = [Some(&spec.names), spec.modern.as_ref()].into_iter().flatten().find(first).unwrap_or(&spec.names);
+    let first = |s: &&Spelling| {
+        let query = s.layers.first().map(|l| format!("{}.weight", l.projections[0].name));
+        query.is_some_and(|name| naming.find(&name).is_some())
+    };
+    let spelling = spec.spellings.iter().find(first).unwrap_or(usual);
     let notes = RefCell::new(weights.notes());
-    let loader = Loader { spec, names, naming, weights, contents, dtype, device, notes };
+    let names = &spelling.names;
+    let loader = Loader { spec, names, naming, weights, contents, dtype, device, notes, last: RefCell::default() };
     let head = loader.head(classes)?;
     let encoder = Encoder {
         embedding: loader.embedding()?,
-        blocks: (0..spec.layers)
-            .map(|i| loader.block(&names.layer.replace("{}", &i.to_string())))
-            .collect::<Result<_>>()?,
-        final_norm: names.final_norm.map(|n| loader.norm(n)).transpose()?,
+        blocks: spelling.layers.iter().map(|layer| loader.block(layer)).collect::<Result<_>>()?,
+        final_norm: names.final_norm.map(|name| loader.norm(&spec.norm.named(name))).transpose()?,
         head,
         neutral: Neutral::default(),
         passes: Passes::default(),
@@ -66,6 +71,8 @@ struct Loader<'a> {
     dtype: DType,
     device: &'a Device,
     notes: RefCell<Vec<String>>,
+    /// The tensor read last, by name: maps that are stored as one are read once.
+    last: RefCell<Option<(String, Tensor)>>,
 }
 
 impl Loader<'_> {
@@ -85,68 +92,89 @@ impl Loader<'_> {
         }
     }
 
-    fn linear(&self, name: &str, out: usize, input: usize, bias: bool) -> Result<Linear> {
-        let weight = self.tensor(&format!("{name}.weight"), &[out, input])?;
-        let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[out])).transpose()?;
+    fn linear(&self, spec: &LinearSpec) -> Result<Linear> {
+        let weight = self.part(&format!("{}.weight", spec.name), spec.part, &[spec.out, spec.input])?;
+        let bias = spec.bias.then(|| self.part(&format!("{}.bias", spec.name), spec.part, &[spec.out])).transpose()?;
         Ok(Linear { weight, bias })
     }
 
-    /// A linear map whose outputs are stored as two halves, the first half first.
-    fn joined(&self, halves: [&str; 2], out: usize, input: usize) -> Result<Linear> {
-        let [first, second] = halves.map(|name| self.linear(name, out / 2, input, true));
-        let (first, second) = (first?, second?);
-        if self.contents == Contents::Checked {
-            return Ok(first);
-        }
-        let bias = first.bias.zip(second.bias).map(|(a, b)| Tensor::cat(&[a, b], 0)).transpose()?;
-        Ok(Linear { weight: Tensor::cat(&[first.weight, second.weight], 0)?, bias })
-    }
-
-    fn norm(&self, name: &str) -> Result<LayerNorm> {
-        let d = [self.spec.width];
-        let (weight, bias) = (self.tensor(&format!("{name}.weight"), &d)?, self.tensor(&format!("{name}.bias"), &d)?);
-        Ok(LayerNorm { weight, bias, eps: self.spec.eps })
-    }
-
-    fn block(&self, layer: &str) -> Result<Block> {
-        let (s, n) = (self.spec, self.names);
-        let (d, f) = (s.width, s.feed_forward);
-        let at = |name: &str| format!("{layer}.{name}");
-        let [query, key, value, projection] = n.attention.map(at);
-        let [first, second] = n.feed_forward.map(at);
-        let feed_forward = if s.gated {
-            FeedForward::Gated {
-                weights_in: match n.second_half {
-                    Some(half) => self.joined([&first, &at(half)], 2 * f, d)?,
-                    None => self.linear(&first, 2 * f, d, true)?,
-                },
-                weights_out: self.linear(&second, d, f, true)?,
-            }
-        } else {
-            let (fc1, fc2) = (self.linear(&first, f, d, true)?, self.linear(&second, d, f, true)?);
-            FeedForward::Plain { fc1, activation: s.activation, fc2 }
+    /// A tensor, or the i-th of n equal blocks of rows of a stored one.
+    fn part(&self, name: &str, part: Option<(usize, usize)>, shape: &[usize]) -> Result<Tensor> {
+        let (Some((which, of)), [rows, rest @ ..]) = (part, shape) else { return self.tensor(name, shape) };
+        let known = self.last.borrow().as_ref().filter(|(last, _)| last == name).map(|(_, t)| t.clone());
+        let stored = match known {
+            Some(stored) => stored,
+            None => self.tensor(name, &[&[rows * of], rest].concat())?,
         };
-        let scale = |i: usize| n.scales.map(|names| self.tensor(&at(names[i]), &[d])).transpose();
+        *self.last.borrow_mut() = (which + 1 < of).then(|| (name.to_string(), stored.clone()));
+        Ok(stored.narrow(0, which * rows, *rows)?.contiguous()?)
+    }
+
+    /// A linear map whose outputs may be stored as several, one behind the other.
+    fn joined(&self, parts: &[LinearSpec]) -> Result<Linear> {
+        let mut maps = parts.iter().map(|part| self.linear(part)).collect::<Result<Vec<_>>>()?;
+        match (maps.pop(), maps.is_empty()) {
+            (None, _) => Err(Error::Model("a feed-forward without a first map".into())),
+            (Some(only), true) => Ok(only),
+            (Some(last), false) => {
+                maps.push(last);
+                let biases: Option<Vec<&Tensor>> = maps.iter().map(|m| m.bias.as_ref()).collect();
+                let bias = biases.map(|b| Tensor::cat(&b, 0)).transpose()?;
+                let weights: Vec<&Tensor> = maps.iter().map(|m| &m.weight).collect();
+                Ok(Linear { weight: Tensor::cat(&weights, 0)?, bias })
+            }
+        }
+    }
+
+    fn norm(&self, spec: &NormSpec) -> Result<Norm> {
+        let d = [self.spec.width];
+        let weight = self.tensor(&format!("{}.weight", spec.name), &d)?;
+        let bias = spec.kind.bias.then(|| self.tensor(&format!("{}.bias", spec.name), &d)).transpose()?;
+        Ok(Norm { weight, bias, eps: spec.kind.eps, centre: spec.kind.centre })
+    }
+
+    fn block(&self, layer: &LayerSpec) -> Result<Block> {
+        let [query, key, value, projection] = &layer.projections;
+        let [first_norm, second_norm] = &layer.norms;
+        let norm = |spec: &Option<NormSpec>| spec.as_ref().map(|spec| self.norm(spec)).transpose();
+        let scale = |i: usize| {
+            let name = layer.scales.as_ref().map(|names| &names[i]);
+            name.map(|name| self.tensor(name, &[self.spec.width])).transpose()
+        };
         Ok(Block {
-            heads: s.heads,
-            placement: s.placement,
-            query: self.linear(&query, d, d, s.qkv_bias)?,
-            key: self.linear(&key, d, d, s.qkv_bias)?,
-            value: self.linear(&value, d, d, s.qkv_bias)?,
-            projection: self.linear(&projection, d, d, true)?,
-            norm1: self.norm(&at(n.norms[0]))?,
-            norm2: self.norm(&at(n.norms[1]))?,
-            feed_forward,
-            scale1: scale(0)?,
-            scale2: scale(1)?,
+            attention: Branch {
+                op: Attention {
+                    heads: layer.heads,
+                    query: self.linear(query)?,
+                    key: self.linear(key)?,
+                    value: self.linear(value)?,
+                    projection: self.linear(projection)?,
+                    scores: layer.scores,
+                    reach: layer.reach,
+                },
+                norm: norm(first_norm)?,
+                scale: scale(0)?,
+            },
+            feed_forward: Branch {
+                op: FeedForward {
+                    into: self.joined(&layer.into)?,
+                    activation: layer.activation,
+                    gate: layer.gate,
+                    out: self.linear(&layer.out)?,
+                },
+                norm: norm(second_norm)?,
+                scale: scale(1)?,
+            },
+            wiring: self.spec.wiring,
         })
     }
 
     fn embedding(&self) -> Result<Embedding> {
         let (d, prefix) = (self.spec.width, self.names.embeddings);
         let at = |name: &str| format!("{prefix}.{name}");
+        let [inputs, norm] = self.names.inputs;
         match self.spec.embedding {
-            EmbeddingSpec::Patches { image, patch, channels, distillation, registers, kernel } => {
+            EmbeddingSpec::Patches { image, patch, channels, distillation, registers, table } => {
                 let grid = (image.0 / patch.0, image.1 / patch.1);
                 let token = |name: &str| self.shaped(&at(name), &[1, 1, d], &[d]);
                 let mut positioned = vec![(Prefix::Class, token("cls_token")?)];
@@ -159,52 +187,65 @@ impl Loader<'_> {
                 };
                 let n = positioned.len() + grid.0 * grid.1;
                 let (stored, flat) = ([d, channels, patch.0, patch.1], [d, channels * patch.0 * patch.1]);
-                let weight = self.shaped(&at("patch_embeddings.projection.weight"), &stored, &flat)?;
-                let bias = Some(self.tensor(&at("patch_embeddings.projection.bias"), &[d])?);
-                let positions = self.shaped(&at("position_embeddings"), &[1, n, d], &[n, d])?;
-                let projection = Linear { weight, bias };
-                Ok(Embedding::Patches(PatchEmbedding {
-                    projection,
-                    patch,
-                    positioned,
-                    registers,
-                    positions,
-                    grid,
-                    kernel,
+                let weight = self.shaped(&at(&format!("{inputs}.weight")), &stored, &flat)?;
+                let bias = Some(self.tensor(&at(&format!("{inputs}.bias")), &[d])?);
+                let positions = |kernel| -> Result<PatchPositions> {
+                    let table = self.shaped(&at("position_embeddings"), &[1, n, d], &[n, d])?;
+                    Ok(PatchPositions { table, grid, kernel })
+                };
+                let (projection, positions) = (Linear { weight, bias }, table.map(positions).transpose()?);
+                Ok(Embedding::Patches(PatchEmbedding { projection, patch, positioned, registers, positions }))
+            }
+            EmbeddingSpec::Words { vocabulary, positions, table, types, padding_id } => {
+                Ok(Embedding::Words(WordEmbedding {
+                    words: self.tensor(&at(&format!("{inputs}.weight")), &[vocabulary, d])?,
+                    positions: table
+                        .then(|| self.tensor(&at("position_embeddings.weight"), &[positions, d]))
+                        .transpose()?,
+                    types: match types {
+                        0 => None,
+                        n => Some(self.tensor(&at("token_type_embeddings.weight"), &[n, d])?),
+                    },
+                    norm: self.norm(&self.spec.norm.named(at(norm)))?,
+                    padding_id,
                 }))
             }
-            EmbeddingSpec::Words { vocabulary, positions, types, padding_id } => Ok(Embedding::Words(WordEmbedding {
-                words: self.tensor(&at("word_embeddings.weight"), &[vocabulary, d])?,
-                positions: self.tensor(&at("position_embeddings.weight"), &[positions, d])?,
-                types: match types {
-                    0 => None,
-                    n => Some(self.tensor(&at("token_type_embeddings.weight"), &[n, d])?),
-                },
-                norm: self.norm(&at("LayerNorm"))?,
-                padding_id,
-            })),
         }
     }
 
     fn head(&self, classes: usize) -> Result<Head> {
-        let (s, n) = (self.spec, self.names);
+        let s = self.spec;
         let (pooling, classifiers) = self.classifiers()?;
+        let pools = match pooling {
+            Pooling::First => vec![Pool::Token(0)],
+            Pooling::FirstAndSecond => vec![Pool::Token(0), Pool::Token(1)],
+            Pooling::ClassAndPatchMean => {
+                vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: s.embedding.prefix() }])]
+            }
+            Pooling::Mean => vec![Pool::Mean { from: 0 }],
+        };
         let input = if pooling == Pooling::ClassAndPatchMean { 2 * s.width } else { s.width };
-        let dense = n.dense.zip(s.dense);
-        if let Some((name, _)) = dense.filter(|(name, _)| self.naming.find(&format!("{name}.weight")).is_none()) {
-            return Err(Error::Model(format!(
-                "`{name}.weight` is missing: a classifier without it reads each token by itself (names, parts of speech), and vitx explains classifiers of whole texts"
-            )));
+        let reading = |(pool, name): (Pool, &String)| -> Result<Reading> {
+            let steps = s.steps.iter().map(|step| self.step(step)).collect::<Result<_>>()?;
+            let classifier = self.linear(&LinearSpec::whole(name, (classes, input), s.classifier_bias))?;
+            Ok(Reading { pool, steps, classifier })
+        };
+        let readings = pools.into_iter().zip(&classifiers).map(reading).collect::<Result<_>>()?;
+        Ok(Head { readings, scale: Scale::Softmax })
+    }
+
+    fn step(&self, step: &StepSpec) -> Result<Step> {
+        match step {
+            StepSpec::Linear(linear) if self.naming.find(&format!("{}.weight", linear.name)).is_none() => {
+                Err(Error::Model(format!(
+                    "`{}.weight` is missing: a classifier without it reads each token by itself (names, parts of speech), and vitx explains classifiers of whole texts",
+                    linear.name
+                )))
+            }
+            StepSpec::Linear(linear) => self.linear(linear).map(Step::Linear),
+            StepSpec::Activation(activation) => Ok(Step::Activation(*activation)),
+            StepSpec::Norm(norm) => self.norm(norm).map(Step::Norm),
         }
-        Ok(Head {
-            pooling,
-            prefix: s.embedding.prefix(),
-            dense: dense
-                .map(|(name, f)| Ok::<_, Error>((self.linear(name, s.width, s.width, true)?, f)))
-                .transpose()?,
-            classifiers: classifiers.iter().map(|c| self.linear(c, classes, input, true)).collect::<Result<_>>()?,
-            scale: Scale::Softmax,
-        })
     }
 
     /// The head that the tensors show, the one that config.json names before others.

@@ -1,8 +1,8 @@
 //! What a checkpoint says before its weights are read: facts for methods, its tokens, and what a run will need.
 
-use super::{Checkpoint, EmbeddingSpec, Modality, Processor};
+use super::{Checkpoint, EmbeddingSpec, Modality, Pooling, Processor};
 use crate::device;
-use crate::encoder::{Facts, NormPlacement, Pooling};
+use crate::encoder::{Facts, Wiring};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::input::prepare::Shape;
@@ -28,15 +28,16 @@ impl Checkpoint {
         let spec = &self.spec;
         Facts {
             text: self.family.modality == Modality::Text,
-            gated: spec.gated,
+            gated: spec.gated(),
             patch_mean: spec.pooling == Pooling::ClassAndPatchMean,
             mask_token: matches!(&self.processor, Processor::Text(t) if t.mask_id().is_some()),
-            layers: spec.layers,
-            heads: spec.heads,
-            class_token: true, // every family read today classifies from its first token
+            layers: spec.layers().len(),
+            heads: spec.heads(),
+            class_token: spec.pooling != Pooling::Mean,
+            mean: spec.pooling == Pooling::Mean,
             distillation_token: matches!(spec.embedding, EmbeddingSpec::Patches { distillation: true, .. }),
             reads_distillation: spec.pooling == Pooling::FirstAndSecond,
-            post_norm: spec.placement == NormPlacement::Post,
+            post_norm: spec.wiring == Wiring::Post,
             scale: self.scale,
         }
     }
@@ -90,7 +91,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Usage`] for a layer that is not there.
     pub fn layers(&self, named: &[String]) -> Result<Vec<usize>> {
-        layers(named, self.spec.layers, &self.id)
+        layers(named, self.spec.layers().len(), &self.id)
     }
 
     /// The identity of what a command makes with it, where it is run and how its inputs are shaped; the command adds what
@@ -128,8 +129,8 @@ impl Checkpoint {
             "id": self.id, "revision": self.revision, "family": self.family.name, "classes": self.labels.len(),
             "head": self.scale.name(),
             "labels": (0..self.labels.len() as u32).map(|i| self.labels.name(i)).collect::<Vec<_>>(),
-            "input": self.reads(), "tokens": demand.tokens, "layers": s.layers, "heads": s.heads, "width": s.width,
-            "feed_forward": s.feed_forward, "parameters": demand.parameters,
+            "input": self.reads(), "tokens": demand.tokens, "layers": s.layers().len(), "heads": s.heads(), "width": s.width,
+            "feed_forward": s.feed_forward(), "parameters": demand.parameters,
             "memory": {"weights": demand.weights, "pass": demand.pass}, "notes": self.notes,
         })
     }
@@ -142,8 +143,8 @@ impl Checkpoint {
         let (s, tokens, parameters) = (&self.spec, self.tokens(Shape::default()), self.parameters()?);
         // A recorded forward pass keeps per layer the states [T,D] (query, key, value, context and four more), the
         // feed-forward [T,F] and the attention [H,T,T]; the reverse pass about half as much again.
-        let layer = tokens * (8 * s.width + s.feed_forward) + s.heads * tokens * tokens;
-        Ok(Demand { parameters, tokens, weights: 4 * parameters, pass: 4 * s.layers * layer * 3 / 2 })
+        let layer = tokens * (8 * s.width + s.feed_forward()) + s.heads() * tokens * tokens;
+        Ok(Demand { parameters, tokens, weights: 4 * parameters, pass: 4 * s.layers().len() * layer * 3 / 2 })
     }
 }
 

@@ -21,7 +21,7 @@ mod weights;
 pub use checkpoint::{Access, Files};
 pub use config::Config;
 pub use facts::Demand;
-pub use spec::{EmbeddingSpec, Family, Modality, Spec};
+pub use spec::{EmbeddingSpec, Family, Modality, Pooling, Spec};
 
 pub use crate::input::prepare::Processor;
 
@@ -40,9 +40,11 @@ pub const FAMILIES: &[Family] = &[
     family::deit::FAMILY,
     family::dinov2::FAMILY,
     family::dinov2_with_registers::FAMILY,
+    family::dinov3_vit::FAMILY,
     family::bert::FAMILY,
     family::roberta::FAMILY,
     family::distilbert::FAMILY,
+    family::modernbert::FAMILY,
 ];
 
 /// A checkpoint whose small files are read and checked; its weights are not yet.
@@ -153,7 +155,7 @@ impl Checkpoint {
     pub fn load(mut self, dtype: DType, device: &Device) -> Result<Model> {
         let (mut encoder, notes) = self.assembled(Contents::Read, (dtype, device))?;
         self.notes.extend(notes);
-        self.spec.pooling = encoder.head.pooling;
+        self.spec.pooling = Pooling::of(&encoder.head);
         encoder.neutral = neutral(&self.processor);
         encoder.head.scale = self.scale;
         Ok(Model { checkpoint: self, encoder })

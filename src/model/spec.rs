@@ -1,10 +1,10 @@
 //! What sets one model family apart, as data: sizes from the config, tensor names of the checkpoint.
 
-use crate::encoder::{NormPlacement, Pooling};
+use crate::encoder::{Gate, Head, Pool, Reading, Wiring};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::nn::resample::Bicubic;
-use crate::nn::Activation;
+use crate::nn::{Activation, Centre, Reach, Scores};
 use serde_json::Value;
 
 /// What a family reads.
@@ -38,32 +38,150 @@ pub struct Family {
 pub struct Spec {
     /// D
     pub width: usize,
-    /// H
-    pub heads: usize,
-    /// L
-    pub layers: usize,
-    /// F
-    pub feed_forward: usize,
-    /// Activation of the feed-forward (unused when gated).
-    pub activation: Activation,
-    /// SwiGLU instead of two plain linear maps.
-    pub gated: bool,
-    /// Where the layer norms stand.
-    pub placement: NormPlacement,
-    /// Layer norms' epsilon.
-    pub eps: f64,
-    /// Whether query, key and value have a bias.
-    pub qkv_bias: bool,
+    /// Where the norms of a layer stand.
+    pub wiring: Wiring,
+    /// What all norms outside of layers have in common.
+    pub norm: NormKind,
     /// Images or words.
     pub embedding: EmbeddingSpec,
     /// What the classifier reads.
     pub pooling: Pooling,
-    /// Activation of the dense layer before the classifier, if there is one.
-    pub dense: Option<Activation>,
-    /// Tensor names, as transformers 4 and the hub have them.
+    /// What is between pooling and classifier.
+    pub steps: Vec<StepSpec>,
+    /// Whether the classifiers have a bias.
+    pub classifier_bias: bool,
+    /// The ways in which checkpoints name the same tensors; the first as transformers 4 and the hub have them.
+    pub spellings: Vec<Spelling>,
+}
+
+/// One way of naming a family's tensors.
+#[derive(Debug, Clone)]
+pub struct Spelling {
+    /// Outside of the layers.
     pub names: Names,
-    /// Tensor names of transformers 5, where it writes others.
-    pub modern: Option<Names>,
+    /// The layers, first to last.
+    pub layers: Vec<LayerSpec>,
+}
+
+/// What a head pools, as configs say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token.
+    First,
+    /// The first token for the first classifier, the second (distillation) token for the second.
+    FirstAndSecond,
+    /// The first token beside the mean of the patch tokens (DINOv2).
+    ClassAndPatchMean,
+    /// The mean of all real tokens.
+    Mean,
+}
+
+impl Pooling {
+    /// What a head pools.
+    pub(super) fn of(head: &Head) -> Self {
+        match &head.readings[..] {
+            [Reading { pool: Pool::Mean { .. }, .. }] => Pooling::Mean,
+            [Reading { pool: Pool::Beside(_), .. }] => Pooling::ClassAndPatchMean,
+            [Reading { pool: Pool::Token(_), .. }] | [] => Pooling::First,
+            [_, _, ..] => Pooling::FirstAndSecond,
+        }
+    }
+}
+
+/// One transformer layer.
+#[derive(Debug, Clone)]
+pub struct LayerSpec {
+    /// H
+    pub heads: usize,
+    /// Query, key, value, output projection.
+    pub projections: [LinearSpec; 4],
+    /// How queries and keys become scores.
+    pub scores: Scores,
+    /// Which keys a token sees.
+    pub reach: Reach,
+    /// The norm around attention and the one around the feed-forward.
+    pub norms: [Option<NormSpec>; 2],
+    /// The feed-forward's first map; two where the halves of a gated one are stored apart.
+    pub into: Vec<LinearSpec>,
+    /// The feed-forward's second map.
+    pub out: LinearSpec,
+    /// Between the two.
+    pub activation: Activation,
+    /// Whether a second half of the hidden state gates the first.
+    pub gate: Gate,
+    /// The two layer scales (full names).
+    pub scales: Option<[String; 2]>,
+}
+
+/// A linear map `[out, input]`; `.weight` and `.bias` are understood.
+#[derive(Debug, Clone)]
+pub struct LinearSpec {
+    /// In the checkpoint.
+    pub name: String,
+    /// Which of how many equal blocks of rows it is, where several maps are stored as one (fused qkv).
+    pub part: Option<(usize, usize)>,
+    /// Rows.
+    pub out: usize,
+    /// Columns.
+    pub input: usize,
+    /// Whether it has one.
+    pub bias: bool,
+}
+
+/// A norm's name and kind.
+#[derive(Debug, Clone)]
+pub struct NormSpec {
+    /// In the checkpoint.
+    pub name: String,
+    /// What it computes.
+    pub kind: NormKind,
+}
+
+/// What a norm computes.
+#[derive(Debug, Clone, Copy)]
+pub struct NormKind {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether it has a shift.
+    pub bias: bool,
+    /// LayerNorm or RMSNorm.
+    pub centre: Centre,
+}
+
+/// An operation between pooling and classifier.
+#[derive(Debug, Clone)]
+pub enum StepSpec {
+    /// A linear map.
+    Linear(LinearSpec),
+    /// A nonlinearity.
+    Activation(Activation),
+    /// A norm.
+    Norm(NormSpec),
+}
+
+/// The sizes of layers that are all alike.
+#[derive(Debug, Clone, Copy)]
+pub struct Uniform {
+    /// L
+    pub layers: usize,
+    /// H
+    pub heads: usize,
+    /// D
+    pub width: usize,
+    /// F
+    pub feed_forward: usize,
+    /// Between the feed-forward's maps.
+    pub activation: Activation,
+    /// Whether the feed-forward is gated.
+    pub gate: Gate,
+    /// All norms.
+    pub norm: NormKind,
+    /// Whether query, key and value have a bias.
+    pub qkv_bias: [bool; 3],
+    /// Whether all other linear maps have one.
+    pub bias: bool,
+    /// How queries and keys become scores.
+    pub scores: Scores,
 }
 
 /// Sizes of the embedding.
@@ -81,15 +199,17 @@ pub enum EmbeddingSpec {
         distillation: bool,
         /// Number of register tokens.
         registers: usize,
-        /// How positions are resampled.
-        kernel: Bicubic,
+        /// How the table of positions is resampled; none for models without a table.
+        table: Option<Bicubic>,
     },
     /// A text family.
     Words {
         /// Vocabulary size.
         vocabulary: usize,
-        /// Rows of the position table.
+        /// Longest text: rows of the position table.
         positions: usize,
+        /// Whether there is such a table; without one attention scores know the places.
+        table: bool,
         /// Token types; 0 for models without them.
         types: usize,
         /// RoBERTa counts positions from here + 1.
@@ -107,13 +227,16 @@ impl EmbeddingSpec {
     }
 }
 
-/// Checkpoint names. Those of a layer follow `layer`, with `{}` for its number; `.weight` and `.bias` are understood.
+/// Checkpoint names. Those of a layer, for [`Uniform::spelled`], follow `layer`, with `{}` for its number; `.weight` and
+/// `.bias` are understood.
 #[derive(Debug, Clone)]
 pub struct Names {
     /// The first tensor of every checkpoint of the family, by which it is known.
     pub first: &'static str,
     /// Before the embedding's tensors.
     pub embeddings: &'static str,
+    /// The patch convolution or the table of words, and the norm behind the sum (texts).
+    pub inputs: [&'static str; 2],
     /// Before a layer's tensors.
     pub layer: &'static str,
     /// Query, key, value, output projection.
@@ -128,8 +251,6 @@ pub struct Names {
     pub scales: Option<[&'static str; 2]>,
     /// The norm behind the last layer.
     pub final_norm: Option<&'static str>,
-    /// The dense layer before the classifier.
-    pub dense: Option<&'static str>,
     /// One classifier, or two.
     pub classifiers: &'static [&'static str],
     /// Other heads of the family, told by their tensors.
@@ -137,16 +258,49 @@ pub struct Names {
 }
 
 impl Spec {
+    /// The layers, first to last.
+    pub fn layers(&self) -> &[LayerSpec] {
+        self.spellings.first().map_or(&[], |s| &s.layers)
+    }
+
+    /// H, of the layer that has most.
+    pub fn heads(&self) -> usize {
+        self.layers().iter().map(|l| l.heads).max().unwrap_or(0)
+    }
+
+    /// F, of the widest layer.
+    pub fn feed_forward(&self) -> usize {
+        self.layers().iter().map(|l| l.out.input).max().unwrap_or(0)
+    }
+
+    /// Whether a feed-forward is gated.
+    pub fn gated(&self) -> bool {
+        self.layers().iter().any(|l| l.gate != Gate::None)
+    }
+
     /// Checks what no tensor shape would reveal.
     ///
     /// # Errors
     /// [`Error::Model`] for heads that do not divide the width, and for images smaller than a patch.
     pub fn checked(self) -> Result<Self> {
-        if !self.width.is_multiple_of(self.heads) {
-            return Err(Error::Model(format!(
-                "config.json: {} attention heads do not divide the hidden size {}",
-                self.heads, self.width
-            )));
+        for layer in self.layers() {
+            if !self.width.is_multiple_of(layer.heads) {
+                return Err(Error::Model(format!(
+                    "config.json: {} attention heads do not divide the hidden size {}",
+                    layer.heads, self.width
+                )));
+            }
+            let coordinates = match (layer.scores, &self.embedding) {
+                (Scores::Dot, _) => 1,
+                (Scores::Rotary(_), EmbeddingSpec::Words { .. }) => 2,
+                (Scores::Rotary(_), EmbeddingSpec::Patches { .. }) => 4,
+            };
+            if !(self.width / layer.heads).is_multiple_of(coordinates) {
+                return Err(Error::Model(format!(
+                    "config.json: the width of a head, {}, is no multiple of {coordinates}, as rotary positions need",
+                    self.width / layer.heads
+                )));
+            }
         }
         if let EmbeddingSpec::Patches { image, patch, .. } = self.embedding {
             if image.0 < patch.0 || image.1 < patch.1 {
@@ -167,6 +321,67 @@ impl Spec {
             EmbeddingSpec::Patches { .. } => None,
         }
     }
+}
+
+impl NormKind {
+    /// A LayerNorm with weight and shift.
+    pub(super) fn layer_norm(eps: f64) -> Self {
+        NormKind { eps, bias: true, centre: Centre::Mean }
+    }
+
+    /// A norm of this kind.
+    pub(super) fn named(self, name: impl Into<String>) -> NormSpec {
+        NormSpec { name: name.into(), kind: self }
+    }
+}
+
+impl LinearSpec {
+    /// A map stored by itself.
+    pub(super) fn whole(name: impl Into<String>, (out, input): (usize, usize), bias: bool) -> Self {
+        LinearSpec { name: name.into(), part: None, out, input, bias }
+    }
+}
+
+impl Uniform {
+    /// The layers under one way of naming.
+    pub(super) fn spelled(&self, names: &Names) -> Vec<LayerSpec> {
+        (0..self.layers).map(|number| self.layer(&names.layer.replace("{}", &number.to_string()), names)).collect()
+    }
+
+    fn layer(&self, layer: &str, names: &Names) -> LayerSpec {
+        let (d, f) = (self.width, self.feed_forward);
+        let at = |name: &str| format!("{layer}.{name}");
+        let [query, key, value, projection] = names.attention;
+        let [first, second] = names.feed_forward;
+        let map = |name, shape, bias| LinearSpec::whole(at(name), shape, bias);
+        let into = match (self.gate, names.second_half) {
+            (Gate::None, _) => vec![map(first, (f, d), self.bias)],
+            (Gate::First, None) => vec![map(first, (2 * f, d), self.bias)],
+            (Gate::First, Some(half)) => vec![map(first, (f, d), self.bias), map(half, (f, d), self.bias)],
+        };
+        LayerSpec {
+            heads: self.heads,
+            projections: [
+                map(query, (d, d), self.qkv_bias[0]),
+                map(key, (d, d), self.qkv_bias[1]),
+                map(value, (d, d), self.qkv_bias[2]),
+                map(projection, (d, d), self.bias),
+            ],
+            scores: self.scores,
+            reach: Reach::All,
+            norms: names.norms.map(|name| Some(self.norm.named(at(name)))),
+            into,
+            out: map(second, (d, f), self.bias),
+            activation: self.activation,
+            gate: self.gate,
+            scales: names.scales.map(|names| names.map(at)),
+        }
+    }
+}
+
+/// A square map and an activation before the classifier: BERT's pooler and its kin.
+pub(super) fn dense_and(name: &str, width: usize, activation: Activation) -> Vec<StepSpec> {
+    vec![StepSpec::Linear(LinearSpec::whole(name, (width, width), true)), StepSpec::Activation(activation)]
 }
 
 /// `hidden_act`, erf GELU when absent.

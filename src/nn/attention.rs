@@ -1,9 +1,9 @@
-//! Multi-head scaled dot-product attention, without its projections.
+//! Multi-head attention behind its scores: probabilities, and their product with the values.
 
 use crate::error::Result;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Carried, MatmulRule, Rules, SoftmaxRule};
-use candle_core::{DType, Tensor, D};
+use candle_core::{Tensor, D};
 
 /// `[B,T,D]` -> `[B,H,T,E]`
 pub fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
@@ -17,18 +17,21 @@ pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
     Ok(x.transpose(1, 2)?.contiguous()?.reshape((b, t, h * e))?)
 }
 
-/// Attention probabilities `[B,H,T,T]` from queries and keys `[B,H,T,E]`.
-///
-/// `mask` is added to the scores, `[B,1,1,T]`: 0 for real keys, the dtype's lowest number for padded ones, whose
-/// probability then is exactly 0.
-pub fn probabilities(query: &Tensor, key: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-    let scale = 1.0 / (query.dim(D::Minus1)? as f64).sqrt();
-    let scores = ((query * scale)?).matmul(&key.t()?)?; // [B,H,T,T]
-    let scores = match mask {
-        Some(mask) => scores.broadcast_add(mask)?,
-        None => scores,
-    };
-    Ok(candle_nn::ops::softmax_last_dim(&scores)?)
+/// Attention probabilities `[B,H,T,T]` from scores; `mask` is added to them (see [`crate::nn::scores::Around`]).
+pub fn probabilities(scores: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    Ok(match mask {
+        Some(mask) => candle_nn::ops::softmax_last_dim(&scores.broadcast_add(mask)?)?,
+        None => candle_nn::ops::softmax_last_dim(scores)?,
+    })
+}
+
+/// Reverse of [`probabilities`]: what reaches the scores, `[B,H,T,T]`; none where probabilities are constants.
+pub fn probabilities_reverse(attention: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<Option<Tensor>> {
+    match rules.softmax {
+        SoftmaxRule::Constant => Ok(None),
+        SoftmaxRule::Gradient => Ok(Some(softmax_vjp(attention, arriving)?)),
+        SoftmaxRule::Identity => Ok(Some(arriving.clone())),
+    }
 }
 
 /// Attention times value: `[B,H,T,T]` x `[B,H,T,E]` -> `[B,H,T,E]`
@@ -56,32 +59,10 @@ pub fn context_reverse(
 }
 
 /// The part of a product's reverse that each factor gets.
-fn factor(rules: &Rules) -> f64 {
+pub(super) fn factor(rules: &Rules) -> f64 {
     match rules.matmul {
         MatmulRule::Gradient => 1.0,
         MatmulRule::Halved => 0.5,
-    }
-}
-
-/// Reverse of [`probabilities`]: what reaches query and key, `[B,H,T,E]` each; none where probabilities are constants.
-pub fn probabilities_reverse(
-    (query, key, attention): (&Tensor, &Tensor, &Tensor),
-    arriving: &Tensor,
-    rules: &Rules,
-) -> Result<Option<(Tensor, Tensor)>> {
-    let share = factor(rules);
-    match rules.softmax {
-        SoftmaxRule::Constant => Ok(None),
-        SoftmaxRule::Gradient => {
-            let scale = share / (query.dim(D::Minus1)? as f64).sqrt();
-            let scores = (softmax_vjp(attention, arriving)? * scale)?; // [B,H,T,T]
-            Ok(Some((scores.matmul(key)?, scores.t()?.matmul(query)?)))
-        }
-        SoftmaxRule::Identity => {
-            let s = quotient(arriving, &query.matmul(&key.t()?)?)?; // scores before their scaling
-            let (by_query, by_key) = (s.matmul(key)?, s.t()?.matmul(query)?);
-            Ok(Some((((query * by_query)? * share)?, ((key * by_key)? * share)?)))
-        }
     }
 }
 
@@ -91,58 +72,27 @@ fn softmax_vjp(p: &Tensor, grad: &Tensor) -> Result<Tensor> {
     Ok((&weighted - p.broadcast_mul(&weighted.sum_keepdim(D::Minus1)?)?)?)
 }
 
-/// The additive mask of [`probabilities`] from a `[B,T]` mask of ones (real) and zeros (padding).
-pub fn additive_mask(mask: &Tensor, dtype: DType) -> Result<Tensor> {
-    let lowest = match dtype {
-        DType::F16 => -65504.0,
-        DType::BF16 => f64::from(half_lowest()),
-        DType::F64 => f64::MIN,
-        _ => f64::from(f32::MIN),
-    };
-    let (b, t) = mask.dims2()?;
-    let padded = mask.to_dtype(DType::F32)?.affine(-1.0, 1.0)?.reshape((b, 1, 1, t))?; // 1 where padded
-    Ok((padded.to_dtype(dtype)? * lowest)?)
-}
-
-/// The lowest finite bf16.
-fn half_lowest() -> f32 {
-    f32::from_bits(0xff7f_0000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nn::check;
-    use candle_core::Device;
 
     #[test]
-    fn vjps_equal_finite_differences() -> Result<()> {
+    fn the_products_vjp_equals_finite_differences() -> Result<()> {
         let shape = [2, 2, 4, 3];
-        let (q, k, v) = (check::random(&shape, 1), check::random(&shape, 2), check::random(&shape, 3));
-        let g = check::random(&shape, 4);
-        let a = probabilities(&q, &k, None)?;
+        let (v, g) = (check::random(&shape, 3), check::random(&shape, 4));
+        let a = probabilities(&check::random(&[2, 2, 4, 4], 1), None)?;
         let (ga, gv) = context_reverse((&a, &v, &context(&a, &v)?), &g, &Rules::GRADIENT)?;
-        let queries = probabilities_reverse((&q, &k, &a), &ga, &Rules::GRADIENT)?;
-        let (gq, gk) = queries.expect("the gradient reaches queries and keys");
         check::finite_differences(&a, &g, |a| context(a, &v), &ga);
         check::finite_differences(&v, &g, |v| context(&a, v), &gv);
-        check::finite_differences(&q, &g, |q| context(&probabilities(q, &k, None)?, &v), &gq);
-        check::finite_differences(&k, &g, |k| context(&probabilities(&q, k, None)?, &v), &gk);
-        // The fused softmax cuts autograd's graph, so this oracle gets a composed one.
-        let composed = |q: &Tensor, k: &Tensor| -> Result<Tensor> {
-            let scores = ((q * (1.0 / 3f64.sqrt()))?).matmul(&k.t()?)?;
-            context(&candle_nn::ops::softmax(&scores, D::Minus1)?, &v)
-        };
-        check::autograd(&q, &g, |q| composed(q, &k), &gq);
-        check::autograd(&k, &g, |k| composed(&q, k), &gk);
         Ok(())
     }
 
     #[test]
     fn halved_products_share_relevance() -> Result<()> {
         let shape = [2, 2, 4, 3];
-        let (q, k, v) = (check::random(&shape, 1), check::random(&shape, 2), check::random(&shape, 3));
-        let a = probabilities(&q, &k, None)?;
+        let v = check::random(&shape, 3);
+        let a = probabilities(&check::random(&[2, 2, 4, 4], 1), None)?;
         let c = context(&a, &v)?;
         let sum = |t: &Tensor| -> Result<f64> { Ok(t.sum_all()?.to_scalar::<f64>()?) };
         for (rules, as_relevance) in [(Rules::ATTN_LRP, false), (Rules::TRANSFORMER_ATTRIBUTION, true)] {
@@ -152,19 +102,7 @@ mod tests {
             let want = of(&c, &arriving)? / 2.0;
             assert!((of(&a, &ra)? - want).abs() < 1e-6 && (of(&v, &rv)? - want).abs() < 1e-6);
         }
-        assert!(probabilities_reverse((&q, &k, &a), &a, &Rules::LIBRA)?.is_none());
-        Ok(())
-    }
-
-    #[test]
-    fn padded_keys_get_exactly_zero() -> Result<()> {
-        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
-            let mask = Tensor::new(&[[1u8, 1, 1, 0], [1, 1, 1, 1]], &Device::Cpu)?;
-            let q = check::random(&[2, 2, 4, 3], 1).to_dtype(dtype)?;
-            let a = probabilities(&q, &q, Some(&additive_mask(&mask, dtype)?))?.to_dtype(DType::F64)?;
-            assert_eq!(a.get(0)?.narrow(2, 3, 1)?.sum_all()?.to_scalar::<f64>()?, 0.0, "{dtype:?}");
-            assert!(a.get(1)?.narrow(2, 3, 1)?.sum_all()?.to_scalar::<f64>()? > 0.0, "{dtype:?}");
-        }
+        assert!(probabilities_reverse(&a, &a, &Rules::LIBRA)?.is_none());
         Ok(())
     }
 

@@ -13,12 +13,14 @@ pub mod relevance;
 pub mod resample;
 pub mod residual;
 pub mod rules;
+pub mod scores;
 
 #[cfg(test)]
 pub(crate) mod check;
 
 pub use activation::Activation;
 pub use linear::Linear;
-pub use norm::LayerNorm;
+pub use norm::{Centre, Norm};
 pub use numbers::{numbers, widened};
 pub use rules::Rules;
+pub use scores::{Around, Places, Reach, Rotary, Scores};

@@ -1,29 +1,49 @@
-//! Layer normalisation over the last dimension, biased variance, as in PyTorch.
+//! Normalisation over the last dimension, biased variance, as in PyTorch: LayerNorm and RMSNorm.
 
 use crate::error::Result;
 use crate::nn::rules::NormRule;
 use candle_core::{DType, Tensor, D};
 
-/// `y = (x - mean) / sqrt(var + eps) * weight + bias`
+/// What is subtracted before a norm divides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Centre {
+    /// The mean: LayerNorm.
+    Mean,
+    /// Nothing: RMSNorm.
+    None,
+}
+
+/// `y = (x - centre) / sqrt(mean((x - centre)^2) + eps) * weight + bias`
 #[derive(Debug, Clone)]
-pub struct LayerNorm {
+pub struct Norm {
     /// `[D]`
     pub weight: Tensor,
     /// `[D]`
-    pub bias: Tensor,
+    pub bias: Option<Tensor>,
     /// Added to the variance.
     pub eps: f64,
+    /// What is subtracted first.
+    pub centre: Centre,
 }
 
-impl LayerNorm {
+impl Norm {
     /// `[..., D]` -> `[..., D]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // candle's fused kernel takes eps as f32 and has no f64 form; the tests' f64 models use the composed one.
+        // candle's fused kernels take eps as f32 and have no f64 form; the tests' f64 models use the composed one.
         if x.dtype() == DType::F64 {
-            let (centred, deviation) = self.statistics(x)?;
-            return Ok(centred.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?);
+            let normal = self.centred(x)?.broadcast_div(&self.deviation(x)?)?.broadcast_mul(&self.weight)?;
+            return match &self.bias {
+                Some(bias) => Ok(normal.broadcast_add(bias)?),
+                None => Ok(normal),
+            };
         }
-        Ok(candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps as f32)?)
+        let (x, eps) = (x.contiguous()?, self.eps as f32);
+        Ok(match (self.centre, &self.bias) {
+            (Centre::Mean, Some(bias)) => candle_nn::ops::layer_norm(&x, &self.weight, bias, eps)?,
+            (Centre::Mean, None) => candle_nn::ops::layer_norm(&x, &self.weight, &self.weight.zeros_like()?, eps)?,
+            (Centre::None, Some(bias)) => candle_nn::ops::rms_norm(&x, &self.weight, eps)?.broadcast_add(bias)?,
+            (Centre::None, None) => candle_nn::ops::rms_norm(&x, &self.weight, eps)?,
+        })
     }
 
     /// Reverse pass at the input `x`: `[..., D]` -> `[..., D]`
@@ -31,11 +51,11 @@ impl LayerNorm {
         if rule == NormRule::Identity {
             return Ok(grad.clone());
         }
-        let (centred, deviation) = self.statistics(x)?;
+        let deviation = self.deviation(x)?;
         let g = grad.broadcast_mul(&self.weight)?;
-        let straight = g.broadcast_sub(&g.mean_keepdim(D::Minus1)?)?;
+        let straight = self.centred(&g)?;
         let g = if rule == NormRule::Gradient {
-            let normal = centred.broadcast_div(&deviation)?;
+            let normal = self.centred(x)?.broadcast_div(&deviation)?;
             (straight - normal.broadcast_mul(&(g * &normal)?.mean_keepdim(D::Minus1)?)?)?
         } else {
             straight
@@ -43,11 +63,21 @@ impl LayerNorm {
         Ok(g.broadcast_div(&deviation)?)
     }
 
-    /// `x - mean` `[..., D]` and the deviation `sqrt(var + eps)` `[..., 1]`.
-    fn statistics(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        Ok((centred, deviation))
+    /// The linear part without the division, `weight * (v - centre)`, of any vectors `[..., D]`.
+    pub fn linear(&self, v: &Tensor) -> Result<Tensor> {
+        Ok(self.centred(v)?.broadcast_mul(&self.weight.to_dtype(v.dtype())?)?)
+    }
+
+    /// The division at an input: `sqrt(mean((x - centre)^2) + eps)`, `[..., D]` -> `[..., 1]`
+    pub fn deviation(&self, x: &Tensor) -> Result<Tensor> {
+        Ok((self.centred(x)?.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?)
+    }
+
+    fn centred(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self.centre {
+            Centre::Mean => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            Centre::None => x.clone(),
+        })
     }
 }
 
@@ -56,35 +86,50 @@ mod tests {
     use super::*;
     use crate::nn::check;
 
-    fn norm(eps: f64) -> LayerNorm {
-        LayerNorm { weight: check::random(&[6], 1), bias: check::random(&[6], 2), eps }
+    fn norms(eps: f64) -> Vec<Norm> {
+        let norm = |centre, bias: bool| Norm {
+            weight: check::random(&[6], 1),
+            bias: bias.then(|| check::random(&[6], 2)),
+            eps,
+            centre,
+        };
+        vec![norm(Centre::Mean, true), norm(Centre::Mean, false), norm(Centre::None, true), norm(Centre::None, false)]
     }
 
     #[test]
     fn vjp_equals_finite_differences_and_autograd() -> Result<()> {
-        let (n, x, g) = (norm(1e-5), check::random(&[2, 3, 6], 3), check::random(&[2, 3, 6], 4));
-        let vjp = n.reverse(&x, &g, NormRule::Gradient)?;
-        check::finite_differences(&x, &g, |x| n.forward(x), &vjp);
-        check::autograd(&x, &g, |x| n.forward(x), &vjp);
+        let (x, g) = (check::random(&[2, 3, 6], 3), check::random(&[2, 3, 6], 4));
+        for n in norms(1e-5) {
+            let vjp = n.reverse(&x, &g, NormRule::Gradient)?;
+            check::finite_differences(&x, &g, |x| n.forward(x), &vjp);
+            check::autograd(&x, &g, |x| n.forward(x), &vjp);
+        }
         Ok(())
     }
 
     #[test]
     fn a_constant_deviation_conserves_relevance_but_for_the_shift() -> Result<()> {
-        let (n, x, g) = (norm(1e-5), check::random(&[2, 3, 6], 3), check::random(&[2, 3, 6], 4));
-        let got = (&x * n.reverse(&x, &g, NormRule::Constant)?)?.sum(D::Minus1)?;
-        let want = (n.forward(&x)?.broadcast_sub(&n.bias)? * g)?.sum(D::Minus1)?;
-        check::close(&got, &want, 1e-12);
+        let (x, g) = (check::random(&[2, 3, 6], 3), check::random(&[2, 3, 6], 4));
+        for n in norms(1e-5) {
+            let got = (&x * n.reverse(&x, &g, NormRule::Constant)?)?.sum(D::Minus1)?;
+            let unshifted = Norm { bias: None, ..n };
+            let want = (unshifted.forward(&x)? * &g)?.sum(D::Minus1)?;
+            check::close(&got, &want, 1e-12);
+            let parts = unshifted.linear(&x)?.broadcast_div(&unshifted.deviation(&x)?)?;
+            check::close(&parts, &unshifted.forward(&x)?, 1e-12);
+        }
         Ok(())
     }
 
     #[test]
     fn fused_and_composed_forward_agree() -> Result<()> {
-        let n = norm(1e-12);
         let x = check::random(&[2, 3, 6], 3);
         let f32 = |t: &Tensor| t.to_dtype(DType::F32);
-        let fused = LayerNorm { weight: f32(&n.weight)?, bias: f32(&n.bias)?, eps: n.eps }.forward(&f32(&x)?)?;
-        check::close(&fused.to_dtype(DType::F64)?, &n.forward(&x)?, 1e-5);
+        for n in norms(1e-12) {
+            let bias = n.bias.as_ref().map(f32).transpose()?;
+            let fused = Norm { weight: f32(&n.weight)?, bias, ..n.clone() }.forward(&f32(&x)?)?;
+            check::close(&fused.to_dtype(DType::F64)?, &n.forward(&x)?, 1e-5);
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Chefer, Gur & Wolf, CVPR 2021. `q(a, b) = a / (b + 1e-9)`, 0 where b = 0. Do not enlarge the 1e-9: it changes maps.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::rules::Carried;
 use candle_core::Tensor;
 
@@ -16,23 +16,18 @@ pub fn quotient(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(a.broadcast_div(&(denominator + vanished)?)?.broadcast_mul(&present)?)
 }
 
-/// What reaches a tensor `x` that was used several times: gradients add up; relevances by `x sum_k q(R_k, x)`.
-pub fn join(x: &Tensor, parts: &[&Tensor], carried: Carried) -> Result<Tensor> {
-    let mut sum: Option<Tensor> = None;
-    for part in parts {
-        let part = match carried {
-            Carried::Gradient => (*part).clone(),
-            Carried::Relevance => quotient(part, x)?,
-        };
-        sum = Some(match sum {
-            Some(sum) => (sum + part)?,
-            None => part,
-        });
-    }
-    match (sum, carried) {
-        (Some(sum), Carried::Gradient) => Ok(sum),
-        (Some(sum), Carried::Relevance) => Ok((x * sum)?),
-        (None, _) => Ok(x.zeros_like()?),
+/// What reaches a tensor `x` that was used several times: gradients add up; relevances by `x sum_k q(R_k, x)`. `x` is only
+/// asked for where it is needed.
+pub fn join(x: impl FnOnce() -> Result<Tensor>, parts: &[&Tensor], carried: Carried) -> Result<Tensor> {
+    let mut parts = parts.iter();
+    let Some(first) = parts.next() else { return Ok(x()?.zeros_like()?) };
+    match carried {
+        Carried::Gradient => parts.try_fold((*first).clone(), |sum, part| Ok((sum + *part)?)),
+        Carried::Relevance => {
+            let x = x()?;
+            let sum = parts.try_fold(quotient(first, &x)?, |sum, part| Ok::<_, Error>((sum + quotient(part, &x)?)?))?;
+            Ok((x * sum)?)
+        }
     }
 }
 

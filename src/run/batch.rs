@@ -19,6 +19,8 @@ pub struct Batch<'m> {
     pub(super) inputs: Inputs,
     pub(super) layouts: Vec<Layout>,
     trace: OnceCell<Trace>,
+    /// How the head pools the rows of each input, once somebody asked.
+    pub(super) pooled: Vec<OnceCell<Option<Tensor>>>,
     pub(super) noise: Noise,
     pub(super) watch: Option<Watch<'m>>,
     pub(super) tape: RefCell<Tape>,
@@ -36,11 +38,13 @@ impl<'m> Batch<'m> {
         if inputs.batch()? != layouts.len() || layouts.is_empty() {
             return Err(Error::Usage(format!("a batch of {} inputs with {} layouts", inputs.batch()?, layouts.len())));
         }
+        let pooled = layouts.iter().map(|_| OnceCell::new()).collect();
         Ok(Batch {
             encoder,
             inputs,
             layouts,
             trace: OnceCell::new(),
+            pooled,
             noise: Noise::default(),
             watch: None,
             tape: RefCell::default(),

@@ -13,7 +13,7 @@ impl Run<'_> {
     pub fn integrated_feedback(&self, steps: usize) -> Result<Tensor> {
         let (encoder, subject) = (self.encoder(), self.subject()?);
         let x = if self.is_text() { self.input(0)? } else { subject.values()? };
-        let size = subject.chunk(Keep::Last);
+        let (size, around) = (subject.chunk(Keep::Last), subject.around()?);
         let mut sum: Option<Tensor> = None;
         for from in (0..steps).step_by(size) {
             let range = from..(from + size).min(steps);
@@ -22,7 +22,7 @@ impl Run<'_> {
             let factors = Tensor::from_vec(factors, shape, &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())?;
             let scaled = x.unsqueeze(0)?.broadcast_mul(&factors)?;
             let trace = if self.is_text() {
-                encoder.forward_states(&scaled.to_dtype(encoder.dtype())?, None, Keep::Last)?
+                encoder.forward_states(&scaled.to_dtype(encoder.dtype())?, &around, Keep::Last)?
             } else {
                 encoder.forward(&subject.with(&scaled)?, Keep::Last)?
             };
@@ -54,8 +54,8 @@ impl Run<'_> {
             let mut trace = encoder.forward(&scaled, Keep::Layers)?;
             let state = trace.layers[last].input.clone();
             for m in 0..=n {
-                trace.layers[last] = block.forward_scaled(&state, None, m as f64 / n as f64)?;
-                let head = encoder.read_out(&trace.layers[last].output)?;
+                trace.layers[last] = block.forward_scaled(&state, &trace.around, m as f64 / n as f64)?;
+                let head = encoder.read_out(&trace.layers[last].output, &trace.around)?;
                 let arriving = encoder.head_backward(&head, &seed, &Rules::GRADIENT)?.last;
                 let top = encoder.layer_backward(last, &trace.layers[last], &arriving, &constant)?;
                 let lower = encoder.walk(&trace.layers[..last], &top.input, &Rules::GRADIENT, &seed.sum(1)?)?;
@@ -80,7 +80,7 @@ impl Run<'_> {
         let arriving = if mean_pool {
             encoder.mean_head_backward(&record.output, &seed)?
         } else {
-            encoder.head_backward(&encoder.read_out(&record.output)?, &seed, &Rules::GRADIENT)?.last
+            encoder.head_backward(&encoder.read_out(&record.output, &record.around)?, &seed, &Rules::GRADIENT)?.last
         };
         encoder.local_attention(layer, record, &arriving)
     }

@@ -180,11 +180,12 @@ impl Params {
         })
     }
 
-    /// `row=class|distillation|N` and `matrix=true|false`
+    /// `row=auto|class|distillation|N` and `matrix=true|false`
     pub fn rows(&mut self) -> Result<Rows> {
-        let about = "the output token that is explained: class, distillation, or a token's number";
-        let row = self.take("row", "class", about, "class, distillation or a token's number", |text| {
+        let about = "the output token that is explained: auto (what the classifier reads: the class token, or the mean of all), class, distillation, or a token's number";
+        let row = self.take("row", "auto", about, "auto, class, distillation or a token's number", |text| {
             let row = match text {
+                "auto" => Row::Auto,
                 "class" => Row::Class,
                 "distillation" => Row::Distillation,
                 n => Row::Token(n.parse().ok()?),

@@ -31,6 +31,8 @@ pub enum Layer {
 /// The output token whose row is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Row {
+    /// What the classifier reads: the class token, or the mean of all tokens.
+    Auto,
     /// The class token.
     Class,
     /// DeiT's distillation token.
@@ -100,28 +102,36 @@ pub struct Rows {
     pub matrix: bool,
 }
 
-/// Rows, resolved for one input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pick {
+/// Rows, resolved for one input: the output rows that are explained.
+#[derive(Debug, Clone, Copy)]
+pub enum Pick<'p> {
     /// One token's row.
     One(usize),
     /// Every row.
     All,
+    /// The rows as the head pools them, `[1,T]`: 1/N of each where it reads the mean. What a method makes of single rows is
+    /// made first.
+    Pooled(&'p Tensor),
 }
 
 impl Rows {
-    /// The class token's row, for methods without a choice.
-    pub const CLASS: Rows = Rows { row: Row::Class, matrix: false };
+    /// What the classifier reads, for methods without a choice.
+    pub const HEAD: Rows = Rows { row: Row::Auto, matrix: false };
 
     /// The rows of this input.
     ///
     /// # Errors
     /// [`Error::Refused`] or [`Error::Usage`] when there is no such token.
-    pub fn pick(self, run: &Run<'_>) -> Result<Pick> {
-        if self.matrix {
-            return Ok(Pick::All);
+    pub fn pick<'p>(self, run: &Run<'p>) -> Result<Pick<'p>> {
+        match (self.matrix, run.row(), self.row) {
+            (true, _, _) => Ok(Pick::All),
+            (false, Some(row), _) => Ok(Pick::One(row)),
+            (false, None, Row::Auto) => match run.pooled()? {
+                Some(shares) => Ok(Pick::Pooled(shares)),
+                None => self.row.index(run.layout()).map(Pick::One),
+            },
+            (false, None, row) => row.index(run.layout()).map(Pick::One),
         }
-        run.row().map_or_else(|| self.row.index(run.layout()), Ok).map(Pick::One)
     }
 
     /// Refuses a special token the model does not have.
@@ -129,24 +139,30 @@ impl Rows {
         let missing = match self.row {
             _ if self.matrix => return Ok(()),
             Row::Class if !model.class_token => "class",
+            Row::Auto if !model.class_token && !model.mean => "class",
             Row::Distillation if !model.distillation_token => "distillation",
-            _ => return Ok(()),
+            Row::Auto | Row::Class | Row::Distillation | Row::Token(_) => return Ok(()),
         };
         Err(Error::Refused(format!("the model has no {missing} token whose row could be read")))
     }
 }
 
-impl Pick {
+impl Pick<'_> {
     /// These rows of a matrix, `[T,T]` -> `[R,T]`.
     pub fn read(self, matrix: &Tensor) -> Result<Tensor> {
         self.read_dim(matrix, 0)
     }
 
-    /// These entries along a dimension.
+    /// These entries along a dimension, whose others stay.
     pub fn read_dim(self, tensor: &Tensor, dim: usize) -> Result<Tensor> {
         Ok(match self {
             Pick::One(row) => tensor.narrow(dim, row, 1)?.contiguous()?,
             Pick::All => tensor.clone(),
+            Pick::Pooled(shares) => {
+                let ones = (0..tensor.rank()).map(|d| if d == dim { tensor.dims()[d] } else { 1 }).collect::<Vec<_>>();
+                let shares = shares.to_dtype(tensor.dtype())?.to_device(tensor.device())?.reshape(ones)?;
+                tensor.broadcast_mul(&shares)?.sum_keepdim(dim)?
+            }
         })
     }
 
@@ -156,12 +172,30 @@ impl Pick {
     }
 }
 
+impl Pick<'_> {
+    /// What is computed before these rows can be read: every row where they are pooled.
+    pub fn unpooled(self) -> Self {
+        match self {
+            Pick::Pooled(_) => Pick::All,
+            Pick::One(_) | Pick::All => self,
+        }
+    }
+
+    /// Pools rows that [`Pick::unpooled`] asked for.
+    pub fn pool(self, rows: Tensor) -> Result<Tensor> {
+        match self {
+            Pick::Pooled(_) => self.read(&rows),
+            Pick::One(_) | Pick::All => Ok(rows),
+        }
+    }
+}
+
 impl Row {
     /// Its token number.
     fn index(self, layout: &Layout) -> Result<usize> {
         let none = |what: &str| Error::Refused(format!("this model has no {what} token whose row could be read"));
         match self {
-            Row::Class => layout.class_token().ok_or_else(|| none("class")),
+            Row::Auto | Row::Class => layout.class_token().ok_or_else(|| none("class")),
             Row::Distillation => layout.distillation_token().ok_or_else(|| none("distillation")),
             Row::Token(n) if n < layout.len() => Ok(n),
             Row::Token(n) => Err(Error::Usage(format!("row={n}: this input has tokens 0 to {}", layout.len() - 1))),

@@ -4,13 +4,14 @@
 //! in a batch, so results do not depend on the chunk, the batch size or the number of threads.
 
 use super::view::Run;
-use crate::encoder::{Encoder, FeedForward, Inputs, Keep};
+use crate::encoder::{Encoder, Inputs, Keep};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
-use crate::nn::{numbers, widened, Rules};
+use crate::nn::{numbers, widened, Around, Rules};
 use crate::trace::Trace;
 use candle_core::{DType, Tensor};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes of activations that one chunk of variants may take.
 const BUDGET: usize = 512 << 20;
@@ -213,18 +214,19 @@ impl<'r> Subject<'r> {
         Ok((self.encoder().forward(inputs, Keep::Layers)?, self.run.seeds(inputs.batch()?)?))
     }
 
+    /// What the layers consult when they run on states of this input alone, `[N,T,D]`.
+    pub fn around(&self) -> Result<Arc<Around>> {
+        Ok(Arc::new(self.encoder().around(&self.inputs)?))
+    }
+
     /// Number of variants that go through the model together.
     pub fn chunk(&self, keep: Keep) -> usize {
         let encoder = self.encoder();
         let (t, l) = (self.layout().len(), encoder.blocks.len());
-        let block = encoder.blocks.first().map_or(0, |b| {
-            let f = match &b.feed_forward {
-                FeedForward::Plain { fc1, .. } => fc1.weight.dims()[0],
-                FeedForward::Gated { weights_in, .. } => weights_in.weight.dims()[0],
-            };
-            let d = b.projection.weight.dims()[0];
-            4 * (3 * b.heads * t * t + t * (3 * f + 12 * d))
-        });
+        let block = encoder
+            .blocks
+            .first()
+            .map_or(0, |b| 4 * (3 * b.heads() * t * t + t * (3 * b.hidden_width() + 12 * b.width())));
         // A trace holds every layer, and the reverse pass about as much again.
         let example = if keep == Keep::Layers { 2 * l * block } else { block };
         (BUDGET / example.max(1)).clamp(1, 64)

@@ -42,6 +42,19 @@ impl<'p> Run<'p> {
         self.pass.rows[self.row]
     }
 
+    /// How much of each token's output row the head reads, `[1,T]`, where it pools several.
+    pub fn pooled(&self) -> Result<Option<&'p Tensor>> {
+        let (batch, tokens) = (self.pass.batch, self.tokens());
+        let Some(known) = batch.pooled.get(self.row) else { return Ok(None) };
+        if known.get().is_none() {
+            let pool = batch.encoder.head.readings.first().and_then(|r| r.pool.shares(tokens));
+            let shares =
+                pool.map(|shares| Tensor::from_vec(shares, (1, tokens), &candle_core::Device::Cpu)).transpose()?;
+            let _ = known.set(shares);
+        }
+        Ok(known.get().and_then(Option::as_ref))
+    }
+
     /// Tells whoever watches that `done` of `total` steps are done.
     ///
     /// # Errors

@@ -187,10 +187,11 @@ fn facts_are_those_of_the_built_model() {
     let check = |what: &str, model: &Model| {
         let (facts, encoder) = (model.checkpoint.facts(), &model.encoder);
         assert_eq!(facts.layers, encoder.blocks.len(), "{what}");
-        assert_eq!(facts.reads_distillation, encoder.head.classifiers.len() == 2, "{what}");
+        assert_eq!(facts.reads_distillation, encoder.head.readings.len() == 2, "{what}");
         assert_eq!((facts.scale, facts.mask_token), (encoder.head.scale, encoder.neutral.mask_id.is_some()), "{what}");
         let prefix = model.checkpoint.spec.embedding.prefix();
-        assert_eq!(prefix, encoder.head.prefix, "{what}");
+        let pooled = encoder.head.readings.first().and_then(|r| r.pool.shares(3));
+        assert_eq!((facts.mean, facts.class_token), (pooled.is_some(), pooled.is_none()), "{what}");
         let shape = vitx::input::Shape::default();
         let Some((h, w)) = model.checkpoint.input_size(shape) else { return };
         let layout = model.image_layout(h, w).unwrap();

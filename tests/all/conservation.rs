@@ -5,13 +5,13 @@ use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use vitx::encoder::{
-    Block, Embedding, Encoder, FeedForward, Head, Inputs, Neutral, NormPlacement, Passes, PatchEmbedding, Pooling,
-    WordEmbedding,
+    Attention, Block, Branch, Embedding, Encoder, FeedForward, Gate, Head, Inputs, Neutral, Passes, PatchEmbedding,
+    PatchPositions, Pool, Reading, Step, Wiring, WordEmbedding,
 };
 use vitx::explanation::{ImageLayout, Layout, Prefix, TextLayout, TextToken};
 use vitx::method::account;
 use vitx::nn::resample::Bicubic;
-use vitx::nn::{Activation, LayerNorm, Linear, Rules};
+use vitx::nn::{Activation, Centre, Linear, Norm, Reach, Rotary, Rules, Scores};
 use vitx::run::{Batch, Pass};
 use vitx::target::Output;
 
@@ -29,7 +29,8 @@ struct Shape {
 }
 
 const CLASSES: usize = 4;
-const FAMILIES: &[&str] = &["vit", "deit", "dinov2", "dinov2_with_registers", "bert", "roberta", "distilbert"];
+const FAMILIES: &[&str] =
+    &["vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "bert", "roberta", "distilbert", "modernbert"];
 
 fn shape() -> impl Strategy<Value = Shape> {
     use Activation::*;
@@ -43,7 +44,7 @@ fn shape() -> impl Strategy<Value = Shape> {
             heads,
             each,
             feed_forward,
-            gated: gated && family.starts_with("dinov2"),
+            gated: gated && family.starts_with("dinov") || family == "modernbert",
             seed,
         },
     )
@@ -62,38 +63,79 @@ impl Weights {
         Linear { weight: self.tensor(&[out, input], size), bias: Some(self.tensor(&[out], 0.3)) }
     }
 
-    fn norm(&mut self, d: usize) -> LayerNorm {
-        LayerNorm { weight: (self.tensor(&[d], 0.5) + 1.0).unwrap(), bias: self.tensor(&[d], 0.3), eps: 1e-6 }
+    fn norm(&mut self, d: usize) -> Norm {
+        let weight = (self.tensor(&[d], 0.5) + 1.0).unwrap();
+        Norm { weight, bias: Some(self.tensor(&[d], 0.3)), eps: 1e-6, centre: Centre::Mean }
     }
+}
+
+fn block(w: &mut Weights, s: Shape, number: usize) -> Block {
+    let (d, f) = (width(s), s.feed_forward);
+    let (dino, modern) = (s.family.starts_with("dinov"), s.family == "modernbert");
+    let (scores, reach) = match (s.family, number % 2) {
+        ("modernbert", 0) => (Scores::Rotary(Rotary { theta: 50.0 }), Reach::All),
+        ("modernbert", _) => (Scores::Rotary(Rotary { theta: 10.0 }), Reach::Within(1)),
+        ("dinov3_vit", _) => (Scores::Rotary(Rotary { theta: 100.0 }), Reach::All),
+        _ => (Scores::Dot, Reach::All),
+    };
+    let (query, key, value, projection) = (w.linear(d, d), w.linear(d, d), w.linear(d, d), w.linear(d, d));
+    let attention = Attention { heads: s.heads, query, key, value, projection, scores, reach };
+    let (first, second) = (w.norm(d), w.norm(d));
+    let gate = if s.gated { Gate::First } else { Gate::None };
+    let activation = if s.gated { Activation::Silu } else { s.activation };
+    let into = w.linear(if s.gated { 2 * f } else { f }, d);
+    let feed_forward = FeedForward { into, activation, gate, out: w.linear(d, f) };
+    let mut scale = || dino.then(|| w.tensor(&[d], 1.0));
+    let first = Some(first).filter(|_| !modern || number > 0);
+    Block {
+        attention: Branch { norm: first, op: attention, scale: scale() },
+        feed_forward: Branch { norm: Some(second), op: feed_forward, scale: scale() },
+        wiring: if text(s) && !modern { Wiring::Post } else { Wiring::Pre },
+    }
+}
+
+fn text(s: Shape) -> bool {
+    ["bert", "roberta", "distilbert", "modernbert"].contains(&s.family)
+}
+
+/// D; on a grid, rotated heads need whole fours of coordinates.
+fn width(s: Shape) -> usize {
+    let rotated = ["modernbert", "dinov3_vit"].contains(&s.family);
+    s.heads * if rotated { s.each.next_multiple_of(4) } else { s.each }
+}
+
+fn head(w: &mut Weights, s: Shape) -> Head {
+    let d = width(s);
+    let prefix = if ["dinov2_with_registers", "dinov3_vit"].contains(&s.family) { 3 } else { 1 };
+    let (pools, input) = match s.family {
+        "deit" => (vec![Pool::Token(0), Pool::Token(1)], d),
+        "modernbert" if s.seed % 2 == 0 => (vec![Pool::Mean { from: 0 }], d),
+        _ if s.family.starts_with("dinov") => {
+            (vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: prefix }])], 2 * d)
+        }
+        _ => (vec![Pool::Token(0)], d),
+    };
+    let steps = match s.family {
+        "bert" | "roberta" => vec![Step::Linear(w.linear(d, d)), Step::Activation(Activation::Tanh)],
+        "distilbert" => vec![Step::Linear(w.linear(d, d)), Step::Activation(Activation::Relu)],
+        "modernbert" => {
+            vec![Step::Linear(w.linear(d, d)), Step::Activation(Activation::Gelu), Step::Norm(w.norm(d))]
+        }
+        _ => Vec::new(),
+    };
+    let reading = |pool| Reading { pool, steps: steps.clone(), classifier: w.linear(CLASSES, input) };
+    Head { readings: pools.into_iter().map(reading).collect(), scale: vitx::target::Scale::Softmax }
 }
 
 fn encoder(s: Shape) -> Encoder {
     let mut w = Weights(StdRng::seed_from_u64(s.seed));
-    let (d, f) = (s.heads * s.each, s.feed_forward);
-    let text = ["bert", "roberta", "distilbert"].contains(&s.family);
-    let dino = s.family.starts_with("dinov2");
-    let blocks = (0..s.layers).map(|_| Block {
-        heads: s.heads,
-        placement: if text { NormPlacement::Post } else { NormPlacement::Pre },
-        query: w.linear(d, d),
-        key: w.linear(d, d),
-        value: w.linear(d, d),
-        projection: w.linear(d, d),
-        norm1: w.norm(d),
-        norm2: w.norm(d),
-        feed_forward: if s.gated {
-            FeedForward::Gated { weights_in: w.linear(2 * f, d), weights_out: w.linear(d, f) }
-        } else {
-            FeedForward::Plain { fc1: w.linear(f, d), activation: s.activation, fc2: w.linear(d, f) }
-        },
-        scale1: dino.then(|| w.tensor(&[d], 1.0)),
-        scale2: dino.then(|| w.tensor(&[d], 1.0)),
-    });
-    let blocks = blocks.collect();
-    let embedding = if text {
+    let d = width(s);
+    let rotary = ["modernbert", "dinov3_vit"].contains(&s.family);
+    let blocks = (0..s.layers).map(|number| block(&mut w, s, number)).collect();
+    let embedding = if text(s) {
         Embedding::Words(WordEmbedding {
             words: w.tensor(&[9, d], 1.0),
-            positions: w.tensor(&[12, d], 0.5),
+            positions: (!rotary).then(|| w.tensor(&[12, d], 0.5)),
             types: (s.family == "bert").then(|| w.tensor(&[2, d], 0.5)),
             norm: w.norm(d),
             padding_id: (s.family == "roberta").then_some(1),
@@ -104,37 +146,18 @@ fn encoder(s: Shape) -> Encoder {
             positioned.push((Prefix::Distillation, w.tensor(&[d], 0.5)));
         }
         let n = positioned.len() + 6;
-        Embedding::Patches(PatchEmbedding {
-            projection: w.linear(d, 12),
-            patch: (2, 2),
-            positioned,
-            registers: (s.family == "dinov2_with_registers").then(|| w.tensor(&[2, d], 0.5)),
-            positions: w.tensor(&[n, d], 0.5),
-            grid: (2, 3),
-            kernel: Bicubic::Plain,
-        })
+        let registers = ["dinov2_with_registers", "dinov3_vit"].contains(&s.family);
+        let projection = w.linear(d, 12);
+        let registers = registers.then(|| w.tensor(&[2, d], 0.5));
+        let table = |w: &mut Weights| w.tensor(&[n, d], 0.5);
+        let positions =
+            (!rotary).then(|| PatchPositions { table: table(&mut w), grid: (2, 3), kernel: Bicubic::Plain });
+        Embedding::Patches(PatchEmbedding { projection, patch: (2, 2), positioned, registers, positions })
     };
-    let (pooling, width) = match s.family {
-        "deit" => (Pooling::FirstAndSecond, d),
-        _ if dino => (Pooling::ClassAndPatchMean, 2 * d),
-        _ => (Pooling::First, d),
-    };
-    let dense = match s.family {
-        "bert" | "roberta" => Some((w.linear(d, d), Activation::Tanh)),
-        "distilbert" => Some((w.linear(d, d), Activation::Relu)),
-        _ => None,
-    };
-    let classifiers = (0..1 + usize::from(s.family == "deit")).map(|_| w.linear(CLASSES, width)).collect();
-    let prefix = if s.family == "dinov2_with_registers" { 3 } else { 1 + usize::from(s.family == "deit") };
-    let final_norm = (!text).then(|| w.norm(d));
-    Encoder {
-        embedding,
-        blocks,
-        final_norm,
-        head: Head { pooling, prefix, dense, classifiers, scale: vitx::target::Scale::Softmax },
-        neutral: Neutral { black: vec![0.0; 3], ..Neutral::default() },
-        passes: Passes::default(),
-    }
+    let head = head(&mut w, s);
+    let final_norm = (!text(s) || s.family == "modernbert").then(|| w.norm(d));
+    let neutral = Neutral { black: vec![0.0; 3], ..Neutral::default() };
+    Encoder { embedding, blocks, final_norm, head, neutral, passes: Passes::default() }
 }
 
 /// Two examples; of texts the second is shorter.
@@ -255,8 +278,8 @@ fn a_blow_up_names_its_layer() {
     let mut encoder = encoder(shape);
     // Layer 0 adds what layer 1 takes away again: in between, relevance is of the size of what cancels.
     for (layer, size) in [(0, 1e6), (1, -1e6)] {
-        let FeedForward::Plain { fc2, .. } = &mut encoder.blocks[layer].feed_forward else { panic!() };
-        fc2.bias = Some((Tensor::arange(0f64, 8.0, &Device::Cpu).unwrap() * size).unwrap());
+        encoder.blocks[layer].feed_forward.op.out.bias =
+            Some((Tensor::arange(0f64, 8.0, &Device::Cpu).unwrap() * size).unwrap());
     }
     let (inputs, layouts) = inputs(&encoder, 1);
     let batch = Batch::new(&encoder, inputs, layouts).unwrap();

@@ -356,8 +356,8 @@ fn additions(run: &Run<'_>, what: &str) -> Vec<f64> {
     for l in 0..run.layers() {
         let (record, grads) = (&run.trace().unwrap().layers[l], &reversed.grads.layers[l]);
         let state = |t: &Tensor| run.state(t).unwrap();
-        let post = run.block(l).placement == vitx::encoder::NormPlacement::Post;
-        let skip = if post { run.block(l).norm1.forward(&record.mid).unwrap() } else { record.mid.clone() };
+        let between = run.block(l).norm_behind_attention();
+        let skip = between.map_or_else(|| record.mid.clone(), |norm| norm.forward(&record.mid).unwrap());
         for (a, b, g) in [
             (state(&record.input), state(&record.mixed), state(&grads.mid)),
             (state(&skip), state(&record.fed), state(&grads.sum)),

@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("device", &["error"]),
     ("identity", &["error"]),
     ("resume", &["error", "identity"]),
-    ("trace", &[]),
+    ("trace", &["nn"]),
     ("labels", &["error"]),
     ("scale", &[]),
     ("output", &["error", "labels", "scale"]),

@@ -22,6 +22,10 @@ pub const CASES: &[&str] = &[
     "bert",
     "roberta",
     "distilbert",
+    "dinov3",
+    "dinov3-gated",
+    "modernbert",
+    "modernbert-mean",
 ];
 
 pub fn root() -> PathBuf {

@@ -2,10 +2,10 @@
 
 use crate::support::*;
 use candle_core::{DType, Tensor};
-use vitx::encoder::{Block, FeedForward, NormPlacement};
+use vitx::encoder::{Block, Wiring};
 use vitx::explanation::Layout;
 use vitx::method;
-use vitx::nn::{LayerNorm, Linear};
+use vitx::nn::{Linear, Norm};
 use vitx::run::{Batch, Run};
 use vitx::target::Output;
 
@@ -140,11 +140,11 @@ fn linear(l: &Linear, x: &[f64]) -> Vec<f64> {
 }
 
 /// A layer norm's linear part at the input `y`, applied to `v`; with the bias it is the layer norm of y.
-fn ln(norm: &LayerNorm, v: &[f64], y: &[f64], bias: bool) -> Vec<f64> {
+fn ln(norm: &Norm, v: &[f64], y: &[f64], bias: bool) -> Vec<f64> {
     let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
     let (mv, my) = (mean(v), mean(y));
     let deviation = (y.iter().map(|a| (a - my).powi(2)).sum::<f64>() / y.len() as f64 + norm.eps).sqrt();
-    let (w, b) = (norm.weight.to_vec1::<f64>().unwrap(), norm.bias.to_vec1::<f64>().unwrap());
+    let (w, b) = (norm.weight.to_vec1::<f64>().unwrap(), norm.bias.as_ref().unwrap().to_vec1::<f64>().unwrap());
     v.iter().enumerate().map(|(k, a)| (a - mv) / deviation * w[k] + if bias { b[k] } else { 0.0 }).collect()
 }
 
@@ -160,40 +160,48 @@ fn scaled(x: Vec<f64>, scale: &Option<Tensor>) -> Vec<f64> {
 }
 
 fn feed_forward(block: &Block, x: &[f64]) -> Vec<f64> {
-    let FeedForward::Plain { fc1, fc2, .. } = &block.feed_forward else { panic!() };
-    let hidden = linear(fc1, x);
+    let op = &block.feed_forward.op;
+    let hidden = linear(&op.into, x);
     let hidden = Tensor::from_vec(hidden.clone(), hidden.len(), &candle_core::Device::Cpu).unwrap().gelu_erf().unwrap();
-    scaled(linear(fc2, &hidden.to_vec1::<f64>().unwrap()), &block.scale2)
+    scaled(linear(&op.out, &hidden.to_vec1::<f64>().unwrap()), &block.feed_forward.scale)
 }
 
 impl Layer {
+    fn first_norm(&self) -> &Norm {
+        self.block.attention.norm.as_ref().unwrap()
+    }
+
+    fn second_norm(&self) -> &Norm {
+        self.block.feed_forward.norm.as_ref().unwrap()
+    }
+
     fn post(&self) -> bool {
-        self.block.placement == NormPlacement::Post
+        self.block.wiring == Wiring::Post
     }
 
     /// What token j sends to token i through these heads' values; without the projection's bias.
     fn sent(&self, a: &Head3, i: usize, j: usize) -> Vec<f64> {
         let context: Vec<f64> =
             (0..a.len()).flat_map(|h| self.value[h][j].iter().map(move |v| a[h][i][j] * v)).collect();
-        let no_bias = Linear { weight: self.block.projection.weight.clone(), bias: None };
-        scaled(linear(&no_bias, &context), &self.block.scale1)
+        let no_bias = Linear { weight: self.block.attention.op.projection.weight.clone(), bias: None };
+        scaled(linear(&no_bias, &context), &self.block.attention.scale)
     }
 
     /// The state of token i after attention and skip connection, token `without`'s value left out.
     fn mid(&self, a: &Head3, i: usize, without: Option<usize>) -> Vec<f64> {
-        let bias = self.block.projection.bias.as_ref().unwrap().to_vec1::<f64>().unwrap();
-        let start = plus(&self.input[i], &scaled(bias, &self.block.scale1));
+        let bias = self.block.attention.op.projection.bias.as_ref().unwrap().to_vec1::<f64>().unwrap();
+        let start = plus(&self.input[i], &scaled(bias, &self.block.attention.scale));
         (0..self.input.len()).filter(|j| Some(*j) != without).fold(start, |m, j| plus(&m, &self.sent(a, i, j)))
     }
 
     /// The state leaving the layer, from `mid`; and the one before the second norm.
     fn finish(&self, mid: &[f64]) -> (Vec<f64>, Vec<f64>) {
         if self.post() {
-            let normed = ln(&self.block.norm1, mid, mid, true);
+            let normed = ln(self.first_norm(), mid, mid, true);
             let sum = plus(&normed, &feed_forward(&self.block, &normed));
-            (ln(&self.block.norm2, &sum, &sum, true), sum)
+            (ln(self.second_norm(), &sum, &sum, true), sum)
         } else {
-            let sum = plus(mid, &feed_forward(&self.block, &ln(&self.block.norm2, mid, mid, true)));
+            let sum = plus(mid, &feed_forward(&self.block, &ln(self.second_norm(), mid, mid, true)));
             (sum.clone(), sum)
         }
     }
@@ -209,12 +217,12 @@ fn norms(x: &Numbers, l: usize, kind: &str) -> Matrix {
         let u = layer.sent(a, i, j);
         let v = if i == j { plus(&u, &layer.input[i]) } else { u.clone() };
         let mid = layer.mid(a, i, None);
-        let first = if layer.post() { &layer.block.norm1 } else { &layer.block.norm2 };
+        let first = if layer.post() { layer.first_norm() } else { layer.second_norm() };
         match kind {
             "norm" => length(&u),
             "norm-res" => length(&v),
             "norm-resln" => length(&ln(first, &v, &mid, false)),
-            _ => length(&ln(&layer.block.norm2, &ln(first, &v, &mid, false), &layer.finish(&mid).1, false)),
+            _ => length(&ln(layer.second_norm(), &ln(first, &v, &mid, false), &layer.finish(&mid).1, false)),
         }
     })
 }
@@ -226,7 +234,7 @@ fn alti(x: &Numbers, l: usize) -> Matrix {
         let u = layer.sent(a, i, j);
         let v = if i == j { plus(&u, &layer.input[i]) } else { u };
         let mid = layer.mid(a, i, None);
-        let norm = &layer.block.norm1;
+        let norm = layer.first_norm();
         let (t, y) = if layer.post() { (ln(norm, &v, &mid, false), ln(norm, &mid, &mid, true)) } else { (v, mid) };
         let away: Vec<f64> = y.iter().zip(&t).map(|(y, t)| y - t).collect();
         (manhattan(&y) - manhattan(&away)).max(0.0)

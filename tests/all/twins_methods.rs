@@ -8,7 +8,7 @@ use crate::naive::{cams, Change, Vector};
 use crate::support::*;
 use crate::twins::plus;
 use candle_core::DType;
-use vitx::encoder::{Inputs, Pooling};
+use vitx::encoder::{Inputs, Pool};
 use vitx::method;
 use vitx::run::Batch;
 use vitx::target::Output;
@@ -287,13 +287,13 @@ fn entry_of(spec: &str) -> &str {
 }
 
 fn defined(on: On, twin: &Twin<'_>) -> bool {
-    let (text, pooling) = (twin.run.is_text(), twin.run.encoder().head.pooling);
+    let (text, head) = (twin.run.is_text(), &twin.run.encoder().head);
     match on {
         On::All => true,
         On::Images => !text,
         On::Texts => text,
-        On::ClassToken => !text && pooling == Pooling::First,
-        On::PatchMean => pooling == Pooling::ClassAndPatchMean,
+        On::ClassToken => !text && head.reads_one_token(),
+        On::PatchMean => matches!(&head.readings[0].pool, Pool::Beside(_)),
     }
 }
 

@@ -27,7 +27,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bail!("--normalize {scale} would change nothing: heads draws each layer on one scale; leave it out, or pass shared");
     }
     let check = |checkpoint: &Checkpoint| -> Result<_> {
-        let (layers, heads) = (checkpoint.layers(&args.layer)?, checkpoint.spec.heads);
+        let (layers, heads) = (checkpoint.layers(&args.layer)?, checkpoint.spec.heads());
         let named = |l: usize| (0..heads).map(move |h| parse(&format!("attention:layer={l},heads={h}")));
         let methods = layers.iter().flat_map(|&l| named(l)).collect::<vitx::Result<_>>()?;
         let targets = vec![Request::parse("predicted", &checkpoint.labels, checkpoint.scale)?];

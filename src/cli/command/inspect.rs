@@ -73,7 +73,7 @@ fn print(c: &Checkpoint, demand: Demand) {
     }
     tell!("  input       {}", c.reads());
     tell!("  tokens      {}", demand.tokens);
-    let (layers, heads, width, inner) = (s.layers, s.heads, s.width, s.feed_forward);
+    let (layers, heads, width, inner) = (s.layers().len(), s.heads(), s.width, s.feed_forward());
     tell!("  sizes       {layers} layers, {heads} heads, width {width}, feed-forward {inner}");
     tell!("  parameters  {:.2} M", demand.parameters as f64 / 1e6);
     let (weights, pass) = (demand.weights as f64 / 1e6, demand.pass as f64 / 1e6);

@@ -13,6 +13,7 @@ use crate::method::combine::{add_identity, normalise, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::numbers;
 use crate::run::{Heads, Params, Pick, Rows, Run};
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -69,13 +70,18 @@ impl Method for Flow {
         let tokens = run.tokens();
         let capacities = (0..run.layers()).map(capacity).collect::<Result<Vec<_>>>()?.concat(); // [L,T,T]
         let network = Network { tokens, layers: run.layers(), capacities };
-        let sources = match self.rows.pick(run)? {
+        let pick = self.rows.pick(run)?;
+        let sources = match pick {
             Pick::One(row) => vec![row],
-            Pick::All => (0..tokens).collect(),
+            Pick::All | Pick::Pooled(_) => (0..tokens).collect(),
         };
-        let mut relevance: Vec<f32> = Vec::with_capacity(sources.len() * tokens);
+        let mut relevance = Vec::with_capacity(sources.len() * tokens);
         for (done, &source) in sources.iter().enumerate() {
-            let flows = network.flows(source, |sink| run.progress(done * tokens + sink, sources.len() * tokens))?;
+            relevance.extend(network.flows(source, |sink| run.progress(done * tokens + sink, sources.len() * tokens))?);
+        }
+        let rows = pick.pool(Tensor::from_vec(relevance, (sources.len(), tokens), &Device::Cpu)?)?; // [R,T]
+        let mut relevance: Vec<f32> = Vec::with_capacity(rows.elem_count());
+        for flows in rows.to_vec2::<f64>()? {
             let scale = if self.share { flows.iter().sum::<f64>() } else { 1.0 };
             relevance.extend(flows.iter().map(|f| (f / scale) as f32));
         }
@@ -219,7 +225,7 @@ mod tests {
     #[test]
     fn large_grids_are_announced() {
         let flow =
-            |matrix| Flow { heads: Heads::Mean, residual: true, share: false, rows: Rows { matrix, ..Rows::CLASS } };
+            |matrix| Flow { heads: Heads::Mean, residual: true, share: false, rows: Rows { matrix, ..Rows::HEAD } };
         assert_eq!(flow(false).patience(145, 9), None);
         assert!(flow(false).patience(1025, 12).unwrap().contains("1025 tokens"));
         assert!(flow(true).patience(197, 12).is_some());

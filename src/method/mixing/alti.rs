@@ -8,8 +8,8 @@
 //! memory a token. Parameters: `layer`, `rollout` (default true), `start_layer`, `residual`, `row`, `matrix`.
 //! Not class-specific.
 
-use super::vectors::{centred, deviation, own_token, Readout, Vectors};
-use crate::encoder::{Facts, NormPlacement};
+use super::vectors::{own_token, Readout, Vectors};
+use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::{normalise, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
@@ -35,16 +35,18 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 
 /// Rows `[R,T]` of `C` of a layer, normalised.
 fn matrix(run: &Run<'_>, layer: usize, pick: Pick) -> Result<Tensor> {
-    let norm = &run.block(layer).norm1;
     let vectors = Vectors::of(run, layer)?;
     let mid = run.mid(layer)?; // [T,D]
-    let (vectors, state, divisor) = match run.block(layer).placement {
-        NormPlacement::Pre => (vectors, mid, None),
-        NormPlacement::Post => {
-            let divisor = deviation(norm, &mid)?; // [T,1]
-            let bias = norm.bias.to_dtype(mid.dtype())?;
-            let state = centred(norm, &mid)?.broadcast_div(&divisor)?.broadcast_add(&bias)?;
-            (vectors.mapped(|v| centred(norm, v))?, state, Some(divisor))
+    let (vectors, state, divisor) = match run.block(layer).norm_behind_attention() {
+        None => (vectors, mid, None),
+        Some(norm) => {
+            let divisor = norm.deviation(&mid)?; // [T,1]
+            let state = norm.linear(&mid)?.broadcast_div(&divisor)?;
+            let state = match &norm.bias {
+                Some(bias) => state.broadcast_add(&bias.to_dtype(mid.dtype())?)?,
+                None => state,
+            };
+            (vectors.mapped(|v| norm.linear(v))?, state, Some(divisor))
         }
     };
     let rows = vectors.by_chunks(pick, vectors.parts.dim(2)?, run, |mixed, range| {

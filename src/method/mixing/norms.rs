@@ -13,8 +13,8 @@
 //! L2 norms come from Gram matrices of each token's H vectors, O(T D H^2 + T^2 H^2), so no T x T x D array is made.
 //! Parameters: `layer`, `rollout`, `start_layer`, `residual`, `row`, `matrix`. Not class-specific.
 
-use super::vectors::{centred, deviation, Readout, Vectors};
-use crate::encoder::{Facts, NormPlacement};
+use super::vectors::{Readout, Vectors};
+use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::run::{Params, Pick, Rows, Run};
@@ -78,15 +78,19 @@ impl Norms {
     /// Rows `[R,T]` of a layer's norms.
     fn matrix(&self, run: &Run<'_>, layer: usize, pick: Pick) -> Result<Tensor> {
         let block = run.block(layer);
-        let norm = if block.placement == NormPlacement::Post { &block.norm1 } else { &block.norm2 };
         let vectors = Vectors::of(run, layer)?;
+        let after = || block.norm_after_attention().ok_or_else(|| lacking("no norm reads the state behind attention"));
         let (vectors, divisor) = match self.kind {
             Kind::Norm | Kind::Res => (vectors, None),
-            Kind::ResLn => (vectors.mapped(|v| centred(norm, v))?, Some(deviation(norm, &run.mid(layer)?)?)),
+            Kind::ResLn => {
+                let norm = after()?;
+                (vectors.mapped(|v| norm.linear(v))?, Some(norm.deviation(&run.mid(layer)?)?))
+            }
             Kind::GlobEnc => {
-                let both = vectors.mapped(|v| centred(&block.norm2, &centred(norm, v)?))?;
-                let divisor = (deviation(norm, &run.mid(layer)?)? * deviation(&block.norm2, &run.sum(layer)?)?)?;
-                (both, Some(divisor))
+                let (first, second) = (after()?, block.norm_behind_feed_forward());
+                let second = second.ok_or_else(|| lacking("globenc is defined for the BERT family only"))?;
+                let both = vectors.mapped(|v| second.linear(&first.linear(v)?))?;
+                (both, Some((first.deviation(&run.mid(layer)?)? * second.deviation(&run.sum(layer)?)?)?))
             }
         };
         let squared = squared_norms(&vectors, pick)?;
@@ -119,6 +123,10 @@ fn with_skip(vectors: &Vectors, squared: &Tensor, pick: Pick) -> Result<Tensor> 
     Ok((off + identity.broadcast_mul(&diagonal.unsqueeze(0)?)?)?)
 }
 
+fn lacking(why: &str) -> Error {
+    Error::Refused(why.into())
+}
+
 impl Method for Norms {
     fn check(&self, model: &Facts) -> Result<()> {
         if self.kind == Kind::GlobEnc && !model.post_norm {
@@ -134,9 +142,6 @@ impl Method for Norms {
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
-        if self.kind == Kind::GlobEnc && run.block(0).placement == NormPlacement::Pre {
-            return Err(Error::Refused("globenc is defined for the BERT family only".into()));
-        }
         self.readout.relevance(run, |layer, pick| self.matrix(run, layer, pick))
     }
 }

@@ -12,7 +12,7 @@
 //! Not class-specific.
 
 use super::vectors::{Readout, Vectors};
-use crate::encoder::{Block, Facts, FeedForward};
+use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::{normalise, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
@@ -43,10 +43,10 @@ impl ValueZeroing {
     /// Rows `[R,T]` of a layer.
     fn matrix(&self, run: &Run<'_>, layer: usize, pick: Pick) -> Result<Tensor> {
         let block = run.block(layer);
-        let dtype = block.projection.weight.dtype();
+        let dtype = run.encoder().dtype();
         let (mid, whole) = (run.mid(layer)?, unit(&run.output_state(layer)?)?); // [T,D]
         let vectors = Vectors::of(run, layer)?;
-        let rows = vectors.by_chunks(pick, 2 * hidden_width(block), run, |mixed, range| {
+        let rows = vectors.by_chunks(pick, 2 * block.hidden_width(), run, |mixed, range| {
             let of = |t: &Tensor| t.narrow(0, range.start, range.len())?.unsqueeze(0); // [1,I,D]
             let without = of(&mid)?.broadcast_sub(mixed)?; // [T(j),I,D]
             let output = block.finish(&without.to_dtype(dtype)?)?.output;
@@ -59,14 +59,6 @@ impl ValueZeroing {
         } else {
             Ok(rows)
         }
-    }
-}
-
-/// Numbers a token's feed-forward holds.
-fn hidden_width(block: &Block) -> usize {
-    match &block.feed_forward {
-        FeedForward::Plain { fc1, .. } => fc1.weight.dims()[0],
-        FeedForward::Gated { weights_in, .. } => weights_in.weight.dims()[0],
     }
 }
 

@@ -1,12 +1,11 @@
 //! What context-mixing methods share: the vectors that tokens send each other, and reading layer matrices out.
 
 use crate::encoder::Facts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::method::combine::{chain, normalise, values, Normalise};
 use crate::method::contract::Relevance;
-use crate::nn::LayerNorm;
 use crate::run::{Layer, Params, Pick, Rows, Run};
-use candle_core::{Tensor, D};
+use candle_core::Tensor;
 use std::ops::Range;
 
 /// Bytes of vectors that are held at once.
@@ -52,6 +51,7 @@ impl Vectors {
         let (first, count) = match pick {
             Pick::One(row) => (row, 1),
             Pick::All => (0, tokens),
+            Pick::Pooled(_) => return Err(Error::Usage("vectors are made of single rows".into())),
         };
         let chunk = (BUDGET / (4 * tokens * (d + extra))).clamp(1, count);
         let mut rows = Vec::new();
@@ -70,18 +70,6 @@ pub fn own_token(range: &Range<usize>, like: &Tensor) -> Result<Tensor> {
     let tokens = like.dim(0)?;
     let eye = Tensor::eye(tokens, like.dtype(), like.device())?;
     Ok(eye.narrow(1, range.start, range.len())?.unsqueeze(2)?.contiguous()?)
-}
-
-/// The linear part of a layer norm without its division: `gamma * (v - mean v)`, over the last dimension.
-pub fn centred(norm: &LayerNorm, v: &Tensor) -> Result<Tensor> {
-    let weight = norm.weight.to_dtype(v.dtype())?;
-    Ok(v.broadcast_sub(&v.mean_keepdim(D::Minus1)?)?.broadcast_mul(&weight)?)
-}
-
-/// The division of a layer norm at its actual input: `sqrt(var y + eps)`, `[T,D]` -> `[T,1]`.
-pub fn deviation(norm: &LayerNorm, y: &Tensor) -> Result<Tensor> {
-    let centred = y.broadcast_sub(&y.mean_keepdim(D::Minus1)?)?;
-    Ok((centred.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?)
 }
 
 /// How layer matrices become relevance: one layer's row, or a product over layers.
@@ -133,7 +121,7 @@ impl Readout {
     pub fn relevance(&self, run: &Run<'_>, matrix: impl Fn(usize, Pick) -> Result<Tensor>) -> Result<Relevance> {
         let pick = self.rows.pick(run)?;
         if !self.rollout {
-            return values(&matrix(self.layer.index(run.layers()), pick)?);
+            return values(&pick.pool(matrix(self.layer.index(run.layers()), pick.unpooled())?)?);
         }
         let layers = self.start.index(run.layers())..run.layers();
         let product = chain(pick, layers, |layer, pick| {

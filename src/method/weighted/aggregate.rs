@@ -88,7 +88,7 @@ impl Method for Aggregate {
         let (pick, layers) = (self.rows.pick(run)?, self.start.index(run.layers())..run.layers());
         let last = run.layers() - 1;
         values(&match self.layers {
-            "last" => self.joined(run, last, pick)?,
+            "last" => pick.read(&self.joined(run, last, Pick::All)?)?,
             "mean" => stacked(layers.map(|l| self.joined(run, l, pick)))?.mean(0)?,
             "gae" => accumulate(pick, layers, |l, pick| self.joined(run, l, pick))?,
             _ => chain(pick, layers, |l, pick| {

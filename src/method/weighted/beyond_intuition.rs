@@ -69,11 +69,7 @@ impl BeyondIntuition {
         }
         let block = run.block(layer);
         let values = merge_heads(&run.value(layer)?.unsqueeze(0)?)?.squeeze(0)?; // [T,D]
-        let weight = block.projection.weight.to_dtype(values.dtype())?;
-        let mut sent = values.matmul(&weight.t()?)?;
-        if let Some(scale) = &block.scale1 {
-            sent = sent.broadcast_mul(&scale.to_dtype(values.dtype())?)?;
-        }
+        let sent = block.sent(&values)?;
         let length = |x: &Tensor| -> Result<Tensor> { Ok(x.sqr()?.sum(D::Minus1)?.sqrt()?) };
         let ratio = (length(&sent)? / length(&run.input(layer)?)?)?; // [T]
         Ok(attention.mean(0)?.broadcast_mul(&ratio.unsqueeze(0)?)?)
@@ -99,10 +95,11 @@ impl Method for BeyondIntuition {
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let pick = if self.patches_too { Pick::All } else { self.rows.pick(run)? };
+        let own = pick.unpooled();
         let layers = self.first_layer(run.layers(), run.is_text())..run.layers();
-        let perception = accumulate(pick, layers, |l, pick| pick.read(&self.perception(run, l)?))?; // [R,T]
-        let feedback = pick.read(&run.integrated_feedback(self.steps)?.relu()?.mean(0)?)?;
-        let product = (feedback * if self.head { perception } else { perception.abs()? })?;
+        let perception = accumulate(own, layers, |l, pick| pick.read(&self.perception(run, l)?))?; // [R,T]
+        let feedback = own.read(&run.integrated_feedback(self.steps)?.relu()?.mean(0)?)?;
+        let product = pick.pool((feedback * if self.head { perception } else { perception.abs()? })?)?;
         if !self.patches_too {
             return values(&product);
         }

@@ -11,7 +11,7 @@
 //! `pool=mean` (ViT): the score of the final norm of the mean over all tokens, as the authors do for CLIP. Without their
 //! final min-max. One forward pass and a partial reverse of each layer.
 
-use crate::encoder::{Facts, Pooling};
+use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::method::combine::{stacked, values};
 use crate::method::contract::{Entry, Method, Relevance};
@@ -40,7 +40,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 
 impl Method for LeGrad {
     fn check(&self, model: &Facts) -> Result<()> {
-        if self.mean_pool && (model.text || model.patch_mean || model.reads_distillation) {
+        if self.mean_pool && (model.text || model.patch_mean || model.mean || model.reads_distillation) {
             return Err(Error::Refused(
                 "pool=mean needs a vision model whose one classifier reads a single token".into(),
             ));
@@ -49,7 +49,7 @@ impl Method for LeGrad {
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
-        if self.mean_pool && run.encoder().head.pooling != Pooling::First {
+        if self.mean_pool && !run.encoder().head.reads_one_token() {
             return Err(Error::Refused("pool=mean needs a classifier that reads the class token".into()));
         }
         let layers = self.first.index(run.layers())..run.layers();

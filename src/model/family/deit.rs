@@ -2,10 +2,9 @@
 //! distilled one ("with teacher") averages the logits of a head on each of the two tokens.
 
 use super::vit::image_spec;
-use crate::encoder::Pooling;
 use crate::error::Result;
 use crate::model::config::Config;
-use crate::model::spec::{EmbeddingSpec, Family, Modality, Names, Spec};
+use crate::model::spec::{EmbeddingSpec, Family, Modality, Names, Pooling, Spec};
 
 /// `model_type: deit`
 pub const FAMILY: Family = Family {
@@ -24,7 +23,9 @@ fn spec(c: &Config) -> Result<Spec> {
     }
     if c.architectures().contains(&"DeiTForImageClassificationWithTeacher") {
         spec.pooling = Pooling::FirstAndSecond;
-        spec.names.classifiers = &["cls_classifier", "distillation_classifier"];
+        for spelling in &mut spec.spellings {
+            spelling.names.classifiers = &["cls_classifier", "distillation_classifier"];
+        }
     }
     Ok(spec)
 }

@@ -1,10 +1,13 @@
 //! DINOv2 (Oquab et al., TMLR 2024) with a linear classifier on the class token beside the mean of the patch tokens.
 
-use crate::encoder::{NormPlacement, Pooling};
+use crate::encoder::{Gate, Wiring};
 use crate::error::Result;
 use crate::model::config::Config;
-use crate::model::spec::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
+use crate::model::spec::{
+    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+};
 use crate::nn::resample::Bicubic;
+use crate::nn::{Activation, Scores};
 
 /// `model_type: dinov2`
 pub const FAMILY: Family = Family {
@@ -31,35 +34,44 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
         names.feed_forward = ["mlp.weights_in", "mlp.weights_out"];
         (modern.feed_forward, modern.second_half) = (["mlp.gate_proj", "mlp.down_proj"], Some("mlp.up_proj"));
     }
-    Ok(Spec {
-        width,
-        heads: c.size_or("num_attention_heads", 12)?,
+    let norm = NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-6)?);
+    let layers = Uniform {
         layers: c.size_or("num_hidden_layers", 12)?,
+        heads: c.size_or("num_attention_heads", 12)?,
+        width,
         // transformers: two thirds of the plain width, rounded up to a multiple of 8.
         feed_forward: if gated { (plain * 2 / 3).div_ceil(8) * 8 } else { plain },
-        activation: activation(c, "hidden_act")?,
-        gated,
-        placement: NormPlacement::Pre,
-        eps: c.float_or("layer_norm_eps", 1e-6)?,
-        qkv_bias: c.flag_or("qkv_bias", true)?,
+        activation: if gated { Activation::Silu } else { activation(c, "hidden_act")? },
+        gate: if gated { Gate::First } else { Gate::None },
+        norm,
+        qkv_bias: [c.flag_or("qkv_bias", true)?; 3],
+        bias: true,
+        scores: Scores::Dot,
+    };
+    let spelling = |names: Names| Spelling { layers: layers.spelled(&names), names };
+    Ok(Spec {
+        width,
+        wiring: Wiring::Pre,
+        norm,
         embedding: EmbeddingSpec::Patches {
             image: c.pair_or("image_size", 224)?,
             patch: c.pair_or("patch_size", 16)?,
             channels: c.size_or("num_channels", 3)?,
             distillation: false,
             registers,
-            kernel,
+            table: Some(kernel),
         },
         pooling: Pooling::ClassAndPatchMean,
-        dense: None,
-        names,
-        modern: Some(modern),
+        steps: Vec::new(),
+        classifier_bias: true,
+        spellings: vec![spelling(names), spelling(modern)],
     })
 }
 
 pub(in crate::model) const NAMES: Names = Names {
     first: "dinov2.embeddings.patch_embeddings.projection.weight",
     embeddings: "dinov2.embeddings",
+    inputs: ["patch_embeddings.projection", ""],
     layer: "dinov2.encoder.layer.{}",
     attention: [
         "attention.attention.query",
@@ -72,7 +84,6 @@ pub(in crate::model) const NAMES: Names = Names {
     second_half: None,
     scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
     final_norm: Some("dinov2.layernorm"),
-    dense: None,
     classifiers: &["classifier"],
     other_heads: &[],
 };

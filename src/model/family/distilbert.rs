@@ -1,10 +1,12 @@
 //! DistilBERT (Sanh et al., 2019): no token types, its own config keys, ReLU before the classifier.
 
-use crate::encoder::{NormPlacement, Pooling};
+use crate::encoder::{Gate, Wiring};
 use crate::error::Result;
 use crate::model::config::Config;
-use crate::model::spec::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
-use crate::nn::Activation;
+use crate::model::spec::{
+    activation, dense_and, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+};
+use crate::nn::{Activation, Scores};
 
 /// `model_type: distilbert`
 pub const FAMILY: Family = Family {
@@ -17,32 +19,42 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    Ok(Spec {
-        width: c.size_or("dim", 768)?,
-        heads: c.size_or("n_heads", 12)?,
+    let norm = NormKind::layer_norm(1e-12); // fixed in transformers' DistilBERT
+    let width = c.size_or("dim", 768)?;
+    let layers = Uniform {
         layers: c.size_or("n_layers", 6)?,
+        heads: c.size_or("n_heads", 12)?,
+        width,
         feed_forward: c.size_or("hidden_dim", 3072)?,
         activation: activation(c, "activation")?,
-        gated: false,
-        placement: NormPlacement::Post,
-        eps: 1e-12, // fixed in transformers' DistilBERT
-        qkv_bias: true,
+        gate: Gate::None,
+        norm,
+        qkv_bias: [true; 3],
+        bias: true,
+        scores: Scores::Dot,
+    };
+    Ok(Spec {
+        width,
+        wiring: Wiring::Post,
+        norm,
         embedding: EmbeddingSpec::Words {
             vocabulary: c.size_or("vocab_size", 30522)?,
             positions: c.size_or("max_position_embeddings", 512)?,
+            table: true,
             types: 0,
             padding_id: None,
         },
         pooling: Pooling::First,
-        dense: Some(Activation::Relu),
-        names: NAMES,
-        modern: None, // the same in transformers 5
+        steps: dense_and("pre_classifier", width, Activation::Relu),
+        classifier_bias: true,
+        spellings: vec![Spelling { layers: layers.spelled(&NAMES), names: NAMES }], // transformers 5 writes the same names
     })
 }
 
 const NAMES: Names = Names {
     first: "distilbert.embeddings.word_embeddings.weight",
     embeddings: "distilbert.embeddings",
+    inputs: ["word_embeddings", "LayerNorm"],
     layer: "distilbert.transformer.layer.{}",
     attention: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"],
     norms: ["sa_layer_norm", "output_layer_norm"],
@@ -50,7 +62,6 @@ const NAMES: Names = Names {
     second_half: None,
     scales: None,
     final_norm: None,
-    dense: Some("pre_classifier"),
     classifiers: &["classifier"],
     other_heads: &[],
 };

@@ -16,7 +16,7 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    let mut spec = text_spec(c, NAMES)?;
+    let mut spec = text_spec(c, NAMES, "classifier.dense")?;
     if let EmbeddingSpec::Words { padding_id, .. } = &mut spec.embedding {
         *padding_id = Some(c.number_or("pad_token_id", 1)?);
     }
@@ -27,7 +27,6 @@ const NAMES: Names = Names {
     first: "roberta.embeddings.word_embeddings.weight",
     embeddings: "roberta.embeddings",
     layer: "roberta.encoder.layer.{}",
-    dense: Some("classifier.dense"),
     classifiers: &["classifier.out_proj"],
     ..super::bert::NAMES
 };

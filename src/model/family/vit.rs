@@ -1,10 +1,13 @@
 //! ViT (Dosovitskiy et al., ICLR 2021).
 
-use crate::encoder::{NormPlacement, Pooling};
+use crate::encoder::{Gate, Wiring};
 use crate::error::Result;
 use crate::model::config::Config;
-use crate::model::spec::{activation, EmbeddingSpec, Family, Modality, Names, Spec};
+use crate::model::spec::{
+    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+};
 use crate::nn::resample::Bicubic;
+use crate::nn::Scores;
 
 /// `model_type: vit`
 pub const FAMILY: Family = Family {
@@ -22,34 +25,43 @@ fn spec(c: &Config) -> Result<Spec> {
 
 /// What ViT and DeiT share.
 pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> Result<Spec> {
-    Ok(Spec {
-        width: c.size_or("hidden_size", 768)?,
-        heads: c.size_or("num_attention_heads", 12)?,
+    let (width, norm) = (c.size_or("hidden_size", 768)?, NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-12)?));
+    let layers = Uniform {
         layers: c.size_or("num_hidden_layers", 12)?,
+        heads: c.size_or("num_attention_heads", 12)?,
+        width,
         feed_forward: c.size_or("intermediate_size", 3072)?,
         activation: activation(c, "hidden_act")?,
-        gated: false,
-        placement: NormPlacement::Pre,
-        eps: c.float_or("layer_norm_eps", 1e-12)?,
-        qkv_bias: c.flag_or("qkv_bias", true)?,
+        gate: Gate::None,
+        norm,
+        qkv_bias: [c.flag_or("qkv_bias", true)?; 3],
+        bias: true,
+        scores: Scores::Dot,
+    };
+    let spelling = |names: Names| Spelling { layers: layers.spelled(&names), names };
+    Ok(Spec {
+        width,
+        wiring: Wiring::Pre,
+        norm,
         embedding: EmbeddingSpec::Patches {
             image: c.pair_or("image_size", 224)?,
             patch: c.pair_or("patch_size", 16)?,
             channels: c.size_or("num_channels", 3)?,
             distillation: false,
             registers: 0,
-            kernel: Bicubic::Plain,
+            table: Some(Bicubic::Plain),
         },
         pooling: Pooling::First,
-        dense: None,
-        names,
-        modern: Some(modern),
+        steps: Vec::new(),
+        classifier_bias: true,
+        spellings: vec![spelling(names), spelling(modern)],
     })
 }
 
 pub(in crate::model) const NAMES: Names = Names {
     first: "vit.embeddings.patch_embeddings.projection.weight",
     embeddings: "vit.embeddings",
+    inputs: ["patch_embeddings.projection", ""],
     layer: "vit.encoder.layer.{}",
     attention: [
         "attention.attention.query",
@@ -62,7 +74,6 @@ pub(in crate::model) const NAMES: Names = Names {
     second_half: None,
     scales: None,
     final_norm: Some("vit.layernorm"),
-    dense: None,
     classifiers: &["classifier"],
     other_heads: &[],
 };

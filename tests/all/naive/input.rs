@@ -70,7 +70,7 @@ impl Naive {
             (Inputs::Tokens { ids, types, .. }, Embedding::Words(e), _) => {
                 let words = matrix(&e.words);
                 let first = e.padding_id.map_or(0, |id| id as usize + 1);
-                let positions = matrix(&e.positions)[first..].to_vec();
+                let positions = matrix(e.positions.as_ref().unwrap())[first..].to_vec();
                 let (ids, types_of) = (whole(ids, row, n), whole(types, row, n));
                 let nothing = vec![vec![0.0; words[0].len()]; 2];
                 let types = e.types.as_ref().map_or(nothing, matrix);

@@ -14,8 +14,8 @@ use self::ops::{
 };
 use crate::twins::{build, plus, Head3, Matrix};
 use candle_core::Tensor;
-use vitx::encoder::{Block, Encoder, FeedForward, NormPlacement, Pooling};
-use vitx::nn::Activation;
+use vitx::encoder::{Block, Encoder, Gate, Pool, Step, Wiring};
+use vitx::nn::{Activation, Reach, Scores};
 
 pub type Vector = Vec<f64>;
 
@@ -27,13 +27,13 @@ pub struct Layer {
     key: Dense,
     value: Dense,
     pub projection: Dense,
-    norm1: Norm,
-    norm2: Norm,
+    first_norm: Norm,
+    second_norm: Norm,
     fc1: Dense,
     activation: Activation,
     fc2: Dense,
-    pub scale1: Vector,
-    scale2: Vector,
+    pub first_scale: Vector,
+    second_scale: Vector,
 }
 
 /// What a layer did; the queries, keys and values of a token's heads stand side by side.
@@ -103,31 +103,32 @@ pub struct Change {
 pub struct Transformer {
     pub layers: Vec<Layer>,
     final_norm: Option<Norm>,
-    pooling: Pooling,
-    prefix: usize,
+    /// The first token of the mean that stands beside the class token (DINOv2).
+    patch_mean: Option<usize>,
     dense: Option<(Dense, Activation)>,
     classifiers: Vec<Dense>,
 }
 
 fn layer(block: &Block) -> Layer {
-    let FeedForward::Plain { fc1, activation, fc2 } = &block.feed_forward else { panic!("a gated feed-forward") };
+    let (attention, feed_forward) = (&block.attention, &block.feed_forward);
+    assert_eq!((attention.op.scores, attention.op.reach, feed_forward.op.gate), (Scores::Dot, Reach::All, Gate::None));
     let dense = Dense::of;
-    let ones = vec![1.0; block.projection.weight.dims()[0]];
-    let scale = |s: &Option<Tensor>| s.as_ref().map_or(ones.clone(), |s| s.to_vec1().unwrap());
+    let scale = |s: &Option<Tensor>| s.as_ref().map_or(vec![1.0; block.width()], |s| s.to_vec1().unwrap());
+    let norm = |n: &Option<vitx::nn::Norm>| Norm::of(n.as_ref().unwrap());
     Layer {
-        heads: block.heads,
-        post: block.placement == NormPlacement::Post,
-        query: dense(&block.query),
-        key: dense(&block.key),
-        value: dense(&block.value),
-        projection: dense(&block.projection),
-        norm1: Norm::of(&block.norm1),
-        norm2: Norm::of(&block.norm2),
-        fc1: dense(fc1),
-        activation: *activation,
-        fc2: dense(fc2),
-        scale1: scale(&block.scale1),
-        scale2: scale(&block.scale2),
+        heads: attention.op.heads,
+        post: block.wiring == Wiring::Post,
+        query: dense(&attention.op.query),
+        key: dense(&attention.op.key),
+        value: dense(&attention.op.value),
+        projection: dense(&attention.op.projection),
+        first_norm: norm(&attention.norm),
+        second_norm: norm(&feed_forward.norm),
+        fc1: dense(&feed_forward.op.into),
+        activation: feed_forward.op.activation,
+        fc2: dense(&feed_forward.op.out),
+        first_scale: scale(&attention.scale),
+        second_scale: scale(&feed_forward.scale),
     }
 }
 
@@ -161,7 +162,7 @@ impl Layer {
         let n = input.len();
         let all = |d: &Dense, x: &Matrix| -> Matrix { x.iter().map(|x| d.run(x)).collect() };
         let normed = |m: &Norm, x: &Matrix| -> Matrix { x.iter().map(|x| m.run(x)).collect() };
-        let read = if self.post { input.clone() } else { normed(&self.norm1, input) };
+        let read = if self.post { input.clone() } else { normed(&self.first_norm, input) };
         let (query, key, value) = (all(&self.query, &read), all(&self.key, &read), all(&self.value, &read));
         let e = query[0].len() / self.heads;
         let score = |h: usize, i: usize, j: usize| {
@@ -180,15 +181,15 @@ impl Layer {
         let mixture = |i: usize, k: usize| (0..n).map(|j| attention[k / e][i][j] * value[j][k]).sum::<f64>();
         let context: Matrix = (0..n).map(|i| (0..query[0].len()).map(|k| mixture(i, k)).collect()).collect();
         let projected = all(&self.projection, &context);
-        let mixed = times(&projected, &self.scale1);
+        let mixed = times(&projected, &self.first_scale);
         let mid = sum(input, &mixed);
-        let second = normed(if self.post { &self.norm1 } else { &self.norm2 }, &mid);
+        let second = normed(if self.post { &self.first_norm } else { &self.second_norm }, &mid);
         let hidden = all(&self.fc1, &second);
         let active: Matrix =
             hidden.iter().map(|x| x.iter().map(|x| activate(self.activation, *x).0).collect()).collect();
         let fed = all(&self.fc2, &active);
-        let total = sum(if self.post { &second } else { &mid }, &times(&fed, &self.scale2));
-        let output = if self.post { normed(&self.norm2, &total) } else { total.clone() };
+        let total = sum(if self.post { &second } else { &mid }, &times(&fed, &self.second_scale));
+        let output = if self.post { normed(&self.second_norm, &total) } else { total.clone() };
         let (input, set) = (input.clone(), factor.is_some());
         Record {
             input,
@@ -217,26 +218,26 @@ impl Layer {
         let mut constants = vec![0.0; output.len()];
         let k = &mut constants;
         let sum = match self.post {
-            true => tokens(k, |i| norm_back(&self.norm2, &t.sum[i], &t.output[i], &output[i], r)),
+            true => tokens(k, |i| norm_back(&self.second_norm, &t.sum[i], &t.output[i], &output[i], r)),
             false => output.clone(),
         };
         let skipped = if self.post { &t.normed } else { &t.mid };
-        let (by_skip, fed) = skip_back(skipped, &times(&t.fed, &self.scale2), &sum, r);
-        let fed = scale_back(&fed, &self.scale2, r);
+        let (by_skip, fed) = skip_back(skipped, &times(&t.fed, &self.second_scale), &sum, r);
+        let fed = scale_back(&fed, &self.second_scale, r);
         let active = tokens(k, |i| linear_back(&self.fc2, &t.active[i], &t.fed[i], &fed[i], r, Place::Mixing));
         let hidden: Matrix =
             (0..active.len()).map(|i| act_back(self.activation, &t.hidden[i], &active[i], r)).collect();
         let second = tokens(k, |i| linear_back(&self.fc1, &t.normed[i], &t.hidden[i], &hidden[i], r, Place::Mixing));
         let mid = if self.post {
             let normed = join(&t.normed, &[&by_skip, &second], r);
-            tokens(k, |i| norm_back(&self.norm1, &t.mid[i], &t.normed[i], &normed[i], r))
+            tokens(k, |i| norm_back(&self.first_norm, &t.mid[i], &t.normed[i], &normed[i], r))
         } else {
-            let through = tokens(k, |i| norm_back(&self.norm2, &t.mid[i], &t.normed[i], &second[i], r));
+            let through = tokens(k, |i| norm_back(&self.second_norm, &t.mid[i], &t.normed[i], &second[i], r));
             join(&t.mid, &[&by_skip, &through], r)
         };
 
         let (by_input, mixed) = skip_back(&t.input, &t.mixed, &mid, r);
-        let mixed = scale_back(&mixed, &self.scale1, r);
+        let mixed = scale_back(&mixed, &self.first_scale, r);
         let context =
             tokens(k, |i| linear_back(&self.projection, &t.context[i], &t.projected[i], &mixed[i], r, Place::Heads));
         let (attention, [query, key, value]) = t.attention_back(&context, r);
@@ -252,7 +253,7 @@ impl Layer {
         };
         let through = match self.post {
             true => read.clone(),
-            false => tokens(k, |i| norm_back(&self.norm1, &t.input[i], &t.read[i], &read[i], r)),
+            false => tokens(k, |i| norm_back(&self.first_norm, &t.input[i], &t.read[i], &read[i], r)),
         };
         let input = join(&t.input, &[&by_input, &through], r);
         (Carried { input, read, attention }, constants)
@@ -310,14 +311,24 @@ impl Record {
 
 impl Transformer {
     pub fn of(encoder: &Encoder) -> Self {
-        let head = &encoder.head;
+        let readings = &encoder.head.readings;
+        let patch_mean = match &readings[0].pool {
+            Pool::Beside(parts) => {
+                parts.iter().find_map(|p| if let Pool::Mean { from } = p { Some(*from) } else { None })
+            }
+            _ => None,
+        };
+        let dense = match &readings[0].steps[..] {
+            [] => None,
+            [Step::Linear(dense), Step::Activation(activation)] => Some((Dense::of(dense), *activation)),
+            other => panic!("{other:?}"),
+        };
         Transformer {
             layers: encoder.blocks.iter().map(layer).collect(),
             final_norm: encoder.final_norm.as_ref().map(Norm::of),
-            pooling: head.pooling,
-            prefix: head.prefix,
-            dense: head.dense.as_ref().map(|(dense, activation)| (Dense::of(dense), *activation)),
-            classifiers: head.classifiers.iter().map(Dense::of).collect(),
+            patch_mean,
+            dense,
+            classifiers: readings.iter().map(|r| Dense::of(&r.classifier)).collect(),
         }
     }
 
@@ -335,10 +346,9 @@ impl Transformer {
     /// The head on any state.
     pub fn head(&self, last: &Matrix) -> HeadRecord {
         let normed: Matrix = last.iter().map(|x| self.final_norm.as_ref().map_or(x.clone(), |n| n.run(x))).collect();
-        let pooled = match self.pooling {
-            Pooling::First => vec![normed[0].clone()],
-            Pooling::FirstAndSecond => normed[..2].to_vec(),
-            Pooling::ClassAndPatchMean => vec![[normed[0].clone(), mean(&normed[self.prefix..])].concat()],
+        let pooled = match self.patch_mean {
+            Some(from) => vec![[normed[0].clone(), mean(&normed[from..])].concat()],
+            None => normed[..self.classifiers.len()].to_vec(),
         };
         let hidden = self.dense.as_ref().map_or(Vec::new(), |(dense, _)| dense.run(&pooled[0]));
         let active = match &self.dense {
@@ -395,9 +405,9 @@ impl Transformer {
         for (i, token) in normed.iter_mut().enumerate().take(pooled.len()) {
             token.iter_mut().enumerate().for_each(|(k, x)| *x = picked(i, k));
         }
-        if self.pooling == Pooling::ClassAndPatchMean {
-            let patches = (n - self.prefix) as f64;
-            for (i, k) in (self.prefix..n).flat_map(|i| (0..d).map(move |k| (i, k))) {
+        if let Some(from) = self.patch_mean {
+            let patches = (n - from) as f64;
+            for (i, k) in (from..n).flat_map(|i| (0..d).map(move |k| (i, k))) {
                 let unit = r.per_unit(pooled[0][d + k], t.pooled[0][d + k]);
                 normed[i][k] = r.own(t.normed[i][k]) * unit / patches;
             }

@@ -3,7 +3,7 @@
 use super::Vector;
 use crate::twins::Matrix;
 use std::f64::consts::PI;
-use vitx::nn::{Activation, LayerNorm, Linear};
+use vitx::nn::{Activation, Linear};
 
 /// Rule sets of the reverse pass. All but the gradient carry relevance.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -103,8 +103,8 @@ pub struct Norm {
 }
 
 impl Norm {
-    pub fn of(norm: &LayerNorm) -> Norm {
-        Norm { w: norm.weight.to_vec1().unwrap(), b: norm.bias.to_vec1().unwrap(), eps: norm.eps }
+    pub fn of(norm: &vitx::nn::Norm) -> Norm {
+        Norm { w: norm.weight.to_vec1().unwrap(), b: norm.bias.as_ref().unwrap().to_vec1().unwrap(), eps: norm.eps }
     }
 
     /// Mean and deviation.

@@ -337,7 +337,7 @@ impl Twin<'_> {
     pub fn perception_by_tokens(&self, l: usize) -> Matrix {
         let (record, layer) = (&self.trace.layers[l], &self.naive.model.layers[l]);
         let ratio = |j: usize| {
-            let sent = layer.projection.w.iter().zip(&layer.scale1);
+            let sent = layer.projection.w.iter().zip(&layer.first_scale);
             let sent = sent.map(|(w, s)| s * w.iter().zip(&record.value[j]).map(|(w, v)| w * v).sum::<f64>());
             length(&sent.collect::<Vector>()) / length(&record.input[j])
         };

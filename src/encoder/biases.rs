@@ -1,0 +1,117 @@
+//! What a model adds on its own: the relevance of biases and norm shifts, token by token.
+//!
+//! Srinivas & Fleuret, NeurIPS 2019 (FullGrad). Every linear bias and norm shift b from the first layer to the head
+//! contributes `sum_d b_d g_d`, g at the output of its operation. Under rules that conserve relevance, the states
+//! entering any layer and the constants from there on make the logit.
+//!
+//! The parts of a layer and of the head are taken apart without `..`: a new field cannot be forgotten here.
+
+use super::attention::Attention;
+use super::block::Block;
+use super::branch::{Branch, Wiring};
+use super::feed_forward::FeedForward;
+use super::head::{Head, Reading, Step};
+use super::Encoder;
+use crate::error::Result;
+use crate::nn::{attention, Linear, Norm};
+use crate::trace::{Grads, LayerGrads};
+use candle_core::{Tensor, D};
+
+/// A constant, and what a reverse pass carried to where it is added.
+type Constant<'a> = (&'a Tensor, Tensor);
+
+impl Encoder {
+    /// Relevance of the constants of each layer, and last of final norm and head: L + 1 tensors `[B,T]`. What acts on a
+    /// pooled state is booked at the tokens it was pooled from, for class token and patch mean at the class token.
+    pub fn constants(&self, grads: &Grads) -> Result<Vec<Tensor>> {
+        let mut all = Vec::with_capacity(self.blocks.len() + 1);
+        for (block, grads) in self.blocks.iter().zip(&grads.layers) {
+            let mut sum: Option<Tensor> = None;
+            for (constant, grad) in block.biases(grads)? {
+                let own = share(constant, &grad)?;
+                sum = Some(match sum {
+                    Some(sum) => (sum + own)?,
+                    None => own,
+                });
+            }
+            let none =
+                || -> Result<Tensor> { Ok(grads.input.narrow(D::Minus1, 0, 1)?.squeeze(D::Minus1)?.zeros_like()?) };
+            all.push(sum.map_or_else(none, Ok)?); // [B,T]
+        }
+        let head = self.head.constants(grads)?;
+        all.push(match self.final_norm.as_ref().and_then(|n| n.bias.as_ref()) {
+            Some(shift) => (head + share(shift, &grads.head.normed)?)?,
+            None => head,
+        });
+        Ok(all)
+    }
+}
+
+/// `sum_d b_d g_d`: `[D]`, `[...,D]` -> `[...]`
+fn share(constant: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    Ok(grad.broadcast_mul(constant)?.sum(D::Minus1)?)
+}
+
+impl Block {
+    /// Every constant the layer adds.
+    fn biases<'a>(&'a self, g: &LayerGrads) -> Result<Vec<Constant<'a>>> {
+        let Block { attention, feed_forward, wiring } = self;
+        let Branch { norm: first_norm, op, scale: first_scale } = attention;
+        let Attention { heads: _, query, key, value, projection, scores: _, reach: _ } = op;
+        let Branch { norm: second_norm, op, scale: second_scale } = feed_forward;
+        let FeedForward { into, activation: _, gate: _, out } = op;
+
+        let (first_shift, second_shift) = match wiring {
+            Wiring::Pre => (&g.read, &g.normed),
+            Wiring::Post => (&g.normed, &g.output),
+        };
+        let scaled = |grad: &Tensor, scale: &Option<Tensor>| match scale {
+            Some(scale) => grad.broadcast_mul(scale),
+            None => Ok(grad.clone()),
+        };
+        let shift = |norm: &'a Option<Norm>| norm.as_ref().and_then(|n| n.bias.as_ref());
+        let merged = |grad: Option<&Tensor>| grad.map(attention::merge_heads).transpose();
+        let all = [
+            (shift(first_norm), Some(first_shift.clone())),
+            (shift(second_norm), Some(second_shift.clone())),
+            (projection.bias.as_ref(), Some(scaled(&g.mixed, first_scale)?)),
+            (into.bias.as_ref(), Some(g.hidden.clone())),
+            (out.bias.as_ref(), Some(scaled(&g.fed, second_scale)?)),
+            (query.bias.as_ref(), merged(g.query.as_ref())?),
+            (key.bias.as_ref(), merged(g.key.as_ref())?),
+            (value.bias.as_ref(), merged(Some(&g.value))?),
+        ];
+        Ok(all.into_iter().filter_map(|(constant, grad)| constant.zip(grad)).collect())
+    }
+}
+
+impl Reading {
+    /// Every constant it adds to the explained output.
+    fn biases<'a>(&'a self, steps: &[Tensor], seed: &Tensor) -> Vec<Constant<'a>> {
+        let Reading { pool: _, steps: own, classifier: Linear { weight: _, bias } } = self;
+        let of_step = |step: &'a Step| match step {
+            Step::Linear(linear) => linear.bias.as_ref(),
+            Step::Norm(norm) => norm.bias.as_ref(),
+            Step::Activation(_) => None,
+        };
+        let classifier = bias.as_ref().map(|b| (b, seed.clone()));
+        let steps = own.iter().zip(steps).filter_map(|(step, grad)| Some((of_step(step)?, grad.clone())));
+        classifier.into_iter().chain(steps).collect()
+    }
+}
+
+impl Head {
+    /// `[B,T]`
+    fn constants(&self, grads: &Grads) -> Result<Tensor> {
+        let (b, tokens, _) = grads.head.last.dims3()?;
+        let seed = (&grads.head.logits * (1.0 / self.readings.len().max(1) as f64))?; // each reading's part of the mean
+        let mut booked = Tensor::zeros((b, tokens), seed.dtype(), seed.device())?;
+        for (reading, steps) in self.readings.iter().zip(&grads.head.steps) {
+            let at = reading.pool.readout(b, tokens, &grads.head.around, &seed)?; // [B,T]
+            for (constant, grad) in reading.biases(steps, &seed) {
+                booked = (booked + at.broadcast_mul(&share(constant, &grad)?.unsqueeze(1)?)?)?;
+            }
+        }
+        Ok(booked)
+    }
+}

@@ -1,0 +1,113 @@
+//! All weights of a model, enumerated by the model itself: what gives it new weights cannot forget a field, since the parts
+//! are taken apart without `..`.
+
+use super::attention::Attention;
+use super::block::Block;
+use super::branch::Branch;
+use super::embedding::{Embedding, PatchEmbedding, WordEmbedding};
+use super::feed_forward::FeedForward;
+use super::head::{Reading, Step};
+use super::Encoder;
+use crate::error::Result;
+use crate::nn::{Linear, Norm};
+use candle_core::Tensor;
+
+/// A part of a model that has weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Classifiers, what is in front of them, and the norm behind the last layer.
+    Head,
+    /// A layer, counted from 0.
+    Layer(usize),
+    /// From the input to the first layer.
+    Embedding,
+}
+
+/// Is shown one tensor after another, and may change it.
+pub type Each<'e> = &'e mut dyn FnMut(&mut Tensor) -> Result<()>;
+
+impl Encoder {
+    /// The parts, from the output down to the input.
+    pub fn parts(&self) -> Vec<Part> {
+        let layers = (0..self.blocks.len()).rev().map(Part::Layer);
+        std::iter::once(Part::Head).chain(layers).chain([Part::Embedding]).collect()
+    }
+
+    /// Shows every weight of a part, always in the same order.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn weights(&mut self, part: Part, each: Each<'_>) -> Result<()> {
+        match part {
+            Part::Head => {
+                self.head.readings.iter_mut().try_for_each(|r| of_linear(&mut r.classifier, each))?;
+                for Reading { pool: _, steps, classifier: _ } in &mut self.head.readings {
+                    for step in steps {
+                        match step {
+                            Step::Linear(linear) => of_linear(linear, each)?,
+                            Step::Norm(norm) => of_norm(norm, each)?,
+                            Step::Activation(_) => {}
+                        }
+                    }
+                }
+                self.final_norm.as_mut().map_or(Ok(()), |n| of_norm(n, each))
+            }
+            Part::Layer(number) => self.blocks.get_mut(number).map_or(Ok(()), |block| of_block(block, each)),
+            Part::Embedding => match &mut self.embedding {
+                Embedding::Patches(patches) => of_patches(patches, each),
+                Embedding::Words(words) => of_words(words, each),
+            },
+        }
+    }
+}
+
+fn of_linear(linear: &mut Linear, each: Each<'_>) -> Result<()> {
+    let Linear { weight, bias } = linear;
+    each(weight)?;
+    bias.as_mut().map_or(Ok(()), each)
+}
+
+fn of_norm(norm: &mut Norm, each: Each<'_>) -> Result<()> {
+    let Norm { weight, bias, eps: _, centre: _ } = norm;
+    each(weight)?;
+    bias.as_mut().map_or(Ok(()), each)
+}
+
+fn of_block(block: &mut Block, each: Each<'_>) -> Result<()> {
+    let Block { attention, feed_forward, wiring: _ } = block;
+    let Branch { norm: first_norm, op, scale: first_scale } = attention;
+    let Attention { heads: _, query, key, value, projection, scores: _, reach: _ } = op;
+    let Branch { norm: second_norm, op, scale: second_scale } = feed_forward;
+    let FeedForward { into, activation: _, gate: _, out } = op;
+    for linear in [query, key, value, projection] {
+        of_linear(linear, each)?;
+    }
+    for norm in [first_norm, second_norm].into_iter().flatten() {
+        of_norm(norm, each)?;
+    }
+    for scale in [first_scale, second_scale].into_iter().flatten() {
+        each(scale)?;
+    }
+    of_linear(into, each)?;
+    of_linear(out, each)
+}
+
+fn of_patches(patches: &mut PatchEmbedding, each: Each<'_>) -> Result<()> {
+    let PatchEmbedding { projection, patch: _, positioned, registers, positions } = patches;
+    of_linear(projection, each)?;
+    if let Some(positions) = positions {
+        each(&mut positions.table)?;
+    }
+    if let Some(registers) = registers {
+        each(registers)?;
+    }
+    positioned.iter_mut().try_for_each(|(_, token)| each(token))
+}
+
+fn of_words(embedding: &mut WordEmbedding, each: Each<'_>) -> Result<()> {
+    let WordEmbedding { words, positions, types, norm, padding_id: _ } = embedding;
+    for table in [Some(words), positions.as_mut(), types.as_mut()].into_iter().flatten() {
+        each(table)?;
+    }
+    of_norm(norm, each)
+}

@@ -1,0 +1,300 @@
+//! Attention scores: how much each token's query asks for each token's key, and who may see whom.
+
+use crate::error::Result;
+use crate::nn::attention::factor;
+use crate::nn::relevance::quotient;
+use crate::nn::rules::{Rules, SoftmaxRule};
+use candle_core::{DType, Device, Tensor, D};
+
+/// How scores are made of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scores {
+    /// `q k / sqrt(E)`
+    Dot,
+    /// The same of queries and keys that are rotated by their token's place.
+    Rotary(Rotary),
+}
+
+/// Rotary position embedding (Su et al. 2021): the two halves of a head's vector are the coordinates of E/2 points in the
+/// plane, and each turns by an angle of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotary {
+    /// The base of the wave lengths.
+    pub theta: f64,
+}
+
+/// Which keys a token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// All.
+    All,
+    /// Those at most so many tokens away.
+    Within(usize),
+}
+
+/// Where tokens are, for scores that depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Places {
+    /// One behind the other, counted from 0.
+    Line,
+    /// Behind `prefix` tokens without a place a grid, row by row; coordinates are those of the patches' centres, from -1 to
+    /// 1 on both axes.
+    Grid {
+        /// Tokens without a place.
+        prefix: usize,
+        /// Patches from top to bottom.
+        rows: usize,
+        /// Patches from left to right.
+        columns: usize,
+    },
+}
+
+/// What every layer of one pass may consult beside its state.
+#[derive(Debug, Clone)]
+pub struct Around {
+    /// `[B,T]`: 1 for real tokens, 0 for padded ones, in the states' dtype; none when nothing is padded.
+    pub real: Option<Tensor>,
+    /// Where the tokens are.
+    pub places: Places,
+    /// What is added to the scores, made once a pass: the dtype's lowest number where a key is not seen, whose probability
+    /// then is exactly 0; else 0. `[B,1,1,T]`, or `[B or 1,1,T,T]` where it depends on the query.
+    masks: Vec<(Reach, Tensor)>,
+}
+
+impl Around {
+    /// For a batch of `tokens` tokens with this mask `[B,T]` (1 real, 0 padded) and layers of these reaches.
+    pub fn new(
+        places: Places,
+        mask: Option<&Tensor>,
+        (tokens, dtype, device): (usize, DType, &Device),
+        reaches: impl IntoIterator<Item = Reach>,
+    ) -> Result<Self> {
+        let padded = match mask {
+            Some(mask) if mask.to_dtype(DType::F32)?.min_all()?.to_scalar::<f32>()? == 0.0 => {
+                let (b, t) = mask.dims2()?;
+                Some(mask.to_dtype(DType::F32)?.affine(-1.0, 1.0)?.reshape((b, 1, 1, t))?)
+            }
+            _ => None,
+        }; // 1 where padded
+        let mut masks: Vec<(Reach, Tensor)> = Vec::new();
+        for reach in reaches {
+            let far = reach.far(tokens, device)?; // 1 where too far
+            let hidden = match (&padded, far) {
+                (Some(padded), Some(far)) => padded.broadcast_maximum(&far)?,
+                (Some(hidden), None) => hidden.clone(),
+                (None, Some(hidden)) => hidden,
+                (None, None) => continue,
+            };
+            if masks.iter().all(|(known, _)| *known != reach) {
+                masks.push((reach, (hidden.to_dtype(dtype)? * lowest(dtype))?));
+            }
+        }
+        let real = mask.filter(|_| padded.is_some()).map(|m| m.to_dtype(dtype)).transpose()?;
+        Ok(Around { real, places, masks })
+    }
+
+    /// What is added to the scores of layers of this reach.
+    pub fn mask(&self, reach: Reach) -> Option<&Tensor> {
+        self.masks.iter().find(|(known, _)| *known == reach).map(|(_, mask)| mask)
+    }
+}
+
+impl Reach {
+    /// 1 where a key is too far away, `[1,1,T,T]` f32; none where every token sees all.
+    fn far(self, tokens: usize, device: &Device) -> Result<Option<Tensor>> {
+        match self {
+            Reach::All => Ok(None),
+            Reach::Within(most) => {
+                let far = |i: usize| f32::from(u8::from((i / tokens).abs_diff(i % tokens) > most));
+                let far: Vec<f32> = (0..tokens * tokens).map(far).collect();
+                Ok(Some(Tensor::from_vec(far, (1, 1, tokens, tokens), device)?))
+            }
+        }
+    }
+}
+
+/// The lowest finite number of a dtype.
+fn lowest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => -65504.0,
+        DType::BF16 => f64::from(f32::from_bits(0xff7f_0000)),
+        DType::F64 => f64::MIN,
+        _ => f64::from(f32::MIN),
+    }
+}
+
+impl Scores {
+    /// Scores `[B,H,T,T]` of queries and keys `[B,H,T,E]`.
+    pub fn forward(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<Tensor> {
+        let scale = 1.0 / (query.dim(D::Minus1)? as f64).sqrt();
+        let (query, key) = self.placed(query, key, around)?;
+        Ok((query * scale)?.matmul(&key.t()?)?)
+    }
+
+    /// Reverse of [`Scores::forward`]: what reaches query and key, `[B,H,T,E]` each, of what arrives at the scores.
+    pub fn reverse(
+        &self,
+        (query, key): (&Tensor, &Tensor),
+        arriving: &Tensor,
+        around: &Around,
+        rules: &Rules,
+    ) -> Result<(Tensor, Tensor)> {
+        let share = factor(rules);
+        let (q, k) = self.placed(query, key, around)?;
+        let (by_query, by_key) = match rules.softmax {
+            SoftmaxRule::Gradient | SoftmaxRule::Constant => {
+                let scores = (arriving * (share / (query.dim(D::Minus1)? as f64).sqrt()))?; // [B,H,T,T]
+                (scores.matmul(&k)?, scores.t()?.matmul(&q)?)
+            }
+            SoftmaxRule::Identity => {
+                let s = quotient(arriving, &q.matmul(&k.t()?)?)?; // scores before their scaling
+                (((&q * s.matmul(&k)?)? * share)?, ((&k * s.t()?.matmul(&q)?)? * share)?)
+            }
+        };
+        let Scores::Rotary(rotary) = self else { return Ok((by_query, by_key)) };
+        let back = |x: &Tensor, placed: &Tensor, arriving: &Tensor| -> Result<Tensor> {
+            match rules.softmax {
+                // Relevance is divided as by any linear map without bias: `R_x = x (Rot^T q(R_y, y))`.
+                SoftmaxRule::Identity => Ok((x * rotary.turned(&quotient(arriving, placed)?, around, -1.0)?)?),
+                SoftmaxRule::Gradient | SoftmaxRule::Constant => rotary.turned(arriving, around, -1.0),
+            }
+        };
+        Ok((back(query, &q, &by_query)?, back(key, &k, &by_key)?))
+    }
+
+    /// Queries and keys as they enter the product.
+    fn placed(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<(Tensor, Tensor)> {
+        match self {
+            Scores::Dot => Ok((query.clone(), key.clone())),
+            Scores::Rotary(rotary) => Ok((rotary.turned(query, around, 1.0)?, rotary.turned(key, around, 1.0)?)),
+        }
+    }
+}
+
+impl Rotary {
+    /// Each token's vector `[B,H,T,E]` turned by its place, backwards with `way` -1 (the transposed rotation).
+    fn turned(&self, x: &Tensor, around: &Around, way: f64) -> Result<Tensor> {
+        let (_, _, tokens, e) = x.dims4()?;
+        let angles = self.angles(around.places, tokens, e); // [T,E/2]
+        let table = |f: fn(f64) -> f64| -> Result<Tensor> {
+            let half = Tensor::from_vec(angles.iter().map(|a| f(*a)).collect(), (tokens, e / 2), &Device::Cpu)?;
+            Ok(Tensor::cat(&[&half, &half], 1)?.to_dtype(x.dtype())?.to_device(x.device())?)
+            // [T,E]
+        };
+        let (first, second) = (x.narrow(D::Minus1, 0, e / 2)?, x.narrow(D::Minus1, e / 2, e / 2)?);
+        let quarter = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?; // turned by a right angle
+        let straight = x.broadcast_mul(&table(f64::cos)?)?;
+        Ok((straight + quarter.broadcast_mul(&(table(f64::sin)? * way)?)?)?)
+    }
+
+    /// Angles `[T,E/2]`, row-major: along a line `place theta^(-2i/E)`; on a grid (DINOv3) `2 pi y theta^(-4i/E)` in the
+    /// first half and the same of x in the second.
+    fn angles(&self, places: Places, tokens: usize, e: usize) -> Vec<f64> {
+        let half = e / 2;
+        match places {
+            Places::Line => {
+                let turn = |place: usize, i: usize| place as f64 * self.theta.powf(-(2.0 * i as f64) / e as f64);
+                (0..tokens * half).map(|n| turn(n / half, n % half)).collect()
+            }
+            Places::Grid { prefix, rows, columns } => {
+                let quarter = (half / 2).max(1);
+                let centre = |at: usize, of: usize| 2.0 * (at as f64 + 0.5) / of as f64 - 1.0;
+                let turn = |patch: usize, i: usize| {
+                    let at = match i / quarter {
+                        0 => centre(patch / columns, rows),
+                        _ => centre(patch % columns, columns),
+                    };
+                    std::f64::consts::TAU * at * self.theta.powf(-(4.0 * (i % quarter) as f64) / e as f64)
+                };
+                let angle = |n: usize| (n / half).checked_sub(prefix).map_or(0.0, |patch| turn(patch, n % half));
+                (0..tokens * half).map(angle).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::attention::{context, probabilities, probabilities_reverse};
+    use crate::nn::check;
+
+    const KINDS: [Scores; 2] = [Scores::Dot, Scores::Rotary(Rotary { theta: 100.0 })];
+
+    fn around(places: Places, mask: Option<&Tensor>, reach: Reach, dtype: DType) -> Around {
+        Around::new(places, mask, (5, dtype, &Device::Cpu), [reach]).unwrap()
+    }
+
+    #[test]
+    fn vjps_equal_finite_differences_and_autograd() -> Result<()> {
+        let shape = [2, 2, 5, 4];
+        let (q, k, v) = (check::random(&shape, 1), check::random(&shape, 2), check::random(&shape, 3));
+        let g = check::random(&shape, 4);
+        let places = [Places::Line, Places::Grid { prefix: 1, rows: 2, columns: 2 }];
+        for (scores, places) in KINDS.iter().flat_map(|s| places.map(|p| (s, p))) {
+            for reach in [Reach::All, Reach::Within(1)] {
+                let around = around(places, None, reach, DType::F64);
+                let run = |q: &Tensor, k: &Tensor| -> Result<Tensor> {
+                    context(&probabilities(&scores.forward(q, k, &around)?, around.mask(reach))?, &v)
+                };
+                let a = probabilities(&scores.forward(&q, &k, &around)?, around.mask(reach))?;
+                let ga = g.matmul(&v.t()?)?;
+                let by_scores = probabilities_reverse(&a, &ga, &Rules::GRADIENT)?.expect("a gradient");
+                let (gq, gk) = scores.reverse((&q, &k), &by_scores, &around, &Rules::GRADIENT)?;
+                check::finite_differences(&q, &g, |q| run(q, &k), &gq);
+                check::finite_differences(&k, &g, |k| run(&q, k), &gk);
+                check::autograd(&q, &ga, |q| scores.forward(q, &k, &around), &{
+                    scores.reverse((&q, &k), &ga, &around, &Rules::GRADIENT)?.0
+                });
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_kind_conserves_relevance() -> Result<()> {
+        let shape = [2, 2, 5, 4];
+        let (q, k) = (check::random(&shape, 1), check::random(&shape, 2));
+        let arriving = check::random(&[2, 2, 5, 5], 3);
+        let around = around(Places::Line, None, Reach::All, DType::F64);
+        let sum = |t: &Tensor| -> Result<f64> { Ok(t.sum_all()?.to_scalar::<f64>()?) };
+        for scores in KINDS {
+            let of_scores = sum(&(scores.forward(&q, &k, &around)? * &arriving)?)?;
+            let (gq, gk) = scores.reverse((&q, &k), &arriving, &around, &Rules::ATTN_LRP)?;
+            let (rq, rk) = (sum(&(&q * gq)?)?, sum(&(&k * gk)?)?);
+            assert!((rq - of_scores / 2.0).abs() < 1e-9 && (rk - of_scores / 2.0).abs() < 1e-9, "{scores:?}");
+            let (rq, rk) = scores.reverse((&q, &k), &arriving, &around, &Rules::TRANSFORMER_ATTRIBUTION)?;
+            let (rq, rk, all) = (sum(&rq)?, sum(&rk)?, sum(&arriving)?);
+            assert!((rq - all / 2.0).abs() < 1e-5 && (rk - all / 2.0).abs() < 1e-5, "{scores:?}: {rq} {rk} of {all}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn keys_that_are_not_seen_get_exactly_zero() -> Result<()> {
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+            let mask = Tensor::new(&[[1u8, 1, 1, 1, 0], [1, 1, 1, 1, 1]], &Device::Cpu)?;
+            let q = check::random(&[2, 2, 5, 4], 1).to_dtype(dtype)?;
+            for reach in [Reach::All, Reach::Within(2)] {
+                let around = around(Places::Line, Some(&mask), reach, dtype);
+                let a = probabilities(&Scores::Dot.forward(&q, &q, &around)?, around.mask(reach))?;
+                let a = a.to_dtype(DType::F64)?;
+                let total = |row: usize, from: usize, to: usize| -> Result<f64> {
+                    Ok(a.get(row)?.narrow(1, from, 1)?.narrow(2, to, 1)?.sum_all()?.to_scalar::<f64>()?)
+                };
+                assert_eq!(total(0, 3, 4)?, 0.0, "{dtype:?}");
+                assert!(total(1, 3, 4)? > 0.0, "{dtype:?}");
+                assert_eq!(total(1, 0, 3)? == 0.0, reach != Reach::All, "{dtype:?}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_added_where_nothing_is_hidden() -> Result<()> {
+        let mask = Tensor::ones((2, 5), DType::U8, &Device::Cpu)?;
+        let around = around(Places::Line, Some(&mask), Reach::All, DType::F32);
+        assert!(around.mask(Reach::All).is_none() && around.real.is_none());
+        Ok(())
+    }
+}
