@@ -7,7 +7,7 @@ use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
 use vitx::model::builtin::BUILTINS;
-use vitx::model::{Access, Checkpoint, Modality, Model};
+use vitx::model::{Access, Checkpoint, Model};
 
 /// Model, device and inputs of a run.
 pub struct Job {
@@ -38,7 +38,7 @@ impl Job {
         let id = model.model.clone().unwrap_or_else(|| default_model(texts > 0, reporting));
         let checkpoint = open(&id, model, reporting)?;
         if all > 0 {
-            check_modality(&checkpoint, texts > 0)?;
+            checkpoint.check_modality(texts > 0)?;
         }
         checkpoint.check_shape(input.shape.shape())?;
         if sources.made > 0 && !reporting.quiet {
@@ -137,20 +137,6 @@ fn downloads() -> vitx::model::hub::OnDownload {
             bar.reset();
         }
     })
-}
-
-fn check_modality(checkpoint: &Checkpoint, texts: bool) -> Result<()> {
-    match (checkpoint.family.modality, texts) {
-        (Modality::Text, false) => bail!(
-            "model `{}` ({}) reads texts; pass --text \"...\", --text-file FILE or a .txt file",
-            checkpoint.id,
-            checkpoint.family.title
-        ),
-        (Modality::Image, true) => {
-            bail!("model `{}` ({}) reads images; pass image files or folders", checkpoint.id, checkpoint.family.title)
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The device that was asked for; must run before the first tensor operation.

@@ -65,6 +65,15 @@ impl Start {
     }
 }
 
+/// What the ascent changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// Pixels.
+    Pixels,
+    /// Their spectrum.
+    Spectrum,
+}
+
 impl Objective {
     /// A class, `A-B`, or `-LABEL`.
     ///
@@ -105,6 +114,10 @@ impl Objective {
 }
 
 impl Settings {
+    /// Names of spaces on the command line, and what they mean.
+    pub const SPACES: &'static [(&'static str, &'static str, Space)] =
+        &[("pixel", "Pixels", Space::Pixels), ("fourier", "Spectrum", Space::Spectrum)];
+
     /// Refuses what no ascent can be made with.
     ///
     /// # Errors

@@ -63,6 +63,23 @@ impl Checkpoint {
         }
     }
 
+    /// Refuses inputs of the other kind.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] saying what it reads.
+    pub fn check_modality(&self, texts: bool) -> Result<()> {
+        let (id, title) = (&self.id, self.family.title);
+        match (self.family.modality, texts) {
+            (Modality::Text, false) => Err(Error::Usage(format!(
+                "model `{id}` ({title}) reads texts; pass --text \"...\", --text-file FILE or a .txt file"
+            ))),
+            (Modality::Image, true) => {
+                Err(Error::Usage(format!("model `{id}` ({title}) reads images; pass image files or folders")))
+            }
+            (Modality::Text, true) | (Modality::Image, false) => Ok(()),
+        }
+    }
+
     /// Refuses sizes that its inputs cannot have.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `vitx maximize`: the picture a class or a unit answers to most.
 
-use crate::cli::args::{ModelArgs, ReportArgs};
+use crate::cli::args::{named, ModelArgs, ReportArgs};
 use crate::cli::job::{self, Job};
 use crate::cli::noted;
 use crate::cli::outputs::{refuse_ending, refuse_existing};
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 use vitx::identity::Identity;
 use vitx::input::Shape;
-use vitx::maximize::painting::{Painting, Start};
+use vitx::maximize::painting::{Painting, Space, Start};
 use vitx::maximize::{Objective, Settings};
 use vitx::model::{Checkpoint, Model, Processor};
 use vitx::render::json::ModelId;
@@ -70,8 +70,8 @@ pub struct Args {
     #[arg(long, default_value_t = DEFAULT.jitter, value_name = "PX")]
     jitter: usize,
     /// Ascend in pixels, or in a spectrum in which low frequencies move as easily as high ones
-    #[arg(long, default_value = "fourier", value_enum)]
-    parametrisation: Parametrisation,
+    #[arg(long, default_value = "fourier", value_name = "PARAMETRISATION", value_parser = named(Settings::SPACES))]
+    parametrisation: Space,
     /// Divide the objective's gradient by its size, so that --lr, --decay and --tv mean the same for every model
     #[arg(long, default_value_t = DEFAULT.unit_steps, action = clap::ArgAction::Set, value_name = "BOOL")]
     unit_steps: bool,
@@ -97,14 +97,6 @@ pub struct Args {
     report: ReportArgs,
 }
 
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-enum Parametrisation {
-    /// Pixels
-    Pixel,
-    /// Spectrum
-    Fourier,
-}
-
 impl Args {
     fn settings(&self) -> Result<Settings> {
         let base = if self.plain { Settings::PLAIN } else { DEFAULT };
@@ -113,7 +105,7 @@ impl Args {
         if self.plain {
             return Ok(base.checked()?);
         }
-        let fourier = self.parametrisation == Parametrisation::Fourier;
+        let fourier = self.parametrisation == Space::Spectrum;
         let (tv, jitter, unit_steps, clip) = (self.tv, self.jitter, self.unit_steps, self.clip);
         Ok(Settings { tv, jitter, fourier, unit_steps, clip, ..base }.checked()?)
     }
