@@ -7,7 +7,7 @@ use crate::method::{parse_list, Configured};
 use crate::model::{Checkpoint, Model};
 use crate::render::json::About;
 use crate::render::names::target_part;
-use crate::run::{Batch, Noise, Watch};
+use crate::run::{Batch, Noise, Reads, Watch};
 use crate::target::{Output, Request};
 use std::time::Instant;
 
@@ -79,7 +79,8 @@ impl Asked<'_> {
         let row = |layout| self.row.map(|r| r.token(layout)).transpose();
         let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
         let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(watch);
-        let batch = batch.with_noise(Noise::seeded(self.seed));
+        let reads = self.methods.iter().map(|m| m.method.reads()).max().unwrap_or(Reads::Logits);
+        let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads);
         let logits = batch.logits()?;
         let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / ready.len() as f64;
         let mut answers = Answers::default();

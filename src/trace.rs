@@ -12,8 +12,10 @@ use std::sync::Arc;
 pub struct Trace {
     /// `[B,T,D]` state entering the first layer (`hidden_states[0]` in transformers).
     pub embedding: Tensor,
-    /// One entry a layer, first layer first; empty when only the logits were asked for.
+    /// One entry a layer, first layer first; empty when they were not asked for.
     pub layers: Vec<LayerTrace>,
+    /// `[B,H,T,T]` probabilities of each layer, where they alone were asked for; else empty.
+    pub attentions: Vec<Tensor>,
     /// `[B,T,D]` state leaving the last layer, before a final layer norm.
     pub last: Tensor,
     /// `[B,P]` what the classification head reads (P = D, or 2D for DINOv2's class token and patch mean).
@@ -85,21 +87,28 @@ pub struct HeadGrads {
     pub last: Tensor,
 }
 
-/// What a reverse pass carried to the [`LayerTrace`] fields of the same names, and to the outputs of the layer norms.
+/// What a reverse pass carried to the [`LayerTrace`] fields of the same names, and to the outputs of the norms.
 #[derive(Debug, Clone)]
 pub struct LayerGrads {
     /// `[B,T,D]`
     pub input: Tensor,
     /// `[B,T,D]` by what queries, keys and values are made of (pre-norm: the first norm's output), this path alone.
     pub read: Tensor,
+    /// `[B,H,T,T]`, the probabilities taken as free variables and everything downstream recomputed.
+    pub attention: Tensor,
+    /// Everything else; none where it was dropped as soon as the layer below had it.
+    pub inside: Option<Box<Inside>>,
+}
+
+/// What few methods read of a layer's gradients.
+#[derive(Debug, Clone)]
+pub struct Inside {
     /// `[B,H,T,E]`; none where attention probabilities are constants.
     pub query: Option<Tensor>,
     /// `[B,H,T,E]`; none where attention probabilities are constants.
     pub key: Option<Tensor>,
     /// `[B,H,T,E]`
     pub value: Tensor,
-    /// `[B,H,T,T]`, the probabilities taken as free variables and everything downstream recomputed.
-    pub attention: Tensor,
     /// `[B,H,T,E]`
     pub context: Tensor,
     /// `[B,T,D]`

@@ -12,49 +12,71 @@ use std::sync::Arc;
 /// Relevance this many times the explained value is a blow-up, not an explanation.
 const BLOW_UP: f64 = 1e3;
 
+/// Is handed each layer's number and gradients.
+pub type EachLayer<'e> = &'e mut dyn FnMut(usize, LayerGrads) -> Result<()>;
+
 impl Encoder {
-    /// Pulls `seed` `[B,C]` back through a recorded pass under `rules`.
+    /// Pulls `seed` `[B,C]` back through a recorded pass under `rules`, and keeps everything.
+    ///
+    /// # Errors
+    /// As [`Encoder::backward_each`].
+    pub fn backward(&self, trace: &Trace, seed: &Tensor, rules: &Rules) -> Result<Grads> {
+        let mut layers = Vec::with_capacity(self.blocks.len());
+        let (head, embedding) = self.backward_each(trace, seed, rules, &mut |_, own| {
+            layers.push(own);
+            Ok(())
+        })?;
+        layers.reverse();
+        Ok(Grads { embedding, layers, head })
+    }
+
+    /// The same, each layer's gradients handed to `each` with the layer's number, the last layer first, and dropped unless it
+    /// keeps them; with what reached the head and the first layer's input `[B,T,D]`.
     ///
     /// # Errors
     /// [`Error::Usage`] when the trace kept no layers; [`Error::Numeric`] naming the layer in which modified rules blow
-    /// up: a value that is not finite, or relevance summing to 10^3 times what it started from.
-    pub fn backward(&self, trace: &Trace, seed: &Tensor, rules: &Rules) -> Result<Grads> {
+    /// up: a value that is not finite, or relevance summing to 10^3 times what it started from; and those of `each`.
+    pub fn backward_each(
+        &self,
+        trace: &Trace,
+        seed: &Tensor,
+        rules: &Rules,
+        each: EachLayer<'_>,
+    ) -> Result<(HeadGrads, Tensor)> {
         if trace.layers.len() != self.blocks.len() {
             return Err(Error::Usage("the reverse pass needs a trace made with Keep::Layers".into()));
         }
         let head = self.pulled_from_head((&trace.last, &trace.pooled), &trace.around, seed, rules)?;
         let start = (seed * &trace.logits)?.sum(1)?;
         let start = if rules.carried == Carried::Relevance { seed.sum(1)? } else { start }; // [B]
-        let layers = self.walk(&trace.layers, &head.last, rules, &start)?;
-        let embedding = layers.first().map_or_else(|| head.last.clone(), |l| l.input.clone());
-        Ok(Grads { embedding, layers, head })
+        let embedding = self.walk(&trace.layers, &head.last, rules, &start, each)?;
+        Ok((head, embedding))
     }
 
-    /// Pulls what arrives at the output of the last of `layers`, the first layers of a pass, back through them.
-    /// `start` `[B]` is the relevance the pass began with.
+    /// Pulls what arrives at the output of the last of `layers`, the first layers of a pass, back through them, to what
+    /// reaches the first layer's input `[B,T,D]`. `start` `[B]` is the relevance the pass began with.
     ///
     /// # Errors
-    /// [`Error::Numeric`] as [`Encoder::backward`].
+    /// [`Error::Numeric`] and those of `each` as [`Encoder::backward_each`].
     pub fn walk(
         &self,
         layers: &[LayerTrace],
         arriving: &Tensor,
         rules: &Rules,
         start: &Tensor,
-    ) -> Result<Vec<LayerGrads>> {
+        each: EachLayer<'_>,
+    ) -> Result<Tensor> {
         self.passes.backward.fetch_add(1, Ordering::Relaxed);
         let mut state = arriving.clone();
-        let mut grads = Vec::with_capacity(layers.len());
         for (number, (block, layer)) in self.blocks.iter().zip(layers).enumerate().rev() {
             let own = block.backward(layer, &state, rules)?;
             if *rules != Rules::GRADIENT {
                 bounded(&layer.input, &own.input, rules, start, number)?;
             }
             state = own.input.clone();
-            grads.push(own);
+            each(number, own)?;
         }
-        grads.reverse();
-        Ok(grads)
+        Ok(state)
     }
 
     /// Pulls `seed` `[B,C]` back through the head to the state it read.

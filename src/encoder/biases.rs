@@ -12,9 +12,9 @@ use super::branch::{Branch, Wiring};
 use super::feed_forward::FeedForward;
 use super::head::{Head, Reading, Step};
 use super::Encoder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{attention, Linear, Norm};
-use crate::trace::{Grads, LayerGrads};
+use crate::trace::{Grads, HeadGrads, Inside, LayerGrads};
 use candle_core::{Tensor, D};
 
 /// A constant, and what a reverse pass carried to where it is added.
@@ -23,27 +23,43 @@ type Constant<'a> = (&'a Tensor, Tensor);
 impl Encoder {
     /// Relevance of the constants of each layer, and last of final norm and head: L + 1 tensors `[B,T]`. What acts on a
     /// pooled state is booked at the tokens it was pooled from, for class token and patch mean at the class token.
+    ///
+    /// # Errors
+    /// As [`Encoder::layer_constants`].
     pub fn constants(&self, grads: &Grads) -> Result<Vec<Tensor>> {
-        let mut all = Vec::with_capacity(self.blocks.len() + 1);
-        for (block, grads) in self.blocks.iter().zip(&grads.layers) {
-            let mut sum: Option<Tensor> = None;
-            for (constant, grad) in block.biases(grads)? {
-                let own = share(constant, &grad)?;
-                sum = Some(match sum {
-                    Some(sum) => (sum + own)?,
-                    None => own,
-                });
-            }
-            let none =
-                || -> Result<Tensor> { Ok(grads.input.narrow(D::Minus1, 0, 1)?.squeeze(D::Minus1)?.zeros_like()?) };
-            all.push(sum.map_or_else(none, Ok)?); // [B,T]
+        let layers = grads.layers.iter().enumerate().map(|(number, own)| self.layer_constants(number, own));
+        layers.chain([self.head_constants(&grads.head)]).collect()
+    }
+
+    /// Relevance of one layer's constants, `[B,T]`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where what a reverse pass carried into the layer was dropped.
+    pub fn layer_constants(&self, number: usize, grads: &LayerGrads) -> Result<Tensor> {
+        let (Some(block), Some(inside)) = (self.blocks.get(number), &grads.inside) else {
+            return Err(Error::Usage("constants are asked of a reverse pass that did not keep them".into()));
+        };
+        let mut sum: Option<Tensor> = None;
+        for (constant, grad) in block.biases(grads, inside)? {
+            let own = share(constant, &grad)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + own)?,
+                None => own,
+            });
         }
+        match sum {
+            Some(sum) => Ok(sum),
+            None => Ok(grads.input.narrow(D::Minus1, 0, 1)?.squeeze(D::Minus1)?.zeros_like()?),
+        }
+    }
+
+    /// Relevance of the constants of final norm and head, `[B,T]`.
+    pub fn head_constants(&self, grads: &HeadGrads) -> Result<Tensor> {
         let head = self.head.constants(grads)?;
-        all.push(match self.final_norm.as_ref().and_then(|n| n.bias.as_ref()) {
-            Some(shift) => (head + share(shift, &grads.head.normed)?)?,
+        Ok(match self.final_norm.as_ref().and_then(|n| n.bias.as_ref()) {
+            Some(shift) => (head + share(shift, &grads.normed)?)?,
             None => head,
-        });
-        Ok(all)
+        })
     }
 }
 
@@ -54,7 +70,7 @@ fn share(constant: &Tensor, grad: &Tensor) -> Result<Tensor> {
 
 impl Block {
     /// Every constant the layer adds.
-    fn biases<'a>(&'a self, g: &LayerGrads) -> Result<Vec<Constant<'a>>> {
+    fn biases<'a>(&'a self, g: &LayerGrads, inside: &Inside) -> Result<Vec<Constant<'a>>> {
         let Block { attention, feed_forward, wiring } = self;
         let Branch { norm: first_norm, op, scale: first_scale } = attention;
         let Attention { heads: _, query, key, value, projection, scores: _, reach: _ } = op;
@@ -62,8 +78,8 @@ impl Block {
         let FeedForward { into, activation: _, gate: _, out } = op;
 
         let (first_shift, second_shift) = match wiring {
-            Wiring::Pre => (&g.read, &g.normed),
-            Wiring::Post => (&g.normed, &g.output),
+            Wiring::Pre => (&g.read, &inside.normed),
+            Wiring::Post => (&inside.normed, &inside.output),
         };
         let scaled = |grad: &Tensor, scale: &Option<Tensor>| match scale {
             Some(scale) => grad.broadcast_mul(scale),
@@ -74,12 +90,12 @@ impl Block {
         let all = [
             (shift(first_norm), Some(first_shift.clone())),
             (shift(second_norm), Some(second_shift.clone())),
-            (projection.bias.as_ref(), Some(scaled(&g.mixed, first_scale)?)),
-            (into.bias.as_ref(), Some(g.hidden.clone())),
-            (out.bias.as_ref(), Some(scaled(&g.fed, second_scale)?)),
-            (query.bias.as_ref(), merged(g.query.as_ref())?),
-            (key.bias.as_ref(), merged(g.key.as_ref())?),
-            (value.bias.as_ref(), merged(Some(&g.value))?),
+            (projection.bias.as_ref(), Some(scaled(&inside.mixed, first_scale)?)),
+            (into.bias.as_ref(), Some(inside.hidden.clone())),
+            (out.bias.as_ref(), Some(scaled(&inside.fed, second_scale)?)),
+            (query.bias.as_ref(), merged(inside.query.as_ref())?),
+            (key.bias.as_ref(), merged(inside.key.as_ref())?),
+            (value.bias.as_ref(), merged(Some(&inside.value))?),
         ];
         Ok(all.into_iter().filter_map(|(constant, grad)| constant.zip(grad)).collect())
     }
@@ -102,12 +118,12 @@ impl Reading {
 
 impl Head {
     /// `[B,T]`
-    fn constants(&self, grads: &Grads) -> Result<Tensor> {
-        let (b, tokens, _) = grads.head.last.dims3()?;
-        let seed = (&grads.head.logits * (1.0 / self.readings.len().max(1) as f64))?; // each reading's part of the mean
+    fn constants(&self, grads: &HeadGrads) -> Result<Tensor> {
+        let (b, tokens, _) = grads.last.dims3()?;
+        let seed = (&grads.logits * (1.0 / self.readings.len().max(1) as f64))?; // each reading's part of the mean
         let mut booked = Tensor::zeros((b, tokens), seed.dtype(), seed.device())?;
-        for (reading, steps) in self.readings.iter().zip(&grads.head.steps) {
-            let at = reading.pool.readout(b, tokens, &grads.head.around, &seed)?; // [B,T]
+        for (reading, steps) in self.readings.iter().zip(&grads.steps) {
+            let at = reading.pool.readout(b, tokens, &grads.around, &seed)?; // [B,T]
             for (constant, grad) in reading.biases(steps, &seed) {
                 booked = (booked + at.broadcast_mul(&share(constant, &grad)?.unsqueeze(1)?)?)?;
             }

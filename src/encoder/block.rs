@@ -6,7 +6,7 @@ use super::feed_forward::FeedForward;
 use crate::error::Result;
 use crate::nn::rules::Carried;
 use crate::nn::{Around, Norm, Rules};
-use crate::trace::{LayerGrads, LayerTrace};
+use crate::trace::{Inside, LayerGrads, LayerTrace};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -184,22 +184,8 @@ impl Block {
         let state = || Ok(t.input.clone());
         let input = self.attention.reverse_to_state(state, (&by_input, &read), self.wiring, rules)?;
         let output = output.clone();
-        Ok(LayerGrads {
-            input,
-            read,
-            query,
-            key,
-            value,
-            attention,
-            context,
-            mixed,
-            mid,
-            normed,
-            hidden,
-            fed,
-            sum,
-            output,
-        })
+        let inside = Inside { query, key, value, context, mixed, mid, normed, hidden, fed, sum, output };
+        Ok(LayerGrads { input, read, attention, inside: Some(Box::new(inside)) })
     }
 }
 

@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub enum Keep {
     /// The logits only: each layer's record is dropped once the next has read it.
     Logits,
+    /// Every layer's attention probabilities, [`Trace::attentions`].
+    Attention,
     /// The last layer's record.
     Last,
     /// Every layer's record, as a reverse pass needs.
@@ -74,19 +76,20 @@ impl Encoder {
     }
 
     fn run(&self, embedding: &Tensor, around: &Arc<Around>, keep: Keep) -> Result<Trace> {
-        let mut layers = Vec::new();
+        let (mut layers, mut attentions) = (Vec::new(), Vec::new());
         let mut state = embedding.clone();
         for block in &self.blocks {
             let layer = block.forward(&state, around)?;
             state = layer.output.clone();
             match keep {
                 Keep::Logits => {}
+                Keep::Attention => attentions.push(layer.attention),
                 Keep::Last => layers = vec![layer],
                 Keep::Layers => layers.push(layer),
             }
         }
         let ReadOut { last, pooled, logits, around } = self.read_out(&state, around)?;
-        Ok(Trace { embedding: embedding.clone(), layers, last, pooled, logits, around })
+        Ok(Trace { embedding: embedding.clone(), layers, attentions, last, pooled, logits, around })
     }
 
     /// The head, final norm included, on any state `[B,T,D]`.

@@ -5,7 +5,7 @@ use crate::explanation::{Explanation, Layout};
 use crate::identity::of_bytes;
 use crate::method::{parse, Configured};
 use crate::nn::numbers;
-use crate::run::Run;
+use crate::run::{Reads, Run};
 
 /// A way to explain, or to seem to.
 pub enum Candidate {
@@ -62,6 +62,14 @@ impl Candidate {
         match (self, other) {
             (Candidate::Method(a), Candidate::Method(b)) => a.entry.name == b.entry.name && a.params == b.params,
             _ => false,
+        }
+    }
+
+    /// What it reads of the passes.
+    pub fn reads(&self) -> Reads {
+        match self {
+            Candidate::Method(method) => method.method.reads(),
+            Candidate::Random | Candidate::Gaussian => Reads::Logits,
         }
     }
 

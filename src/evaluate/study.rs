@@ -15,7 +15,7 @@ use crate::input::image::Remark;
 use crate::input::{Ready, Shape};
 use crate::model::Model;
 use crate::render::{scale::Span, sheet, table, Scene, Style};
-use crate::run::{Batch, Noise, Watch};
+use crate::run::{Batch, Noise, Reads, Watch};
 use crate::target::{ranked, right, Output};
 use candle_core::DType;
 use std::path::Path;
@@ -278,7 +278,8 @@ impl<'a> Study<'a> {
     {
         let going = self.going;
         let watch: Watch<'b> = Box::new(move |_, _| going());
-        batch.watched(watch).with_noise(Noise::seeded(self.settings.seed))
+        let reads = self.candidates.iter().map(Candidate::reads).max().unwrap_or(Reads::Logits);
+        batch.watched(watch).with_noise(Noise::seeded(self.settings.seed)).reading(reads)
     }
 }
 

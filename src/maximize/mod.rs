@@ -240,8 +240,8 @@ impl<'a> Ascent<'a> {
                 let seed = Tensor::from_vec(slopes, (1, t, d), &candle_core::Device::Cpu)?;
                 let seed = seed.to_dtype(encoder.dtype())?.to_device(encoder.device())?;
                 let start = Tensor::ones(1, encoder.dtype(), encoder.device())?;
-                let layers = encoder.walk(&trace.layers[..layer], &seed, &Rules::GRADIENT, &start)?;
-                layers.first().map_or(seed, |l| l.input.clone())
+                let below = trace.layers.get(..layer).unwrap_or_default();
+                encoder.walk(below, &seed, &Rules::GRADIENT, &start, &mut |_, _| Ok(()))?
             }
         };
         Ok(encoder.input_backward(&inputs, &arriving, &Rules::GRADIENT)?.get(0)?)

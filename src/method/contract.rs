@@ -4,7 +4,7 @@ use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, PixelMap};
 use crate::nn::Rules;
-use crate::run::{Measured, Param, Params, Rows, Run};
+use crate::run::{Measured, Param, Params, Reads, Rows, Run};
 use crate::scale::Scale;
 use serde_json::{Map, Value};
 
@@ -27,6 +27,11 @@ pub trait Method: Send + Sync {
     /// The output tokens whose rows `explain` returns; none for methods that explain the model's output itself.
     fn rows(&self) -> Option<Rows> {
         None
+    }
+
+    /// What it reads of the passes, so that they keep no more.
+    fn reads(&self) -> Reads {
+        Reads::Everything
     }
 
     /// Whether there is a map at pixel resolution beside the patch grid.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::Rules;
 use crate::target::{seed, Output};
-use crate::trace::{Grads, Trace};
+use crate::trace::{Grads, LayerGrads, Trace};
 use candle_core::{DType, Tensor};
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
@@ -21,9 +21,37 @@ pub struct Batch<'m> {
     trace: OnceCell<Trace>,
     /// How the head pools the rows of each input, once somebody asked.
     pub(super) pooled: Vec<OnceCell<Option<Tensor>>>,
+    reads: Reads,
     pub(super) noise: Noise,
     pub(super) watch: Option<Watch<'m>>,
     pub(super) tape: RefCell<Tape>,
+}
+
+/// What methods read of the passes: as much is kept, and everything else dropped on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reads {
+    /// The logits: methods that run the model themselves.
+    Logits,
+    /// Attention probabilities of the forward pass; no reverse pass.
+    Attention,
+    /// Every record of the forward pass; of reverse passes what reaches each layer's input, attention and what its
+    /// projections read.
+    States,
+    /// Beside those the relevance of each layer's constants.
+    Constants,
+    /// Everything that reverse passes carry into a layer.
+    Everything,
+}
+
+impl Reads {
+    /// What the forward pass keeps.
+    fn keep(self) -> Keep {
+        match self {
+            Reads::Logits => Keep::Logits,
+            Reads::Attention => Keep::Attention,
+            Reads::States | Reads::Constants | Reads::Everything => Keep::Layers,
+        }
+    }
 }
 
 /// Is told how many of how many steps a slow method has done; answers whether to go on.
@@ -45,6 +73,7 @@ impl<'m> Batch<'m> {
             layouts,
             trace: OnceCell::new(),
             pooled,
+            reads: Reads::Everything,
             noise: Noise::default(),
             watch: None,
             tape: RefCell::default(),
@@ -54,6 +83,12 @@ impl<'m> Batch<'m> {
     /// Watches the progress of slow methods.
     pub fn watched(mut self, watch: Watch<'m>) -> Self {
         self.watch = Some(watch);
+        self
+    }
+
+    /// Keeps of the passes what the asked-for methods read (see [`Reads`]); by default everything.
+    pub fn reading(mut self, reads: Reads) -> Self {
+        self.reads = reads;
         self
     }
 
@@ -87,7 +122,7 @@ impl<'m> Batch<'m> {
     /// The recorded forward pass.
     pub fn trace(&self) -> Result<&Trace> {
         if self.trace.get().is_none() {
-            let _ = self.trace.set(self.encoder.forward(&self.inputs, Keep::Layers)?);
+            let _ = self.trace.set(self.encoder.forward(&self.inputs, self.reads.keep())?);
         }
         self.trace.get().ok_or_else(|| Error::Numeric("the trace was not kept".into()))
     }
@@ -180,8 +215,23 @@ impl Pass<'_> {
         if start == Seed::Probability {
             seeds = encoder.head.probability_seed(&trace.logits, &seeds)?;
         }
-        let grads = encoder.backward(trace, &seeds, rules)?;
-        let made = Reversed { rules: *rules, seed: start, grads, input: OnceCell::new(), constants: OnceCell::new() };
+        let (reads, mut layers, mut constants) = (self.batch.reads, Vec::new(), Vec::new());
+        let (head, embedding) = encoder.backward_each(trace, &seeds, rules, &mut |number, own| {
+            if reads == Reads::Constants {
+                constants.push(encoder.layer_constants(number, &own)?);
+            }
+            layers.push(if reads == Reads::Everything { own } else { LayerGrads { inside: None, ..own } });
+            Ok(())
+        })?;
+        layers.reverse();
+        let known = OnceCell::new();
+        if reads == Reads::Constants {
+            constants.reverse();
+            constants.push(encoder.head_constants(&head)?);
+            let _ = known.set(constants);
+        }
+        let grads = Grads { embedding, layers, head };
+        let made = Reversed { rules: *rules, seed: start, grads, input: OnceCell::new(), constants: known };
         let made = Arc::new(made);
         if plain {
             let _ = self.gradient.set(made.clone());

@@ -58,14 +58,19 @@ impl Run<'_> {
                 let head = encoder.read_out(&trace.layers[last].output, &trace.around)?;
                 let arriving = encoder.head_backward(&head, &seed, &Rules::GRADIENT)?.last;
                 let top = encoder.layer_backward(last, &trace.layers[last], &arriving, &constant)?;
-                let lower = encoder.walk(&trace.layers[..last], &top.input, &Rules::GRADIENT, &seed.sum(1)?)?;
-                for ((sum, layer), grads) in sums.iter_mut().zip(&trace.layers).zip(lower.iter().chain([&top])) {
-                    let product = (self.only(&layer.attention)? * self.only(&grads.attention)?)?.relu()?; // [H,T,T]
-                    *sum = Some(match sum.take() {
+                let mut add = |layer: usize, attention: &Tensor, gradient: &Tensor| -> Result<()> {
+                    let product = (self.only(attention)? * self.only(gradient)?)?.relu()?; // [H,T,T]
+                    sums[layer] = Some(match sums[layer].take() {
                         Some(sum) => (sum + product)?,
                         None => product,
                     });
-                }
+                    Ok(())
+                };
+                let (below, start) = (&trace.layers[..last], seed.sum(1)?);
+                add(last, &trace.layers[last].attention, &top.attention)?;
+                encoder.walk(below, &top.input, &Rules::GRADIENT, &start, &mut |layer, own| {
+                    add(layer, &below[layer].attention, &own.attention)
+                })?;
                 self.progress(k * (n + 1) + m + 1, (n + 1) * (n + 1))?;
             }
         }
@@ -75,7 +80,7 @@ impl Run<'_> {
 
     /// Derivative of this run's output at the head on the state leaving `layer`, by that layer's attention, `[B,H,T,T]`.
     pub fn local_attention(&self, layer: usize, mean_pool: bool) -> Result<Tensor> {
-        let (encoder, record) = (self.encoder(), &self.trace()?.layers[layer]);
+        let (encoder, record) = (self.encoder(), self.record(layer)?);
         let seed = self.batch_seeds()?;
         let arriving = if mean_pool {
             encoder.mean_head_backward(&record.output, &seed)?

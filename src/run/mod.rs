@@ -14,7 +14,7 @@ pub mod tape;
 mod variants;
 mod view;
 
-pub use batch::{logits, Batch, Pass, Reversed, Seed, Watch};
+pub use batch::{logits, Batch, Pass, Reads, Reversed, Seed, Watch};
 pub use noise::Noise;
 pub use options::{Measured, Param, Params};
 pub use pick::{Heads, Layer, Pick, Row, Rows};

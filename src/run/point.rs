@@ -63,7 +63,7 @@ impl Point {
         let reversed = run.reverse(rules)?;
         let layer = self.layer.index(run.layers());
         if self.behind_norm(run.is_text()) {
-            let gradient = run.state(&reversed.grads.layers[layer].read)?;
+            let gradient = run.state(run.read_gradient(&reversed, layer)?)?;
             return Ok((self.activation(run)?, gradient));
         }
         run.state_and(&reversed.grads, layer + usize::from(self.place == "output"))
@@ -75,7 +75,7 @@ impl Point {
     /// Whatever the forward pass reports.
     pub fn activation(self, run: &Run<'_>) -> Result<Tensor> {
         let layer = self.layer.index(run.layers());
-        let record = &run.trace()?.layers[layer];
+        let record = run.record(layer)?;
         match self.place {
             "output" => run.output_state(layer),
             _ if self.behind_norm(run.is_text()) => run.state(&run.block(layer).read(&record.input)?),

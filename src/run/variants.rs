@@ -199,8 +199,8 @@ impl<'r> Subject<'r> {
         for range in chunks(count, self.chunk(Keep::Layers)) {
             let inputs = self.with(&make(range.clone())?)?;
             let (trace, seed) = self.traced(&inputs)?;
-            let grads = self.encoder().backward(&trace, &seed, &Rules::GRADIENT)?;
-            let by_input = self.encoder().input_backward(&inputs, &grads.embedding, &Rules::GRADIENT)?;
+            let (_, embedding) = self.encoder().backward_each(&trace, &seed, &Rules::GRADIENT, &mut |_, _| Ok(()))?;
+            let by_input = self.encoder().input_backward(&inputs, &embedding, &Rules::GRADIENT)?;
             for (i, variant) in range.clone().enumerate() {
                 each(variant, &widened(&by_input.get(i)?)?)?;
             }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::{numbers, widened, Rules};
 use crate::target::{seed, Output};
-use crate::trace::{Grads, Trace};
+use crate::trace::{Grads, LayerTrace, Trace};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -121,7 +121,21 @@ impl<'p> Run<'p> {
 
     /// Attention probabilities of a layer, `[H,T,T]`, f32 at least.
     pub fn attention(&self, layer: usize) -> Result<Tensor> {
-        self.square(&self.pass.batch.trace()?.layers[layer].attention)
+        self.square(self.attentions(layer)?)
+    }
+
+    /// `[B,H,T,T]`
+    fn attentions(&self, layer: usize) -> Result<&'p Tensor> {
+        let trace = self.pass.batch.trace()?;
+        trace.attentions.get(layer).map_or_else(|| Ok(&self.record(layer)?.attention), Ok)
+    }
+
+    /// What a layer did with the whole batch.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such layer, or where the pass kept less (see [`crate::run::Reads`]).
+    pub fn record(&self, layer: usize) -> Result<&'p LayerTrace> {
+        self.pass.batch.trace()?.layers.get(layer).ok_or_else(|| no_layer(layer))
     }
 
     /// Derivative of the explained output by the attention probabilities of a layer, `[H,T,T]`, f32 at least.
@@ -131,7 +145,9 @@ impl<'p> Run<'p> {
 
     /// What a reverse pass under `rules` carries to the attention probabilities of a layer, `[H,T,T]`, f32 at least.
     pub fn attention_under(&self, rules: &Rules, layer: usize) -> Result<Tensor> {
-        self.square(&self.reverse(rules)?.grads.layers[layer].attention)
+        let reversed = self.reverse(rules)?;
+        let own = reversed.grads.layers.get(layer).ok_or_else(|| no_layer(layer))?;
+        self.square(&own.attention)
     }
 
     /// The reverse pass of the whole batch under `rules`; its tensors hold every input and its padding.
@@ -178,6 +194,11 @@ impl<'p> Run<'p> {
         Ok((self.state(state)?, self.state(grad)?))
     }
 
+    /// What a reverse pass carried to what a layer's projections read, of the whole batch `[B,T,D]`.
+    pub fn read_gradient<'r>(&self, reversed: &'r Reversed, layer: usize) -> Result<&'r Tensor> {
+        reversed.grads.layers.get(layer).map(|own| &own.read).ok_or_else(|| no_layer(layer))
+    }
+
     /// The block of a layer.
     pub fn block(&self, layer: usize) -> &Block {
         &self.pass.batch.encoder.blocks[layer]
@@ -185,28 +206,28 @@ impl<'p> Run<'p> {
 
     /// Values of a layer, bias included, `[H,T,E]`.
     pub fn value(&self, layer: usize) -> Result<Tensor> {
-        let own = self.pass.batch.trace()?.layers[layer].value.get(self.row)?.narrow(1, 0, self.tokens())?;
+        let own = self.record(layer)?.value.get(self.row)?.narrow(1, 0, self.tokens())?;
         widened(&own)
     }
 
     /// State entering a layer, `[T,D]`.
     pub fn input(&self, layer: usize) -> Result<Tensor> {
-        self.state(&self.pass.batch.trace()?.layers[layer].input)
+        self.state(&self.record(layer)?.input)
     }
 
     /// State after a layer's attention and its skip connection, before any layer norm, `[T,D]`.
     pub fn mid(&self, layer: usize) -> Result<Tensor> {
-        self.state(&self.pass.batch.trace()?.layers[layer].mid)
+        self.state(&self.record(layer)?.mid)
     }
 
     /// State after a layer's feed-forward and its skip connection, before any layer norm, `[T,D]`.
     pub fn sum(&self, layer: usize) -> Result<Tensor> {
-        self.state(&self.pass.batch.trace()?.layers[layer].sum)
+        self.state(&self.record(layer)?.sum)
     }
 
     /// State leaving a layer, `[T,D]`.
     pub fn output_state(&self, layer: usize) -> Result<Tensor> {
-        self.state(&self.pass.batch.trace()?.layers[layer].output)
+        self.state(&self.record(layer)?.output)
     }
 
     /// The recorded forward pass of the whole batch.
@@ -224,4 +245,8 @@ impl<'p> Run<'p> {
         let n = self.tokens();
         widened(&tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?)
     }
+}
+
+fn no_layer(layer: usize) -> Error {
+    Error::Usage(format!("layer {layer} is asked of a pass that has no such layer, or did not keep it"))
 }

@@ -253,8 +253,8 @@ proptest! {
         let reversed = pass.run(0).reverse(&Rules::reslrp(gamma)).unwrap();
         for (record, grads) in batch.trace().unwrap().layers.iter().zip(&reversed.grads.layers) {
             let (fa, fb) = vitx::nn::residual::factors(&record.input, &record.mixed, gamma).unwrap();
-            let size = |x: &Tensor, f: &Tensor| flat(&((x * &grads.mid).unwrap() * f).unwrap());
-            let whole = flat(&(&record.mid * &grads.mid).unwrap());
+            let size = |x: &Tensor, f: &Tensor| flat(&((x * &grads.inside.as_ref().unwrap().mid).unwrap() * f).unwrap());
+            let whole = flat(&(&record.mid * &grads.inside.as_ref().unwrap().mid).unwrap());
             let parts = size(&record.input, &fa).into_iter().zip(size(&record.mixed, &fb));
             for ((a, b), y) in parts.zip(whole) {
                 prop_assert!(a.abs() + b.abs() <= (1.0 + 2.0 / gamma) * y.abs() + 1e-9);

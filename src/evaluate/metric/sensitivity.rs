@@ -45,7 +45,7 @@ impl Metric for Sensitivity {
         for k in 0..self.n {
             let moved = (noise.get(k)?.affine(2.0 * self.radius, -self.radius)? + &x)?;
             let inputs = subject.with(&moved.unsqueeze(0)?)?;
-            let batch = Batch::new(run.encoder(), inputs, vec![run.layout().clone()])?;
+            let batch = Batch::new(run.encoder(), inputs, vec![run.layout().clone()])?.reading(case.candidate.reads());
             let pass = batch.pass(vec![run.output()])?;
             let again = match case.candidate.explain(&pass.run(0)) {
                 Ok(again) => again,

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::method::combine::{add_identity, normalise, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::numbers;
-use crate::run::{Heads, Params, Pick, Rows, Run};
+use crate::run::{Heads, Params, Pick, Reads, Rows, Run};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
@@ -59,6 +59,10 @@ impl Method for Flow {
         let edges = (layers * tokens * tokens) as f64;
         let seconds = edges * (tokens * sources) as f64 * SECONDS_PER_EDGE / rayon::current_num_threads() as f64;
         (seconds > 10.0).then(|| format!("flow on {tokens} tokens and {layers} layers takes about {seconds:.0} s an input; a smaller --size makes the grid smaller"))
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Attention
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

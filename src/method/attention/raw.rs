@@ -9,7 +9,7 @@ use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Heads, Layer, Params, Rows, Run};
+use crate::run::{Heads, Layer, Params, Reads, Rows, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "attention",
@@ -41,6 +41,10 @@ impl Method for Attention {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Attention
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

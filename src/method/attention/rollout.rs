@@ -11,7 +11,7 @@ use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::{add_identity, chain, discard, normalise, values, Normalise, NORMALISATION};
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Heads, Layer, Params, Rows, Run};
+use crate::run::{Heads, Layer, Params, Reads, Rows, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "rollout",
@@ -52,6 +52,10 @@ impl Method for Rollout {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Attention
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

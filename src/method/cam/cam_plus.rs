@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::method::combine::{stacked, values};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::Rules;
-use crate::run::{Params, Run};
+use crate::run::{Params, Reads, Run};
 use candle_core::D;
 
 pub(super) const GRADCAM_PLUS: Entry = Entry {
@@ -36,6 +36,10 @@ struct CamPlus {
 }
 
 impl Method for CamPlus {
+    fn reads(&self) -> Reads {
+        Reads::States
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let reversed = run.reverse(&self.rules)?;
         let each = (0..run.layers()).map(|l| {

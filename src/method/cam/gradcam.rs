@@ -29,7 +29,7 @@ use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::{numbers, Rules};
 use crate::run::point::Point;
-use crate::run::{Params, Run};
+use crate::run::{Params, Reads, Run};
 use candle_core::{DType, Device, Tensor, D};
 
 macro_rules! entry {
@@ -182,6 +182,10 @@ fn first_component(a: &Tensor) -> Result<Tensor> {
 impl Method for Cam {
     fn check(&self, model: &Facts) -> Result<()> {
         self.point.check(model)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

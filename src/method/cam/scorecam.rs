@@ -11,7 +11,7 @@ use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::numbers;
 use crate::run::masking::{enlarged, masked_scores, unit_range, Corners};
 use crate::run::point::{channel_maps, Point};
-use crate::run::{Params, Run, Score};
+use crate::run::{Params, Reads, Run, Score};
 use crate::scale::softmax;
 use candle_core::Tensor;
 
@@ -60,6 +60,10 @@ impl Method for ScoreCam {
     fn check(&self, model: &Facts) -> Result<()> {
         model.images_only("a text cannot be seen through a channel's map")?;
         self.point.check(model)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

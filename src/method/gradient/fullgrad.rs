@@ -13,7 +13,7 @@ use crate::method::account::checks;
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::Rules;
-use crate::run::{Params, Run, Score, Seed};
+use crate::run::{Params, Reads, Run, Score, Seed};
 use candle_core::{Tensor, D};
 
 pub(super) const FULLGRAD: Entry = Entry {
@@ -46,6 +46,10 @@ fn build(params: &mut Params, every_layer: bool) -> Result<Box<dyn Method>> {
 }
 
 impl Method for FullGrad {
+    fn reads(&self) -> Reads {
+        Reads::Constants
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let seed = if self.score == Score::Logit { Seed::Logit } else { Seed::Probability };
         let reversed = run.reverse_from(&self.rules, seed)?;

@@ -13,7 +13,7 @@ use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Place, Pool, Reduce};
 use crate::nn::Rules;
-use crate::run::{Params, Run};
+use crate::run::{Params, Reads, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "gradient-x-input",
@@ -45,6 +45,10 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 }
 
 impl Method for GradientXInput {
+    fn reads(&self) -> Reads {
+        Reads::Constants
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let mut relevance = match self.place {
             Place::Embedding => {

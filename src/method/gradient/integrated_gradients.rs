@@ -19,7 +19,7 @@ use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Pool, Reduce};
 use crate::nn::{numbers, Rules};
 use crate::run::baseline::{check_mask, ImageBaseline, TextBaseline};
-use crate::run::{Params, Run, Score};
+use crate::run::{Params, Reads, Run, Score};
 use candle_core::{Device, Tensor};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -154,6 +154,10 @@ impl Method for IntegratedGradients {
         } else {
             Err(self.refusal(model.text))
         }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Logits
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -9,7 +9,7 @@ use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Pool, Reduce};
 use crate::nn::Rules;
-use crate::run::{Params, Run};
+use crate::run::{Params, Reads, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "gradient",
@@ -31,6 +31,10 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 }
 
 impl Method for Gradient {
+    fn reads(&self) -> Reads {
+        Reads::States
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let gradient = run.input_under(&Rules::GRADIENT)?; // [C,H,W] or [T,D]
         if run.is_text() {

@@ -13,7 +13,7 @@ use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Pool, Reduce};
 use crate::nn::Rules;
-use crate::run::{Params, Run};
+use crate::run::{Params, Reads, Run};
 use candle_core::Tensor;
 
 macro_rules! entry {
@@ -109,6 +109,10 @@ impl SmoothGrad {
 }
 
 impl Method for SmoothGrad {
+    fn reads(&self) -> Reads {
+        Reads::Logits
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let joined = self.joined(run)?; // [C,H,W] or [T,D]
         if run.is_text() {

@@ -13,7 +13,7 @@ use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::{normalise, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Params, Pick, Rows, Run};
+use crate::run::{Params, Pick, Reads, Rows, Run};
 use candle_core::{Tensor, D};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -72,6 +72,10 @@ impl Method for Alti {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.readout.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

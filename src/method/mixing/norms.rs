@@ -17,7 +17,7 @@ use super::vectors::{Readout, Vectors};
 use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Params, Pick, Rows, Run};
+use crate::run::{Params, Pick, Reads, Rows, Run};
 use candle_core::{Tensor, D};
 
 pub(super) const NORM: Entry = Entry {
@@ -139,6 +139,10 @@ impl Method for Norms {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.readout.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

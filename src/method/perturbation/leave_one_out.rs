@@ -12,7 +12,7 @@ use crate::explanation::Layout;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::run::baseline::check_mask;
 use crate::run::removal::Removal;
-use crate::run::{Params, Run, Score};
+use crate::run::{Params, Reads, Run, Score};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "leave-one-out",
@@ -65,6 +65,10 @@ impl Method for LeaveOneOut {
             check_mask(model)?;
         }
         Ok(())
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Logits
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::run::baseline::ImageBaseline;
-use crate::run::{Params, Run, Score};
+use crate::run::{Params, Reads, Run, Score};
 use candle_core::Tensor;
 use std::ops::Range;
 
@@ -55,6 +55,10 @@ fn positions(patches: usize, window: usize, stride: usize) -> Vec<usize> {
 impl Method for Occlusion {
     fn check(&self, model: &Facts) -> Result<()> {
         model.images_only("texts have `leave-one-out`")
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Logits
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -16,7 +16,7 @@ use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Pool};
 use crate::nn::numbers;
 use crate::run::masking::{enlarged, weighted_sum, Corners};
-use crate::run::{Params, Run, Score, Subject};
+use crate::run::{Params, Reads, Run, Score, Subject};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 
@@ -111,6 +111,10 @@ impl Masks {
 impl Method for Rise {
     fn check(&self, model: &Facts) -> Result<()> {
         model.images_only("its masks are smooth patterns over a picture; texts have `leave-one-out`")
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Logits
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -17,7 +17,7 @@ use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Pool};
 use crate::run::masking::{enlarged, unit_range, weighted_sum, Corners};
 use crate::run::point::{channel_maps, Point};
-use crate::run::{Params, Run, Score, Subject};
+use crate::run::{Params, Reads, Run, Score, Subject};
 use candle_core::{DType, Device, Tensor, D};
 use std::ops::Range;
 
@@ -159,6 +159,10 @@ impl Method for VitCx {
     fn check(&self, model: &Facts) -> Result<()> {
         model.images_only("its masks are enlarged feature maps")?;
         self.point.check(model)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

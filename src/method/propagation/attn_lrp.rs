@@ -24,7 +24,7 @@ use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Place, Pool, Reduce};
 use crate::nn::Rules;
-use crate::run::{Params, Run};
+use crate::run::{Params, Reads, Run};
 use candle_core::D;
 
 pub(super) const ATTN_LRP: Entry = Entry {
@@ -100,6 +100,10 @@ impl Method for Propagation {
             ));
         }
         Ok(())
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Constants
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -24,7 +24,7 @@ use crate::method::combine::{add_identity, chain, normalise, values, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Pool};
 use crate::nn::{numbers, Rules};
-use crate::run::{Layer, Rows, Run};
+use crate::run::{Layer, Reads, Rows, Run};
 use serde_json::{Map, Value};
 
 pub(super) const LRP: Entry = Entry {
@@ -121,6 +121,10 @@ impl Method for Lrp {
         Some(self.rows)
     }
 
+    fn reads(&self) -> Reads {
+        Reads::States
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         one_class(run)?;
         let layers = self.start.index(run.layers())..run.layers();
@@ -157,6 +161,10 @@ impl Method for PartialLrp {
         Some(self.rows)
     }
 
+    fn reads(&self) -> Reads {
+        Reads::States
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         one_class(run)?;
         let relevance = run.attention_under(&self.rules, run.layers() - 1)?; // [H,T,T]
@@ -177,6 +185,10 @@ impl Method for FullLrp {
     fn check(&self, model: &Facts) -> Result<()> {
         check(model)?;
         model.images_only("it ends in the rule of the patch convolution; texts have `lrp` and `attn-lrp`")
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -12,7 +12,7 @@ use crate::method::combine::{
     accumulate, add_identity, chain, clamp_then_mean, mean_weighted, normalise, stacked, values, Normalise,
 };
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Heads, Layer, Params, Pick, Rows, Run};
+use crate::run::{Heads, Layer, Params, Pick, Reads, Rows, Run};
 use candle_core::Tensor;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -82,6 +82,13 @@ impl Method for Aggregate {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        match self.heads {
+            Joined::Attention(_) => Reads::Attention,
+            Joined::Gradient | Joined::GradientPost => Reads::States,
+        }
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::method::combine::{stacked, values};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::Rules;
-use crate::run::{Params, Run};
+use crate::run::{Params, Reads, Run};
 use candle_core::D;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -39,6 +39,10 @@ impl Method for AttCat {
             return Err(Error::Refused("state=official leaves out the last layer, and this model has no other".into()));
         }
         Ok(())
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::explanation::Layout;
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Layer, Params, Pick, Rows, Run};
+use crate::run::{Layer, Params, Pick, Reads, Rows, Run};
 use candle_core::Tensor;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -60,6 +60,10 @@ impl Method for AttentionGradcam {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::method::combine::{accumulate, values};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::{attention::merge_heads, Rules};
-use crate::run::{Layer, Params, Pick, Rows, Run};
+use crate::run::{Layer, Params, Pick, Reads, Rows, Run};
 use candle_core::{Tensor, D};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -91,6 +91,10 @@ impl Method for BeyondIntuition {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::method::combine::{accumulate, clamp_then_mean, values};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::Rules;
-use crate::run::{Layer, Params, Rows, Run};
+use crate::run::{Layer, Params, Reads, Rows, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "gae",
@@ -46,6 +46,10 @@ impl Method for Gae {
 
     fn rules(&self) -> Vec<Rules> {
         vec![self.rules]
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -8,7 +8,7 @@ use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::{clamp_then_mean, mean_weighted, values};
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Layer, Params, Rows, Run};
+use crate::run::{Layer, Params, Reads, Rows, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "grad-attention",
@@ -39,6 +39,10 @@ impl Method for GradAttention {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -18,7 +18,7 @@ use crate::method::combine::{
     add_identity, chain, discard, mean_weighted, normalise, values, Normalise, NORMALISATION,
 };
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::run::{Layer, Params, Rows, Run};
+use crate::run::{Layer, Params, Reads, Rows, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "grad-rollout",
@@ -54,6 +54,10 @@ impl Method for GradRollout {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

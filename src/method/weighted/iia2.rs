@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::method::combine::{add_identity, chain, normalise, values, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::Rules;
-use crate::run::{Params, Rows, Run};
+use crate::run::{Params, Reads, Rows, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "iia2",
@@ -37,6 +37,10 @@ impl Method for Iia2 {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Logits
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::method::combine::{stacked, values};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::Rules;
-use crate::run::{Layer, Params, Run};
+use crate::run::{Layer, Params, Reads, Run};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "legrad",
@@ -46,6 +46,10 @@ impl Method for LeGrad {
             ));
         }
         self.first.check("first_layer", model)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

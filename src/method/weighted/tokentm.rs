@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::method::combine::{add_identity, chain, values};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::nn::Rules;
-use crate::run::{Params, Pick, Rows, Run};
+use crate::run::{Params, Pick, Reads, Rows, Run};
 use candle_core::{Tensor, D};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -63,6 +63,10 @@ impl Method for TokenTm {
 
     fn rows(&self) -> Option<Rows> {
         Some(self.rows)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::States
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
