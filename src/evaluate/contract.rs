@@ -5,7 +5,7 @@ use super::mask;
 use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
-use crate::run::{Measured, Param, Params, Run, Score as Value};
+use crate::run::{Ask, Logits, Measured, Param, Params, Run, Score as Value};
 use crate::scale::Scale;
 use serde::{Deserialize, Serialize};
 
@@ -75,13 +75,22 @@ impl Axes {
     }
 }
 
-/// A metric with its parameters set.
+/// A metric with its parameters set: it asks what the model says of variants of the input, then scores the answers.
 pub trait Metric: Send + Sync {
-    /// The score of one explanation; none where the input lacks what it needs (a mask, a rationale).
+    /// The variants of the input it wants the model to see; none for metrics that read the explanation alone.
     ///
     /// # Errors
-    /// Whatever the passes report.
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>>;
+    /// [`Error::Refused`] for an explanation it does not judge; tensor operations.
+    fn asks<'a>(&'a self, _case: &'a Case<'_, '_>) -> Result<Vec<Ask<'a>>> {
+        Ok(Vec::new())
+    }
+
+    /// The score of one explanation; none where the input lacks what it needs (a mask, a rationale). `answers` are those to
+    /// [`Metric::asks`], in its order.
+    ///
+    /// # Errors
+    /// Whatever it computes itself reports.
+    fn score(&self, case: &Case<'_, '_>, answers: &[Logits]) -> Result<Option<Score>>;
 
     /// How the figure is computed, in a line.
     fn convention(&self) -> String;
@@ -103,6 +112,15 @@ pub trait Metric: Send + Sync {
     fn check(&self, _model: &Facts) -> Result<()> {
         Ok(())
     }
+}
+
+/// The answers to as many asks as a metric makes.
+///
+/// # Errors
+/// [`Error::Usage`] when there are fewer or more.
+pub(super) fn answered<const N: usize>(answers: &[Logits]) -> Result<&[Logits; N]> {
+    let other = |_| Error::Usage(format!("a metric asked {N} times and has {} answers", answers.len()));
+    answers.try_into().map_err(other)
 }
 
 /// Which way is better.
@@ -209,6 +227,16 @@ pub struct Configured {
 }
 
 impl Configured {
+    /// The score of one explanation by itself; [`judge`](super::judge::judge) runs the variants of many together.
+    ///
+    /// # Errors
+    /// The metric's own, and whatever the passes report.
+    pub fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+        let asks = self.metric.asks(case)?;
+        let answers = if asks.is_empty() { Vec::new() } else { case.run.subject()?.answers(&asks)? };
+        self.metric.score(case, &answers)
+    }
+
     /// How the figure is computed for the judged model, in a line.
     pub fn convention(&self) -> String {
         let how = self.metric.convention();

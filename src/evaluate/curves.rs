@@ -1,11 +1,10 @@
-//! What perturbation metrics share: rankings, images that change pixel by pixel, areas under curves.
+//! What perturbation metrics share: rankings, and areas under curves.
 
 use super::contract::Case;
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, ImageLayout, Layout};
 use crate::nn::numbers;
 use crate::run::masking::{enlarged, Corners};
-use crate::run::Subject;
 use candle_core::{Device, Tensor};
 
 /// Indices by score; equal scores keep their order in both directions.
@@ -49,44 +48,6 @@ pub fn pixels(e: &Explanation, size: (usize, usize)) -> Result<Vec<f64>> {
     let grid = image_layout(e)?.grid;
     let map = Tensor::from_vec(patches(e), (1, grid.0, grid.1), &Device::Cpu)?;
     numbers(&enlarged(&map, size, Corners::Free)?)
-}
-
-/// The pixels of a patch.
-pub fn pixels_of(layout: &ImageLayout, width: usize, patch: usize) -> impl Iterator<Item = usize> {
-    let (ph, pw) = layout.patch;
-    let (row, column) = (patch / layout.grid.1, patch % layout.grid.1);
-    (row * ph..(row + 1) * ph).flat_map(move |y| (column * pw..(column + 1) * pw).map(move |x| y * width + x))
-}
-
-/// Logits of an image that turns from `start` into `end` `[C,H,W]` at the pixels `switched(k)`, for `points` values of k.
-///
-/// # Errors
-/// Whatever the passes report.
-pub fn switched(
-    subject: &Subject<'_>,
-    (start, end): (&Tensor, &Tensor),
-    points: usize,
-    switched: impl Fn(usize) -> Vec<usize>,
-) -> Result<Vec<Vec<f64>>> {
-    let (c, h, w) = start.dims3()?;
-    let flat = |t: &Tensor| -> Result<Vec<f32>> {
-        Ok(t.to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
-    };
-    let (from, to) = (flat(start)?, flat(end)?);
-    subject.logits(points, |range| {
-        let n = range.len();
-        let mut images = Vec::with_capacity(n * from.len());
-        for k in range {
-            let begin = images.len();
-            images.extend_from_slice(&from);
-            for pixel in switched(k) {
-                for channel in 0..c {
-                    images[begin + channel * h * w + pixel] = to[channel * h * w + pixel];
-                }
-            }
-        }
-        subject.with(&Tensor::from_vec(images, (n, c, h, w), &Device::Cpu)?.to_device(start.device())?)
-    })
 }
 
 /// Ordinary tokens of a text, most or least relevant first.

@@ -1,25 +1,18 @@
 //! All metrics on many explanations at once: the perturbed inputs of several explanations and inputs go through the model
 //! together, under a memory budget.
 //!
-//! Each metric is asked twice: the first time the variants it wants are noted (see [`Tape`]) and answered with zeros, the
-//! second time with the model's logits. What a metric asks for must not depend on earlier answers. An example's logits do
-//! not depend on its neighbours in a batch, so scores are those of judging each explanation by itself.
+//! What the metrics ask for is made a few variants at a time and waits until there is enough of its shape for a pass; a
+//! metric scores as soon as all it asked for is answered. An example's logits do not depend on its neighbours in a batch, so
+//! scores are those of judging each explanation by itself.
 
 use super::candidates::Candidate;
 use super::contract::{Case, Configured, Score, Truth};
-use crate::encoder::{Encoder, Inputs};
+use crate::encoder::{Encoder, Keep};
 use crate::error::{Error, Result};
 use crate::explanation::Explanation;
-use crate::nn::numbers;
-use crate::run::tape::{Logits, Tape};
-use crate::run::Batch;
+use crate::run::{Ask, Batch, Logits, Run, Together};
 use crate::target::Output;
-use candle_core::Tensor;
-
-/// Values of variants that are held at once.
-const HELD: usize = 64 << 20;
-/// Variants that go through the model together.
-const TOGETHER: usize = 64;
+use std::collections::BTreeMap;
 
 /// One explanation waiting to be judged.
 pub struct Waiting<'a, 'm> {
@@ -35,15 +28,6 @@ pub struct Waiting<'a, 'm> {
     pub candidate: &'a Candidate,
 }
 
-impl Waiting<'_, '_> {
-    fn score(&self, metric: &Configured) -> Result<Option<Score>> {
-        let pass = self.batch.pass(vec![self.output])?;
-        let run = pass.run(0);
-        let case = Case { run: &run, explanation: &self.explanation, truth: self.truth, candidate: self.candidate };
-        metric.metric.score(&case)
-    }
-}
-
 /// The scores of each explanation under each metric.
 ///
 /// # Errors
@@ -53,134 +37,125 @@ pub fn judge(
     waiting: &[Waiting<'_, '_>],
     metrics: &[Configured],
 ) -> Result<Vec<Vec<Result<Option<Score>>>>> {
-    let mut scores: Vec<Vec<Result<Option<Score>>>> =
-        waiting.iter().map(|_| metrics.iter().map(|_| Ok(None)).collect()).collect();
-    let mut noted: Vec<(usize, usize, Vec<Inputs>)> = Vec::new();
-    let mut held = 0;
-    for (w, one) in waiting.iter().enumerate() {
-        for (m, metric) in metrics.iter().enumerate() {
-            one.batch.set_tape(Tape::Record(Vec::new()));
-            let first = one.score(metric);
-            let Tape::Record(jobs) = one.batch.set_tape(Tape::Off) else { continue };
-            match first {
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
-                // Nothing was asked of the model: this is the score already.
-                other if jobs.is_empty() || other.is_err() => scores[w][m] = other,
-                _ => {
-                    held += jobs.iter().map(size).sum::<usize>();
-                    noted.push((w, m, jobs));
-                }
-            }
-            if held > HELD {
-                flush(encoder, waiting, metrics, std::mem::take(&mut noted), &mut scores)?;
-                held = 0;
-            }
-        }
-    }
-    flush(encoder, waiting, metrics, noted, &mut scores)?;
-    Ok(scores)
-}
-
-/// Values in a batch of variants.
-fn size(inputs: &Inputs) -> usize {
-    match inputs {
-        Inputs::Pixels(values) | Inputs::Words { rows: values, .. } => values.elem_count(),
-        Inputs::Tokens { ids, .. } => ids.elem_count(),
-    }
-}
-
-/// Answers what was noted and asks the metrics again.
-fn flush(
-    encoder: &Encoder,
-    waiting: &[Waiting<'_, '_>],
-    metrics: &[Configured],
-    noted: Vec<(usize, usize, Vec<Inputs>)>,
-    scores: &mut [Vec<Result<Option<Score>>>],
-) -> Result<()> {
-    let jobs: Vec<&Inputs> = noted.iter().flat_map(|(_, _, jobs)| jobs).collect();
-    let mut answers = answered(encoder, &jobs)?.into_iter();
-    for (w, m, jobs) in &noted {
-        let own: Vec<Logits> = answers.by_ref().take(jobs.len()).collect();
-        scores[*w][*m] = if own.iter().flatten().flatten().all(|l| l.is_finite()) {
-            waiting[*w].batch.set_tape(Tape::Replay(own.into()));
-            let score = waiting[*w].score(&metrics[*m]);
-            waiting[*w].batch.set_tape(Tape::Off);
-            score
-        } else {
-            Err(Error::Numeric("the logits of a perturbed input are not finite".into()))
-        };
-        waiting[*w].batch.progress()?;
-    }
-    Ok(())
-}
-
-/// The logits of each job; jobs of one shape go through the model together.
-fn answered(encoder: &Encoder, jobs: &[&Inputs]) -> Result<Vec<Logits>> {
-    let mut answers: Vec<Logits> = vec![Vec::new(); jobs.len()];
-    let mut open: Vec<usize> = (0..jobs.len()).collect();
-    while let Some(&first) = open.first() {
-        let (same, others): (Vec<usize>, Vec<usize>) = open.into_iter().partition(|&j| alike(jobs[first], jobs[j]));
-        open = others;
-        let mut rest = &same[..];
-        while !rest.is_empty() {
-            let mut count = 0;
-            let fits = |&&j: &&usize| {
-                count += jobs[j].batch().unwrap_or(TOGETHER);
-                count <= TOGETHER
-            };
-            let n = rest.iter().take_while(fits).count().max(1); // a larger job goes alone
-            let (now, later) = rest.split_at(n);
-            rest = later;
-            let parts: Vec<&Inputs> = now.iter().map(|&j| jobs[j]).collect();
-            let logits = encoder.logits(&joined(&parts)?)?;
-            let classes = logits.dim(1)?;
-            let flat = numbers(&logits)?;
-            let mut rows = flat.chunks(classes).map(<[f64]>::to_vec);
-            for &j in now {
-                answers[j] = rows.by_ref().take(jobs[j].batch()?).collect();
-            }
-        }
-    }
-    Ok(answers)
-}
-
-/// Whether two batches can be one.
-fn alike(a: &Inputs, b: &Inputs) -> bool {
-    match (a, b) {
-        (Inputs::Pixels(a), Inputs::Pixels(b)) => a.dims()[1..] == b.dims()[1..],
-        (Inputs::Words { rows: a, .. }, Inputs::Words { rows: b, .. }) => a.dims()[1..] == b.dims()[1..],
-        (Inputs::Tokens { ids: a, .. }, Inputs::Tokens { ids: b, .. }) => a.dims()[1..] == b.dims()[1..],
-        _ => false,
-    }
-}
-
-/// Batches of one shape as one.
-fn joined(parts: &[&Inputs]) -> Result<Inputs> {
-    let all = |pick: &dyn Fn(&Inputs) -> Option<Tensor>| -> Result<Tensor> {
-        let tensors: Vec<Tensor> = parts.iter().filter_map(|p| pick(p)).collect();
-        Ok(Tensor::cat(&tensors, 0)?)
+    let passes = waiting.iter().map(|w| w.batch.pass(vec![w.output])).collect::<Result<Vec<_>>>()?;
+    let runs: Vec<Run<'_>> = passes.iter().map(|p| p.run(0)).collect();
+    let case = |(w, run)| {
+        let w: &Waiting<'_, '_> = w;
+        Case { run, explanation: &w.explanation, truth: w.truth, candidate: w.candidate }
     };
-    match parts[0] {
-        Inputs::Pixels(_) => {
-            Ok(Inputs::Pixels(all(&|p| if let Inputs::Pixels(t) = p { Some(t.clone()) } else { None })?))
+    let cases: Vec<Case<'_, '_>> = waiting.iter().zip(&runs).map(case).collect();
+    let scores = cases.iter().map(|_| metrics.iter().map(|_| Ok(None)).collect()).collect();
+    let mut judging = Judging { together: Together::new(encoder), open: BTreeMap::new(), scores };
+    for (w, case) in cases.iter().enumerate() {
+        for (m, metric) in metrics.iter().enumerate() {
+            judging.begin(Question { place: (w, m), case, metric })?;
         }
-        Inputs::Tokens { .. } => {
-            let field = |i: usize| {
-                all(&move |p| match p {
-                    Inputs::Tokens { ids, types, mask } => Some([ids, types, mask][i].clone()),
-                    _ => None,
-                })
+    }
+    while let Some(answers) = judging.together.next()? {
+        judging.settle(answers)?;
+    }
+    Ok(judging.scores)
+}
+
+/// One explanation under one metric.
+#[derive(Clone, Copy)]
+struct Question<'c, 'r> {
+    place: (usize, usize),
+    case: &'c Case<'c, 'r>,
+    metric: &'c Configured,
+}
+
+/// What a metric still waits for.
+struct Open<'c, 'r> {
+    question: Question<'c, 'r>,
+    answers: Vec<Logits>,
+    left: usize,
+}
+
+/// Variants that wait: of which explanation and metric, of which ask, and the first of them.
+type Part = ((usize, usize), usize, usize);
+
+struct Judging<'c, 'r> {
+    together: Together<'c, Part>,
+    open: BTreeMap<(usize, usize), Open<'c, 'r>>,
+    scores: Vec<Vec<Result<Option<Score>>>>,
+}
+
+impl<'c, 'r> Judging<'c, 'r> {
+    /// Makes what a metric asks for, and lets it wait.
+    fn begin(&mut self, question: Question<'c, 'r>) -> Result<()> {
+        let asks = match question.metric.metric.asks(question.case) {
+            Ok(asks) => asks,
+            Err(e) => return self.tell(question.place, Err(e)),
+        };
+        let answers: Vec<Logits> = asks.iter().map(|ask| vec![Vec::new(); ask.count]).collect();
+        let left = asks.iter().map(|ask| ask.count).sum();
+        if left == 0 {
+            return self.tell(question.place, question.metric.metric.score(question.case, &answers));
+        }
+        self.open.insert(question.place, Open { question, answers, left });
+        let most = match question.case.run.subject() {
+            Ok(subject) => subject.chunk(Keep::Logits),
+            Err(e) => return self.tell(question.place, Err(e)),
+        };
+        for (number, ask) in asks.iter().enumerate() {
+            self.make(question.place, (number, ask), most)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the variants of an ask, `most` of which may go through the model together.
+    fn make(&mut self, place: (usize, usize), (number, ask): (usize, &Ask<'_>), most: usize) -> Result<()> {
+        let mut from = 0;
+        while from < ask.count && self.open.contains_key(&place) {
+            let to = ask.count.min(from + self.together.room(most));
+            let made = (ask.make)(from..to).and_then(|inputs| match inputs.batch()? == to - from {
+                true => Ok(inputs),
+                false => Err(Error::Usage(format!("{} variants were asked for, others were made", to - from))),
+            });
+            let inputs = match made {
+                Ok(inputs) => inputs,
+                Err(e) => return self.tell(place, Err(e)),
             };
-            Ok(Inputs::Tokens { ids: field(0)?, types: field(1)?, mask: field(2)? })
+            let answers = self.together.add((place, number, from), inputs, most)?;
+            self.settle(answers)?;
+            from = to;
         }
-        Inputs::Words { .. } => {
-            let field = |i: usize| {
-                all(&move |p| match p {
-                    Inputs::Words { rows, positions, types, mask } => Some([rows, positions, types, mask][i].clone()),
-                    _ => None,
-                })
-            };
-            Ok(Inputs::Words { rows: field(0)?, positions: field(1)?, types: field(2)?, mask: field(3)? })
+        Ok(())
+    }
+
+    /// Hands answers to those who wait for them; whoever has all of them scores.
+    fn settle(&mut self, answers: Vec<(Part, Logits)>) -> Result<()> {
+        for ((place, number, from), logits) in answers {
+            let Some(open) = self.open.get_mut(&place) else { continue }; // it failed meanwhile
+            open.left = open.left.saturating_sub(logits.len());
+            let rows = open.answers.get_mut(number).into_iter().flatten().skip(from);
+            rows.zip(logits).for_each(|(row, own)| *row = own);
+            if open.left > 0 {
+                continue;
+            }
+            if let Some(Open { question, answers, .. }) = self.open.remove(&place) {
+                let finite = answers.iter().flatten().flatten().all(|l| l.is_finite());
+                let score = match finite {
+                    true => question.metric.metric.score(question.case, &answers),
+                    false => Err(Error::Numeric("the logits of a perturbed input are not finite".into())),
+                };
+                self.tell(place, score)?;
+                question.case.run.progress(0, 0)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Notes a score or a failure, unless it is that of all: that the user stopped.
+    fn tell(&mut self, place: (usize, usize), score: Result<Option<Score>>) -> Result<()> {
+        self.open.remove(&place);
+        if let Err(Error::Interrupted) = score {
+            return Err(Error::Interrupted);
+        }
+        if let Some(own) = self.scores.get_mut(place.0).and_then(|metrics| metrics.get_mut(place.1)) {
+            *own = score;
+        }
+        Ok(())
     }
 }

@@ -165,7 +165,7 @@ fn own_maps(
         };
         for (m, metric) in of_masks(study.metrics) {
             let case = Case { run: &run, explanation: &explanation, truth, candidate };
-            found.extend(metric.metric.score(&case)?.map(|score| (c, m, score)));
+            found.extend(metric.score(&case)?.map(|score| (c, m, score)));
         }
         own.push(Some(explanation.of_content().collect()));
     }

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Layout, PixelMap};
 use crate::method::contract::Relevance;
 use crate::nn::numbers;
+use crate::run::modes::led_by;
 use crate::run::{Params, Run};
 use candle_core::{Tensor, D};
 
@@ -40,9 +41,9 @@ impl PixelOptions {
     /// # Errors
     /// For values that do not fit.
     pub fn read(params: &mut Params, drawn: bool) -> Result<Self> {
-        let choices = if drawn { ["pixel", "patch"] } else { ["patch", "pixel"] };
+        let resolutions = led_by(&[("patch", false), ("pixel", true)], drawn);
         let about = "images: what pictures show, the patches or single pixels (npy holds both)";
-        let drawn = params.choice("resolution", &choices, about)? == "pixel";
+        let drawn = params.one_of("resolution", &resolutions, about)?;
         let about = "images: take what repeats from patch to patch (the grid) out of the pixel map";
         Ok(PixelOptions { drawn, suppress_grid: params.flag("suppress_grid", false, about)? })
     }
@@ -119,13 +120,13 @@ pub enum Reduce {
 }
 
 impl Reduce {
-    /// The choice of this name.
-    pub fn named(name: &str) -> Self {
-        match name {
-            "l2" => Reduce::L2,
-            "l1" => Reduce::L1,
-            _ => Reduce::Sum,
-        }
+    /// The parameter `reduce`: the sum, or the length.
+    ///
+    /// # Errors
+    /// For values that do not fit.
+    pub fn read(params: &mut Params) -> Result<Self> {
+        let modes = [("sum", Reduce::Sum), ("l2", Reduce::L2)];
+        params.one_of("reduce", &modes, "texts: sum or length over a word's vector")
     }
 
     /// `[T,D]` -> `[T]`

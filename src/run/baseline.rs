@@ -20,16 +20,13 @@ pub enum ImageBaseline {
 }
 
 impl ImageBaseline {
-    /// The baseline of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "black" => ImageBaseline::Black,
-            "zero" => ImageBaseline::Zero,
-            "mean" => ImageBaseline::Mean,
-            "blur" => ImageBaseline::Blur,
-            _ => return None,
-        })
-    }
+    /// By name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[
+        ("zero", ImageBaseline::Zero),
+        ("black", ImageBaseline::Black),
+        ("mean", ImageBaseline::Mean),
+        ("blur", ImageBaseline::Blur),
+    ];
 
     /// `[C,H,W]`, for pixels `[C,H,W]`.
     pub fn of(self, pixels: &Tensor, encoder: &Encoder) -> Result<Tensor> {
@@ -91,16 +88,6 @@ pub enum TextBaseline {
 }
 
 impl TextBaseline {
-    /// The baseline of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "pad" => TextBaseline::Pad,
-            "mask" => TextBaseline::Mask,
-            "zero" => TextBaseline::Zero,
-            _ => return None,
-        })
-    }
-
     /// Rows of the word table `[T,D]` for a text.
     pub fn of(self, subject: &Subject<'_>, layout: &Layout, encoder: &Encoder) -> Result<Tensor> {
         let values = subject.values()?;

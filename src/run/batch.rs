@@ -2,7 +2,6 @@
 //! methods that need it.
 
 use super::noise::Noise;
-use super::tape::Tape;
 use crate::encoder::{Encoder, Inputs, Keep};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
@@ -10,21 +9,19 @@ use crate::nn::Rules;
 use crate::target::{seed, Output};
 use crate::trace::{Grads, LayerGrads, Trace};
 use candle_core::{DType, Tensor};
-use std::cell::{OnceCell, RefCell};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Inputs that go through the model together: one forward pass for every method and target.
 pub struct Batch<'m> {
     pub(super) encoder: &'m Encoder,
     pub(super) inputs: Inputs,
     pub(super) layouts: Vec<Layout>,
-    trace: OnceCell<Trace>,
+    trace: OnceLock<Trace>,
     /// How the head pools the rows of each input, once somebody asked.
-    pub(super) pooled: Vec<OnceCell<Option<Tensor>>>,
+    pub(super) pooled: Vec<OnceLock<Option<Tensor>>>,
     reads: Reads,
     pub(super) noise: Noise,
     pub(super) watch: Option<Watch<'m>>,
-    pub(super) tape: RefCell<Tape>,
 }
 
 /// What methods read of the passes: as much is kept, and everything else dropped on the way.
@@ -55,7 +52,7 @@ impl Reads {
 }
 
 /// Is told how many of how many steps a slow method has done; answers whether to go on.
-pub type Watch<'m> = Box<dyn Fn(usize, usize) -> bool + Send + 'm>;
+pub type Watch<'m> = Box<dyn Fn(usize, usize) -> bool + Send + Sync + 'm>;
 
 impl<'m> Batch<'m> {
     /// A batch of inputs and what their tokens are. Nothing is computed yet.
@@ -66,17 +63,16 @@ impl<'m> Batch<'m> {
         if inputs.batch()? != layouts.len() || layouts.is_empty() {
             return Err(Error::Usage(format!("a batch of {} inputs with {} layouts", inputs.batch()?, layouts.len())));
         }
-        let pooled = layouts.iter().map(|_| OnceCell::new()).collect();
+        let pooled = layouts.iter().map(|_| OnceLock::new()).collect();
         Ok(Batch {
             encoder,
             inputs,
             layouts,
-            trace: OnceCell::new(),
+            trace: OnceLock::new(),
             pooled,
             reads: Reads::Everything,
             noise: Noise::default(),
             watch: None,
-            tape: RefCell::default(),
         })
     }
 
@@ -101,11 +97,6 @@ impl<'m> Batch<'m> {
     /// What the tokens of an input are.
     pub fn layout(&self, row: usize) -> &Layout {
         &self.layouts[row]
-    }
-
-    /// Puts runs on variants of the inputs off, or answers them; returns what was set before.
-    pub fn set_tape(&self, tape: Tape) -> Tape {
-        self.tape.replace(tape)
     }
 
     /// Asks whoever watches whether to go on.
@@ -141,7 +132,7 @@ impl<'m> Batch<'m> {
             return Err(Error::Usage(format!("{} outputs for {} inputs", outputs.len(), self.layouts.len())));
         }
         let rows = vec![None; outputs.len()];
-        Ok(Pass { batch: self, outputs, rows, gradient: OnceCell::new(), modified: RefCell::default() })
+        Ok(Pass { batch: self, outputs, rows, gradient: OnceLock::new(), modified: Mutex::default() })
     }
 }
 
@@ -162,9 +153,9 @@ pub struct Pass<'b> {
     pub(super) batch: &'b Batch<'b>,
     pub(super) outputs: Vec<Output>,
     pub(super) rows: Vec<Option<usize>>,
-    gradient: OnceCell<Arc<Reversed>>,
+    gradient: OnceLock<Arc<Reversed>>,
     /// The reverse pass under modified rules that was asked for last. Only one is kept: each holds as much as a trace.
-    modified: RefCell<Option<Arc<Reversed>>>,
+    modified: Mutex<Option<Arc<Reversed>>>,
 }
 
 /// A reverse pass of the batch.
@@ -173,8 +164,8 @@ pub struct Reversed {
     seed: Seed,
     /// What it carried.
     pub grads: Grads,
-    pub(super) input: OnceCell<Tensor>,
-    pub(super) constants: OnceCell<Vec<Tensor>>,
+    pub(super) input: OnceLock<Tensor>,
+    pub(super) constants: OnceLock<Vec<Tensor>>,
 }
 
 /// What a reverse pass starts from.
@@ -200,14 +191,19 @@ impl Pass<'_> {
         Ok(self)
     }
 
+    /// The modified pass that is kept; one that a panic left is as good as any.
+    fn kept(&self) -> MutexGuard<'_, Option<Arc<Reversed>>> {
+        self.modified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn reversed(&self, rules: &Rules, start: Seed) -> Result<Arc<Reversed>> {
         let plain = *rules == Rules::GRADIENT && start == Seed::Logit;
-        let known = if plain { self.gradient.get().cloned() } else { self.modified.borrow().clone() };
+        let known = if plain { self.gradient.get().cloned() } else { self.kept().clone() };
         if let Some(known) = known.filter(|k| k.rules == *rules && k.seed == start) {
             return Ok(known);
         }
         if !plain {
-            self.modified.borrow_mut().take(); // its memory is free before the next pass takes as much
+            self.kept().take(); // its memory is free before the next pass takes as much
         }
         let encoder = self.batch.encoder;
         let trace = self.batch.trace()?;
@@ -224,20 +220,35 @@ impl Pass<'_> {
             Ok(())
         })?;
         layers.reverse();
-        let known = OnceCell::new();
+        let known = OnceLock::new();
         if reads == Reads::Constants {
             constants.reverse();
             constants.push(encoder.head_constants(&head)?);
             let _ = known.set(constants);
         }
         let grads = Grads { embedding, layers, head };
-        let made = Reversed { rules: *rules, seed: start, grads, input: OnceCell::new(), constants: known };
+        let made = Reversed { rules: *rules, seed: start, grads, input: OnceLock::new(), constants: known };
         let made = Arc::new(made);
         if plain {
             let _ = self.gradient.set(made.clone());
         } else {
-            *self.modified.borrow_mut() = Some(made.clone());
+            *self.kept() = Some(made.clone());
         }
         Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Run;
+
+    #[test]
+    fn what_front_ends_share_may_cross_threads() {
+        fn crosses<T: Send + Sync>() {}
+        crosses::<Batch<'_>>();
+        crosses::<Pass<'_>>();
+        crosses::<Run<'_>>();
+        crosses::<Encoder>();
     }
 }

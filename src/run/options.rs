@@ -1,5 +1,6 @@
 //! Parameters of a method: read from `key=value`, declared as they are read, so that help and errors list them.
 
+use super::modes::led_by;
 use super::pick::{Heads, Layer, Row, Rows};
 use super::variants::Score;
 use crate::error::{nearest, Error, Result};
@@ -252,15 +253,15 @@ impl Params {
         })
     }
 
-    /// `score=logit|probability`: whose change is measured; the first is the method's default.
-    pub fn score(&mut self, choices: [&'static str; 2]) -> Result<Score> {
+    /// `score=logit|probability`: whose change is measured.
+    pub fn score(&mut self, default: Score) -> Result<Score> {
         let about = "the value whose change is measured: the explained logit, or the class's probability";
-        self.measure("score", &choices, about)
+        self.measure("score", default, about)
     }
 
-    /// `KEY=logit|probability` in the order of `choices`, noted as what is measured.
-    pub fn measure(&mut self, key: &'static str, choices: &[&'static str], about: &'static str) -> Result<Score> {
-        let score = if self.choice(key, choices, about)? == "logit" { Score::Logit } else { Score::Probability };
+    /// `KEY=logit|probability`, noted as what is measured.
+    pub fn measure(&mut self, key: &'static str, default: Score, about: &'static str) -> Result<Score> {
+        let score = self.one_of(key, &led_by(Score::NAMES, default), about)?;
         self.measured = Some(Measured { score, asked: self.given.iter().any(|(k, _)| k == key) });
         Ok(score)
     }
@@ -274,6 +275,20 @@ impl Params {
     pub fn libra(&mut self) -> Result<Rules> {
         let about = "reverse pass of LibraGrad: attention, norm deviations and activation gates constant";
         Ok(if self.flag("libra", false, about)? { Rules::LIBRA } else { Rules::GRADIENT })
+    }
+
+    /// One of several modes by name; the first is the default.
+    pub fn one_of<T: Copy>(
+        &mut self,
+        key: &'static str,
+        modes: &[(&'static str, T)],
+        about: &'static str,
+    ) -> Result<T> {
+        let names: Vec<&str> = modes.iter().map(|(name, _)| *name).collect();
+        let default = names.first().copied().unwrap_or_default();
+        self.take(key, default, about, &names.join(" or "), |text| {
+            modes.iter().find(|(name, _)| *name == text).map(|(name, mode)| (*mode, Value::from(*name)))
+        })
     }
 
     /// One of several words; the first is the default.

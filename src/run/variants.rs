@@ -3,6 +3,7 @@
 //! Variants go through the model in chunks under a memory budget. An example's numbers do not depend on its neighbours
 //! in a batch, so results do not depend on the chunk, the batch size or the number of threads.
 
+use super::ask::{Ask, Logits};
 use super::view::Run;
 use crate::encoder::{Encoder, Inputs, Keep};
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 const BUDGET: usize = 512 << 20;
 
 /// One input by itself.
+#[derive(Clone)]
 pub struct Subject<'r> {
     run: Run<'r>,
     /// A batch of this one input, unpadded: pixels, or rows of the word table.
@@ -33,11 +35,34 @@ pub enum Score {
     Probability,
 }
 
+impl Score {
+    /// By name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[("logit", Score::Logit), ("probability", Score::Probability)];
+}
+
 impl<'p> Run<'p> {
     /// This input alone, to be varied.
     pub fn subject(&self) -> Result<Subject<'p>> {
         let batch = self.pass.batch;
         Subject::new(*self, &batch.inputs.example(self.row, if self.is_text() { self.tokens() } else { 0 })?)
+    }
+
+    /// The explained value of a row of logits.
+    pub fn score(&self, score: Score, logits: &[f64]) -> f64 {
+        match score {
+            Score::Logit => self.output().value(logits),
+            Score::Probability => self.output().value(&self.encoder().head.scale.measured(logits)),
+        }
+    }
+
+    /// Logits of the input as it is, `[C]`.
+    pub fn own_logits(&self) -> Result<Vec<f64>> {
+        numbers(&self.trace()?.logits.get(self.number())?)
+    }
+
+    /// The explained value of the input as it is.
+    pub fn own_score(&self, score: Score) -> Result<f64> {
+        Ok(self.score(score, &self.own_logits()?))
     }
 }
 
@@ -138,10 +163,7 @@ impl<'r> Subject<'r> {
     ///
     /// # Errors
     /// [`Error::Numeric`] when one is not finite, [`Error::Interrupted`], and whatever `make` reports.
-    pub fn logits(&self, count: usize, make: impl Fn(Range<usize>) -> Result<Inputs>) -> Result<Vec<Vec<f64>>> {
-        if let Some(answer) = self.run.put_off(count, || make(0..count))? {
-            return Ok(answer);
-        }
+    pub fn logits(&self, count: usize, make: impl Fn(Range<usize>) -> Result<Inputs>) -> Result<Logits> {
         let mut all = Vec::with_capacity(count);
         for range in chunks(count, self.chunk(Keep::Logits)) {
             let end = range.end;
@@ -152,7 +174,7 @@ impl<'r> Subject<'r> {
                 let at = end - n + bad / c.max(1);
                 return Err(Error::Numeric(format!("the logits of variant {at} of the input are not finite")));
             }
-            all.extend(flat.chunks(c).map(<[f64]>::to_vec));
+            all.extend(flat.chunks(c.max(1)).map(<[f64]>::to_vec));
             self.run.progress(end, count)?;
         }
         Ok(all)
@@ -168,21 +190,15 @@ impl<'r> Subject<'r> {
         count: usize,
         make: impl Fn(Range<usize>) -> Result<Inputs>,
     ) -> Result<Vec<f64>> {
-        Ok(self.logits(count, make)?.iter().map(|row| self.score(score, row)).collect())
+        Ok(self.logits(count, make)?.iter().map(|row| self.run.score(score, row)).collect())
     }
 
-    /// The explained value of a row of logits.
-    pub fn score(&self, score: Score, logits: &[f64]) -> f64 {
-        match score {
-            Score::Logit => self.run.output().value(logits),
-            Score::Probability => self.run.output().value(&self.encoder().head.scale.measured(logits)),
-        }
-    }
-
-    /// The explained value of the input as it is.
-    pub fn own_score(&self, score: Score) -> Result<f64> {
-        let row = self.run.trace()?.logits.get(self.run.number())?;
-        Ok(self.score(score, &numbers(&row)?))
+    /// The answers to some asks about this input.
+    ///
+    /// # Errors
+    /// As [`Subject::logits`].
+    pub fn answers(&self, asks: &[Ask<'_>]) -> Result<Vec<Logits>> {
+        asks.iter().map(|ask| self.logits(ask.count, &ask.make)).collect()
     }
 
     /// Calls `each` with the gradient of the explained logit at every one of `count` variants, in order, `[...]` like

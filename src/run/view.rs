@@ -2,8 +2,7 @@
 
 use super::batch::{Pass, Reversed, Seed};
 use super::noise::Noise;
-use super::tape::Logits;
-use crate::encoder::{Block, Encoder, Inputs};
+use crate::encoder::{Block, Encoder};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::{numbers, widened, Rules};
@@ -69,11 +68,6 @@ impl<'p> Run<'p> {
     /// Random numbers of this run.
     pub fn noise(&self) -> &Noise {
         &self.pass.batch.noise
-    }
-
-    /// The put-off answer for `count` variants; none when the model is to run at once.
-    pub(super) fn put_off(&self, count: usize, make: impl FnOnce() -> Result<Inputs>) -> Result<Option<Logits>> {
-        self.pass.batch.tape.borrow_mut().answer(count, self.encoder().classes(), make)
     }
 
     /// The model.

@@ -154,7 +154,7 @@ fn labels_of_their_own_are_right_above_one_half() {
         let explanation = candidate.explain(&run).unwrap();
         let judged = evaluate::Case { run: &run, explanation: &explanation, truth: &truth, candidate: &candidate };
         let metric = evaluate::parse_list(&["positive"], &model.checkpoint.facts()).unwrap().remove(0);
-        let score = metric.metric.score(&judged).unwrap().unwrap();
+        let score = metric.score(&judged).unwrap().unwrap();
         assert_eq!(score.curve[0], right, "class {class} of the whole input");
         assert!(metric.convention().contains("probability is above 0.5"), "{}", metric.convention());
     }

@@ -138,7 +138,7 @@ fn void_pixels_are_left_out_of_every_metric() {
     let score = |spec: &str, mask: &dyn Fn(usize) -> Place| {
         let truth = Truth { mask: Some((0..map.len()).map(mask).collect()), rationale: None };
         let judged = Judged { run: &run, explanation: &explanation, truth: &truth, candidate: &Candidate::Gaussian };
-        evaluate::parse(spec).unwrap().metric.score(&judged).unwrap().unwrap().value
+        evaluate::parse(spec).unwrap().score(&judged).unwrap().unwrap().value
     };
     let mean = map.iter().sum::<f64>() / map.len() as f64;
     let half = |i: usize| if i.is_multiple_of(3) { Place::Object } else { Place::Background };
@@ -334,7 +334,7 @@ fn every_curve_says_where_its_points_are() {
         for spec in metrics {
             let judged =
                 Judged { run: &run, explanation: &explanation, truth: &truth, candidate: &Candidate::Gaussian };
-            let metric = evaluate::parse(spec).unwrap().metric;
+            let metric = evaluate::parse(spec).unwrap();
             let score = metric.score(&judged).unwrap().unwrap();
             assert_eq!(score.at.len(), score.curve.len(), "{spec}");
             assert!(

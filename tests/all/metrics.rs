@@ -40,7 +40,7 @@ fn score(case: &Case, run: &Run<'_>, spec: &str, pixel_map: bool) -> Score {
     let truth = Truth { mask: mask.map(|m| m.iter().map(place).collect()), rationale: None };
     let judged = Judged { run, explanation: &explanation, truth: &truth, candidate: &Candidate::Gaussian };
     let metric = evaluate::parse(spec).unwrap_or_else(|e| panic!("{spec}: {e}"));
-    metric.metric.score(&judged).unwrap().expect("a score")
+    metric.score(&judged).unwrap().expect("a score")
 }
 
 /// The metric of an array, whether it reads the pixel map, and which part of the score the array holds.
@@ -143,7 +143,7 @@ fn an_order_and_its_reverse_mirror_each_other() {
     let truth = Truth::default();
     let of = |spec: &str, e: &Explanation| {
         let judged = Judged { run: &run, explanation: e, truth: &truth, candidate: &Candidate::Gaussian };
-        evaluate::parse(spec).unwrap().metric.score(&judged).unwrap()
+        evaluate::parse(spec).unwrap().score(&judged).unwrap()
     };
     let specs = ["srg", "road"];
     let before = specs.map(|s| of(s, &explanation).unwrap().value);
@@ -170,7 +170,7 @@ fn a_steady_map_is_less_sensitive_than_a_gradient() {
         let explanation = candidate.explain(&run).unwrap();
         let truth = Truth::default();
         let judged = Judged { run: &run, explanation: &explanation, truth: &truth, candidate: &candidate };
-        evaluate::parse("max-sensitivity:n=4").unwrap().metric.score(&judged).unwrap().unwrap().value
+        evaluate::parse("max-sensitivity:n=4").unwrap().score(&judged).unwrap().unwrap().value
     };
     let method = |spec: &str| Candidate::Method(vitx::method::parse(spec).unwrap());
     let (steady, gradient) = (of(Candidate::Gaussian), of(method("gradient")));
@@ -206,7 +206,7 @@ fn judging_together_gives_each_its_own_score() {
                 let run = pass.run(0);
                 let explanation = candidate.explain(&run).unwrap();
                 let judged = Judged { run: &run, explanation: &explanation, truth: &truth, candidate };
-                direct.push(metrics.iter().map(|m| m.metric.score(&judged).unwrap()).collect::<Vec<_>>());
+                direct.push(metrics.iter().map(|m| m.score(&judged).unwrap()).collect::<Vec<_>>());
                 waiting.push(Waiting { batch, output, explanation, truth: &truth, candidate });
             }
         }

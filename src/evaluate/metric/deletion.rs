@@ -9,10 +9,12 @@
 //! (default of insertion). `patches=auto` makes at most 16 steps; the original takes 1 (of its pixels).
 
 use crate::error::Result;
-use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
-use crate::evaluate::curves::{image_layout, patches, pixels_of, ranked, switched, trapezoid};
+use crate::evaluate::contract::{answered, mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::{image_layout, patches, ranked, trapezoid};
 use crate::run::baseline::ImageBaseline;
-use crate::run::{Params, Score as Value};
+use crate::run::modes::{led_by, name_of};
+use crate::run::removal::{pixels_of, switched};
+use crate::run::{Ask, Logits, Params, Score as Value};
 
 pub(in crate::evaluate) const DELETION: Entry = Entry {
     name: "deletion",
@@ -40,7 +42,6 @@ pub(in crate::evaluate) const INSERTION: Entry = Entry {
 struct Deletion {
     insert: bool,
     baseline: ImageBaseline,
-    name: &'static str,
     patches: PatchesAStep,
     value: Value,
 }
@@ -72,57 +73,61 @@ impl std::fmt::Display for PatchesAStep {
     }
 }
 
-/// `baseline`, its first choice the default.
-pub(super) fn read_baseline(params: &mut Params, choices: [&'static str; 4]) -> Result<(ImageBaseline, &'static str)> {
+/// `baseline`
+pub(super) fn read_baseline(params: &mut Params, default: ImageBaseline) -> Result<ImageBaseline> {
     let about = "what patches turn into, or come from: zero (the processor's mean colour), black, mean, blur";
-    let name = params.choice("baseline", &choices, about)?;
-    Ok((ImageBaseline::named(name).unwrap_or(ImageBaseline::Zero), name)) // every choice is known
+    params.one_of("baseline", &led_by(ImageBaseline::NAMES, default), about)
 }
 
 /// `value=probability|logit`
 pub(super) fn read_value(params: &mut Params) -> Result<Value> {
-    params.measure("value", &["probability", "logit"], "what is measured of the class")
-}
-
-pub(super) fn value_name(value: Value) -> &'static str {
-    if value == Value::Logit {
-        "logit"
-    } else {
-        "probability"
-    }
+    params.measure("value", Value::Probability, "what is measured of the class")
 }
 
 fn build(params: &mut Params, insert: bool) -> Result<Box<dyn Metric>> {
-    let choices = if insert { ["blur", "zero", "black", "mean"] } else { ["zero", "black", "mean", "blur"] };
-    let (baseline, name) = read_baseline(params, choices)?;
+    let baseline = read_baseline(params, if insert { ImageBaseline::Blur } else { ImageBaseline::Zero })?;
     let patches = PatchesAStep::read(params)?;
-    Ok(Box::new(Deletion { insert, baseline, name, patches, value: read_value(params)? }))
+    Ok(Box::new(Deletion { insert, baseline, patches, value: read_value(params)? }))
 }
 
-/// The explained value while patches of a ranking turn from the image into a baseline (or back: `insert`): the share of
-/// patches that have turned, and the value.
-pub(super) fn curve(
-    case: &Case<'_, '_>,
-    descending: bool,
-    baseline: ImageBaseline,
-    patches_a_step: PatchesAStep,
-    value: Value,
-    insert: bool,
-) -> Result<Vec<(f64, f64)>> {
-    let (subject, layout) = (case.run.subject()?, image_layout(case.explanation)?);
-    let order = ranked(&patches(case.explanation), descending);
-    let step = patches_a_step.of(order.len());
-    let image = subject.values()?;
-    let blank = baseline.of(&image, case.run.encoder())?;
-    let ends = if insert { (&blank, &image) } else { (&image, &blank) };
-    let width = subject.size()?.1;
-    let points = order.len().div_ceil(step) + 1;
-    let turned = |k: usize| (k * step).min(order.len());
-    let logits = switched(&subject, ends, points, |k| {
-        order[..turned(k)].iter().flat_map(|&p| pixels_of(layout, width, p)).collect()
-    })?;
-    let share = |k: usize| turned(k) as f64 / order.len() as f64;
-    Ok(logits.iter().enumerate().map(|(k, row)| (share(k), subject.score(value, row))).collect())
+/// Patches of a ranking that turn, step by step, from the image into a baseline (or back: `insert`).
+#[derive(Clone, Copy)]
+pub(super) struct Turning {
+    pub(super) descending: bool,
+    pub(super) insert: bool,
+    pub(super) baseline: ImageBaseline,
+    pub(super) patches: PatchesAStep,
+}
+
+impl Turning {
+    /// An image at every step.
+    pub(super) fn ask<'a>(self, case: &'a Case<'_, '_>) -> Result<Ask<'a>> {
+        let (subject, layout) = (case.run.subject()?, image_layout(case.explanation)?);
+        let order = ranked(&patches(case.explanation), self.descending);
+        let image = subject.values()?;
+        let blank = self.baseline.of(&image, case.run.encoder())?;
+        let ends = if self.insert { (&blank, &image) } else { (&image, &blank) };
+        let (width, points) = (subject.size()?.1, self.points(order.len()));
+        switched(subject, ends, points, move |k| {
+            order[..self.turned(k, order.len())].iter().flat_map(|&p| pixels_of(layout, width, p)).collect()
+        })
+    }
+
+    fn points(self, patches: usize) -> usize {
+        patches.div_ceil(self.patches.of(patches)) + 1
+    }
+
+    /// How many patches have turned at a step.
+    fn turned(self, k: usize, patches: usize) -> usize {
+        (k * self.patches.of(patches)).min(patches)
+    }
+
+    /// The share of patches that have turned at each step, and the explained value there.
+    pub(super) fn curve(self, case: &Case<'_, '_>, value: Value, answer: &Logits) -> Vec<(f64, f64)> {
+        let patches = case.explanation.content().len();
+        let share = |k: usize| self.turned(k, patches) as f64 / patches as f64;
+        answer.iter().enumerate().map(|(k, row)| (share(k), case.run.score(value, row))).collect()
+    }
 }
 
 /// The values of a curve.
@@ -130,21 +135,32 @@ pub(super) fn heights(curve: &[(f64, f64)]) -> Vec<f64> {
     curve.iter().map(|(_, value)| *value).collect()
 }
 
+impl Deletion {
+    fn turning(&self) -> Turning {
+        Turning { descending: true, insert: self.insert, baseline: self.baseline, patches: self.patches }
+    }
+}
+
 impl Metric for Deletion {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
-        let curve = curve(case, true, self.baseline, self.patches, self.value, self.insert)?;
+    fn asks<'a>(&'a self, case: &'a Case<'_, '_>) -> Result<Vec<Ask<'a>>> {
+        Ok(vec![self.turning().ask(case)?])
+    }
+
+    fn score(&self, case: &Case<'_, '_>, answers: &[Logits]) -> Result<Option<Score>> {
+        let [answer] = answered(answers)?;
+        let curve = self.turning().curve(case, self.value, answer);
         let area = trapezoid(&heights(&curve));
         Ok(Some(Score::of_curve(area, curve)))
     }
 
     fn convention(&self) -> String {
         let way = if self.insert { "from the baseline to the image" } else { "from the image to the baseline" };
-        let value = value_name(self.value);
-        format!("area under the {value}, patches by relevance {way} ({}), {}", self.name, self.patches)
+        let (value, by) = (name_of(Value::NAMES, self.value), name_of(ImageBaseline::NAMES, self.baseline));
+        format!("area under the {value}, patches by relevance {way} ({by}), {}", self.patches)
     }
 
     fn axes(&self) -> Option<Axes> {
         let how = if self.insert { "shown" } else { "hidden" };
-        Some(Axes::new(format!("share of patches {how}, most relevant first"), value_name(self.value)))
+        Some(Axes::new(format!("share of patches {how}, most relevant first"), name_of(Value::NAMES, self.value)))
     }
 }

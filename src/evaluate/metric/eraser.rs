@@ -7,12 +7,12 @@
 //! `mask` writes the mask token.
 
 use crate::encoder::Facts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
 use crate::evaluate::curves::ranked_tokens;
 use crate::run::baseline::check_mask;
 use crate::run::removal::Removal;
-use crate::run::{Params, Score as Value};
+use crate::run::{Ask, Logits, Params, Score as Value};
 
 pub(in crate::evaluate) const COMPREHENSIVENESS: Entry = Entry {
     name: "comprehensiveness",
@@ -38,20 +38,41 @@ pub(in crate::evaluate) const SUFFICIENCY: Entry = Entry {
 /// Shares of the tokens, in percent.
 const BINS: [usize; 5] = [1, 5, 10, 20, 50];
 
+/// How tokens go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Delete,
+    Mask,
+}
+
+impl How {
+    const NAMES: &'static [(&'static str, Self)] = &[("delete", How::Delete), ("mask", How::Mask)];
+
+    fn done(self) -> &'static str {
+        match self {
+            How::Delete => "cut out",
+            How::Mask => "masked",
+        }
+    }
+}
+
 struct Eraser {
     keep: bool,
-    removal: Removal,
+    removal: How,
 }
 
 fn build(params: &mut Params, keep: bool) -> Result<Box<dyn Metric>> {
     params.measures(Value::Probability);
-    let removal = params.choice("removal", &["delete", "mask"], "cut tokens out, or write the mask token")?;
-    Ok(Box::new(Eraser { keep, removal: Removal::named(removal) }))
+    let removal = params.one_of("removal", How::NAMES, "cut tokens out, or write the mask token")?;
+    Ok(Box::new(Eraser { keep, removal }))
 }
 
 impl Metric for Eraser {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
-        let (subject, order) = (case.run.subject()?, ranked_tokens(case, true));
+    fn asks<'a>(&'a self, case: &'a Case<'_, '_>) -> Result<Vec<Ask<'a>>> {
+        let order = ranked_tokens(case, true);
+        if order.is_empty() {
+            return Err(Error::Refused("the text has no ordinary tokens that could be taken out".into()));
+        }
         let gone = |percent: usize| {
             let k = (order.len() * percent).div_ceil(100).clamp(1, order.len());
             if self.keep {
@@ -61,32 +82,36 @@ impl Metric for Eraser {
             }
         };
         let sets: Vec<Vec<usize>> = BINS.iter().map(|&b| gone(b)).collect();
-        let whole = subject.own_score(Value::Probability)?;
-        let scores = self.removal.scores(case.run, &subject, Value::Probability, &sets)?;
-        let curve: Vec<f64> = scores.iter().map(|s| whole - s).collect();
+        let removal = match self.removal {
+            How::Delete => Removal::Delete,
+            How::Mask => Removal::Mask,
+        };
+        removal.asks(case.run, &case.run.subject()?, sets)
+    }
+
+    fn score(&self, case: &Case<'_, '_>, answers: &[Logits]) -> Result<Option<Score>> {
+        let whole = case.run.own_score(Value::Probability)?;
+        let left = answers.iter().flatten().map(|row| case.run.score(Value::Probability, row));
+        let curve: Vec<f64> = left.map(|s| whole - s).collect();
         let value = curve.iter().sum::<f64>() / curve.len() as f64;
         Ok(Some(Score::of_curve(value, BINS.iter().map(|b| *b as f64 / 100.0).zip(curve))))
     }
 
     fn convention(&self) -> String {
-        let how = if self.removal == Removal::Delete { "cut out" } else { "masked" };
+        let how = self.removal.done();
         let what = if self.keep { "all but the most relevant" } else { "the most relevant" };
         format!("fall of the probability with {what} 1, 5, 10, 20, 50 % of tokens {how}, mean")
     }
 
     fn axes(&self) -> Option<Axes> {
-        let how = match (self.keep, self.removal) {
-            (true, _) => "kept",
-            (false, Removal::Delete) => "cut out",
-            (false, _) => "masked",
-        };
+        let how = if self.keep { "kept" } else { self.removal.done() };
         Some(Axes::new(format!("share of tokens {how}, most relevant first"), "fall of the probability"))
     }
 
     fn check(&self, model: &Facts) -> Result<()> {
-        if self.removal == Removal::Mask {
-            check_mask(model)?;
+        match self.removal {
+            How::Delete => Ok(()),
+            How::Mask => check_mask(model),
         }
-        Ok(())
     }
 }

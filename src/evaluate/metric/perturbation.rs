@@ -11,10 +11,12 @@
 //! better; negative: higher is better.
 
 use crate::error::Result;
-use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
-use crate::evaluate::curves::{image_layout, patches, pixels, pixels_of, ranked, ranked_tokens, switched, trapezoid};
+use crate::evaluate::contract::{answered, mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::{image_layout, patches, pixels, ranked, ranked_tokens, trapezoid};
 use crate::run::baseline::ImageBaseline;
-use crate::run::{Measured, Params, Score as Value};
+use crate::run::modes::name_of;
+use crate::run::removal::{pixels_of, replaced, switched};
+use crate::run::{Ask, Logits, Measured, Params, Score as Value};
 use crate::target::right;
 
 pub(in crate::evaluate) const POSITIVE: Entry = Entry {
@@ -38,62 +40,79 @@ pub(in crate::evaluate) const NEGATIVE: Entry = Entry {
     ..POSITIVE
 };
 
+/// What is measured while more and more is hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Hit,
+    Of(Value),
+}
+
+impl Kept {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("hit", Kept::Hit), ("probability", Kept::Of(Value::Probability)), ("logit", Kept::Of(Value::Logit))];
+
+    /// On axes.
+    fn said(self) -> &'static str {
+        match self {
+            Kept::Hit => "accuracy",
+            Kept::Of(value) => name_of(Value::NAMES, value),
+        }
+    }
+}
+
+/// Which points of the curve make the figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Area {
+    WithZero,
+    Nine,
+    Mean,
+}
+
+impl Area {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("with-zero", Area::WithZero), ("nine", Area::Nine), ("mean", Area::Mean)];
+}
+
+/// What of an image is ranked and hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Pixel,
+    Patch,
+}
+
+impl Level {
+    const NAMES: &'static [(&'static str, Self)] = &[("pixel", Level::Pixel), ("patch", Level::Patch)];
+
+    fn plural(self) -> &'static str {
+        match self {
+            Level::Pixel => "pixels",
+            Level::Patch => "patches",
+        }
+    }
+}
+
 struct Perturbation {
     descending: bool,
-    pixels: bool,
-    value: &'static str,
-    auc: &'static str,
+    level: Level,
+    value: Kept,
+    area: Area,
 }
 
 fn build(params: &mut Params, descending: bool) -> Result<Box<dyn Metric>> {
     let about = "hit: 1 while the prediction is the explained class; or the class's probability, or its logit";
-    let value = params.choice("value", &["hit", "probability", "logit"], about)?;
-    if value == "probability" {
+    let value = params.one_of("value", Kept::NAMES, about)?;
+    if value == Kept::Of(Value::Probability) {
         params.measured = Some(Measured { score: Value::Probability, asked: true });
     }
     let about = "with-zero: the area from 0 % to 90 %, nine: from 10 %, mean: the mean of the nine points";
-    let auc = params.choice("auc", &["with-zero", "nine", "mean"], about)?;
-    let level = params.choice("level", &["pixel", "patch"], "images: what is ranked and hidden")?;
-    Ok(Box::new(Perturbation { descending, pixels: level == "pixel", value, auc }))
+    let area = params.one_of("auc", Area::NAMES, about)?;
+    let level = params.one_of("level", Level::NAMES, "images: what is ranked and hidden")?;
+    Ok(Box::new(Perturbation { descending, level, value, area }))
 }
 
-impl Perturbation {
-    /// Logits at 10 % to 90 %.
-    fn logits(&self, case: &Case<'_, '_>) -> Result<Vec<Vec<f64>>> {
-        let subject = case.run.subject()?;
-        let tenths = |n: usize, k: usize| n * (k + 1) / 10;
-        if case.run.is_text() {
-            let order = ranked_tokens(case, self.descending);
-            let neutral = &case.run.encoder().neutral;
-            let filler = neutral.mask_id.unwrap_or(neutral.pad_id);
-            let variant = |k: usize| {
-                let mut ids = subject.ids()?.to_vec();
-                order[..tenths(order.len(), k)].iter().for_each(|&t| ids[t] = filler);
-                Ok(ids)
-            };
-            return subject.logits(9, |range| subject.with_ids(&range.map(variant).collect::<Result<Vec<_>>>()?));
-        }
-        let image = subject.values()?;
-        let black = ImageBaseline::Black.of(&image, case.run.encoder())?;
-        let (size, layout) = (subject.size()?, image_layout(case.explanation)?);
-        if self.pixels {
-            let order = ranked(&pixels(case.explanation, size)?, self.descending);
-            return switched(&subject, (&image, &black), 9, |k| order[..tenths(order.len(), k)].to_vec());
-        }
-        let order = ranked(&patches(case.explanation), self.descending);
-        switched(&subject, (&image, &black), 9, |k| {
-            order[..tenths(order.len(), k)].iter().flat_map(|&p| pixels_of(layout, size.1, p)).collect()
-        })
-    }
-
-    fn value(&self, case: &Case<'_, '_>, logits: &[f64]) -> Result<f64> {
-        let subject = case.run.subject()?;
-        Ok(match self.value {
-            "logit" => subject.score(Value::Logit, logits),
-            "probability" => subject.score(Value::Probability, logits),
-            _ => f64::from(u8::from(right(case.run.output().class, logits, case.run.encoder().head.scale))),
-        })
-    }
+/// How many of `n` are hidden at point k of nine.
+fn hidden(n: usize, k: usize) -> usize {
+    n * (k + 1) / 10
 }
 
 /// Shares that are hidden, a tenth apart.
@@ -101,48 +120,88 @@ fn tenths(first: usize) -> impl Iterator<Item = f64> {
     (first..10).map(|i| i as f64 / 10.0)
 }
 
+impl Perturbation {
+    /// A text with 10 % to 90 % of its tokens masked.
+    fn texts<'a>(&self, case: &'a Case<'_, '_>) -> Result<Ask<'a>> {
+        let (subject, order) = (case.run.subject()?, ranked_tokens(case, self.descending));
+        let neutral = &case.run.encoder().neutral;
+        let filler = neutral.mask_id.unwrap_or(neutral.pad_id);
+        let sets = (0..9).map(|k| order[..hidden(order.len(), k)].to_vec()).collect();
+        Ok(replaced(&subject, filler, sets))
+    }
+
+    /// An image with 10 % to 90 % of it black.
+    fn images<'a>(&self, case: &'a Case<'_, '_>) -> Result<Ask<'a>> {
+        let (subject, layout) = (case.run.subject()?, image_layout(case.explanation)?);
+        let (image, size) = (subject.values()?, subject.size()?);
+        let black = ImageBaseline::Black.of(&image, case.run.encoder())?;
+        let ends = (&image, &black);
+        match self.level {
+            Level::Pixel => {
+                let order = ranked(&pixels(case.explanation, size)?, self.descending);
+                switched(subject, ends, 9, move |k| order[..hidden(order.len(), k)].to_vec())
+            }
+            Level::Patch => {
+                let order = ranked(&patches(case.explanation), self.descending);
+                switched(subject, ends, 9, move |k| {
+                    order[..hidden(order.len(), k)].iter().flat_map(|&p| pixels_of(layout, size.1, p)).collect()
+                })
+            }
+        }
+    }
+
+    fn value(&self, case: &Case<'_, '_>, logits: &[f64]) -> f64 {
+        match self.value {
+            Kept::Hit => f64::from(u8::from(right(case.run.output().class, logits, case.run.encoder().head.scale))),
+            Kept::Of(value) => case.run.score(value, logits),
+        }
+    }
+
+    fn order(&self) -> &'static str {
+        if self.descending {
+            "most"
+        } else {
+            "least"
+        }
+    }
+}
+
 impl Metric for Perturbation {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
-        let logits = self.logits(case)?;
-        let mut curve = logits.iter().map(|row| self.value(case, row)).collect::<Result<Vec<_>>>()?;
-        if self.auc == "mean" {
-            let value = curve.iter().sum::<f64>() / curve.len() as f64;
-            return Ok(Some(Score::of_curve(value, tenths(1).zip(curve))));
-        }
-        if self.auc == "with-zero" {
-            let own = case.run.trace()?.logits.get(case.run.number())?;
-            curve.insert(0, self.value(case, &crate::nn::numbers(&own)?)?);
-        }
-        let first = if self.auc == "with-zero" { 0 } else { 1 };
-        Ok(Some(Score::of_curve(trapezoid(&curve), tenths(first).zip(curve))))
+    fn asks<'a>(&'a self, case: &'a Case<'_, '_>) -> Result<Vec<Ask<'a>>> {
+        Ok(vec![if case.run.is_text() { self.texts(case)? } else { self.images(case)? }])
+    }
+
+    fn score(&self, case: &Case<'_, '_>, answers: &[Logits]) -> Result<Option<Score>> {
+        let [answer] = answered(answers)?;
+        let mut curve: Vec<f64> = answer.iter().map(|row| self.value(case, row)).collect();
+        let (value, first) = match self.area {
+            Area::Mean => (curve.iter().sum::<f64>() / curve.len() as f64, 1),
+            Area::Nine => (trapezoid(&curve), 1),
+            Area::WithZero => {
+                curve.insert(0, self.value(case, &case.run.own_logits()?));
+                (trapezoid(&curve), 0)
+            }
+        };
+        Ok(Some(Score::of_curve(value, tenths(first).zip(curve))))
     }
 
     fn counts_hits(&self) -> bool {
-        self.value == "hit"
+        self.value == Kept::Hit
     }
 
     fn convention(&self) -> String {
-        let order = if self.descending { "most" } else { "least" };
-        let what = if self.pixels { "pixels" } else { "patches" };
-        let value = match self.value {
-            "hit" => "accuracy",
-            other => other,
-        };
-        let area = match self.auc {
-            "with-zero" => "area from 0 % to 90 %",
-            "nine" => "area from 10 % to 90 %",
-            _ => "mean at 10 % to 90 %",
+        let (order, what, value) = (self.order(), self.level.plural(), self.value.said());
+        let area = match self.area {
+            Area::WithZero => "area from 0 % to 90 %",
+            Area::Nine => "area from 10 % to 90 %",
+            Area::Mean => "mean at 10 % to 90 %",
         };
         format!("{area} of the {value}, {order} relevant {what} black first (texts: tokens masked)")
     }
 
     fn axes(&self) -> Option<Axes> {
-        let order = if self.descending { "most" } else { "least" };
-        let what = if self.pixels { "pixels" } else { "patches" };
-        let value = match self.value {
-            "hit" => "accuracy",
-            other => other,
-        };
-        Some(Axes::new(format!("share of {what} (texts: tokens) hidden, {order} relevant first"), value))
+        let (order, what) = (self.order(), self.level.plural());
+        let x = format!("share of {what} (texts: tokens) hidden, {order} relevant first");
+        Some(Axes::new(x, self.value.said()))
     }
 }

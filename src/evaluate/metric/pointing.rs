@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::evaluate::curves::pixels;
 use crate::evaluate::mask::Place;
+use crate::run::Logits;
 
 pub(in crate::evaluate) const POINTING_GAME: Entry = Entry {
     name: "pointing-game",
@@ -39,7 +40,7 @@ struct Pointing {
 }
 
 impl Metric for Pointing {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+    fn score(&self, case: &Case<'_, '_>, _: &[Logits]) -> Result<Option<Score>> {
         let Some(mask) = &case.truth.mask else { return Ok(None) };
         let size = case.run.subject()?.size()?;
         let map = pixels(case.explanation, size)?;
@@ -66,7 +67,7 @@ impl Metric for Pointing {
 struct Mass;
 
 impl Metric for Mass {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+    fn score(&self, case: &Case<'_, '_>, _: &[Logits]) -> Result<Option<Score>> {
         let Some(mask) = &case.truth.mask else { return Ok(None) };
         let map = pixels(case.explanation, case.run.subject()?.size()?)?;
         let sum = |wanted: fn(Place) -> bool| -> f64 {

@@ -8,6 +8,7 @@ use super::segmentation::average_precision;
 use crate::error::Result;
 use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::evaluate::curves::ranked_tokens;
+use crate::run::Logits;
 
 pub(in crate::evaluate) const TOKEN_F1: Entry = Entry {
     name: "token-f1",
@@ -34,7 +35,7 @@ struct Agreement {
 }
 
 impl Metric for Agreement {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+    fn score(&self, case: &Case<'_, '_>, _: &[Logits]) -> Result<Option<Score>> {
         let Some(marked) = &case.truth.rationale else { return Ok(None) };
         let order = ranked_tokens(case, true);
         let k = order.iter().filter(|&&t| marked[t]).count();

@@ -8,10 +8,11 @@
 
 use super::filling::fill;
 use crate::error::Result;
-use crate::evaluate::contract::{mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
-use crate::evaluate::curves::{image_layout, patches, pixels_of, ranked};
+use crate::evaluate::contract::{answered, mean, Axes, Case, Direction, Entry, Metric, Needs, Score};
+use crate::evaluate::curves::{image_layout, patches, ranked};
 use crate::nn::numbers;
-use crate::run::{Params, Score as Value};
+use crate::run::removal::pixels_of;
+use crate::run::{Ask, Logits, Params, Score as Value};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
@@ -31,55 +32,86 @@ pub(in crate::evaluate) const ENTRY: Entry = Entry {
 /// Shares that are hidden, in percent.
 const SHARES: [usize; 4] = [20, 40, 60, 80];
 
+/// What is hidden first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Combined,
+    Most,
+    Least,
+}
+
+impl Order {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("combined", Order::Combined), ("most", Order::Most), ("least", Order::Least)];
+}
+
 struct Road {
-    order: &'static str,
+    order: Order,
     noise: f64,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Metric>> {
     params.measures(Value::Probability);
     let about = "combined: least minus most relevant hidden, halved; or one of the two";
-    let order = params.choice("order", &["combined", "most", "least"], about)?;
+    let order = params.one_of("order", Order::NAMES, about)?;
     Ok(Box::new(Road { order, noise: params.number("noise", 0.01, "deviation of the filling's noise", 0.0..=10.0)? }))
 }
 
 impl Road {
-    fn probabilities(&self, case: &Case<'_, '_>, most: bool) -> Result<Vec<f64>> {
+    /// The image with each share of its patches filled in, the most or the least relevant.
+    fn filled<'a>(&'a self, case: &'a Case<'_, '_>, most: bool) -> Result<Ask<'a>> {
         let (subject, layout) = (case.run.subject()?, image_layout(case.explanation)?);
         let order = ranked(&patches(case.explanation), most);
         let image = subject.values()?;
         let (c, h, w) = image.dims3()?;
         let values = numbers(&image)?;
         let noise = numbers(&case.run.noise().normal("road", &[c, h, w])?)?;
-        let grid = (h, w);
-        let filled = |share: usize| -> Result<Vec<f64>> {
+        let one = move |share: usize| -> Result<Vec<f64>> {
             let mut hidden = vec![false; h * w];
             for &patch in &order[..order.len() * share / 100] {
                 pixels_of(layout, w, patch).for_each(|p| hidden[p] = true);
             }
             let mut out = values.clone();
-            fill(&mut out, &hidden, grid)?;
+            fill(&mut out, &hidden, (h, w))?;
             let unknown = (0..c * h * w).filter(|i| hidden[i % (h * w)]);
             unknown.for_each(|i| out[i] += noise[i] * self.noise);
             Ok(out)
         };
-        subject.scores(Value::Probability, SHARES.len(), |range| {
+        Ok(Ask::new(SHARES.len(), move |range| {
             let n = range.len();
-            let images = SHARES[range].par_iter().map(|&s| filled(s)).collect::<Result<Vec<_>>>()?;
+            let images = SHARES[range].par_iter().map(|&s| one(s)).collect::<Result<Vec<_>>>()?;
             let images = Tensor::from_vec(images.concat(), (n, c, h, w), &Device::Cpu)?;
             subject.with(&images.to_dtype(image.dtype())?.to_device(image.device())?)
-        })
+        }))
     }
 }
 
 impl Metric for Road {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+    fn asks<'a>(&'a self, case: &'a Case<'_, '_>) -> Result<Vec<Ask<'a>>> {
+        let most_first: &[bool] = match self.order {
+            Order::Most => &[true],
+            Order::Least => &[false],
+            Order::Combined => &[true, false],
+        };
+        most_first.iter().map(|&most| self.filled(case, most)).collect()
+    }
+
+    fn score(&self, case: &Case<'_, '_>, answers: &[Logits]) -> Result<Option<Score>> {
+        let probabilities = |answer: &Logits| -> Vec<f64> {
+            answer.iter().map(|row| case.run.score(Value::Probability, row)).collect()
+        };
         let curve: Vec<f64> = match self.order {
-            "most" => self.probabilities(case, true)?.iter().map(|p| -p).collect(),
-            "least" => self.probabilities(case, false)?,
-            _ => {
-                let (most, least) = (self.probabilities(case, true)?, self.probabilities(case, false)?);
-                least.iter().zip(most).map(|(l, m)| (l - m) / 2.0).collect()
+            Order::Most => {
+                let [most] = answered(answers)?;
+                probabilities(most).iter().map(|p| -p).collect()
+            }
+            Order::Least => {
+                let [least] = answered(answers)?;
+                probabilities(least)
+            }
+            Order::Combined => {
+                let [most, least] = answered(answers)?;
+                probabilities(least).iter().zip(probabilities(most)).map(|(l, m)| (l - m) / 2.0).collect()
             }
         };
         let value = curve.iter().sum::<f64>() / curve.len() as f64;
@@ -88,18 +120,18 @@ impl Metric for Road {
 
     fn convention(&self) -> String {
         let what = match self.order {
-            "most" => "minus the probability with the most relevant",
-            "least" => "the probability with the least relevant",
-            _ => "half the probability's difference, least minus most relevant",
+            Order::Most => "minus the probability with the most relevant",
+            Order::Least => "the probability with the least relevant",
+            Order::Combined => "half the probability's difference, least minus most relevant",
         };
         format!("{what} 20, 40, 60, 80 % of patches filled in from around, mean")
     }
 
     fn axes(&self) -> Option<Axes> {
         let y = match self.order {
-            "most" => "minus the probability, most relevant first",
-            "least" => "probability, least relevant first",
-            _ => "half the probability's difference",
+            Order::Most => "minus the probability, most relevant first",
+            Order::Least => "probability, least relevant first",
+            Order::Combined => "half the probability's difference",
         };
         Some(Axes::new("share of patches filled in", y))
     }

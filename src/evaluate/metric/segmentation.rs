@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
 use crate::evaluate::curves::pixels;
 use crate::evaluate::mask::Place;
+use crate::run::Logits;
 
 pub(in crate::evaluate) const PIXEL_ACCURACY: Entry = Entry {
     name: "pixel-accuracy",
@@ -73,7 +74,7 @@ pub(super) fn average_precision(mut items: Vec<(f64, bool)>) -> f64 {
 }
 
 impl Metric for Segmentation {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+    fn score(&self, case: &Case<'_, '_>, _: &[Logits]) -> Result<Option<Score>> {
         let Some(mask) = &case.truth.mask else { return Ok(None) };
         let map = pixels(case.explanation, case.run.subject()?.size()?)?;
         let low = map.iter().copied().fold(f64::INFINITY, f64::min);

@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
-use crate::run::{Batch, Params};
+use crate::run::{Batch, Logits, Params};
 
 pub(in crate::evaluate) const ENTRY: Entry = Entry {
     name: "max-sensitivity",
@@ -33,7 +33,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Metric>> {
 }
 
 impl Metric for Sensitivity {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+    fn score(&self, case: &Case<'_, '_>, _: &[Logits]) -> Result<Option<Score>> {
         let (run, subject) = (case.run, case.run.subject()?);
         let x = subject.values()?;
         let noise = run.noise().uniform("max-sensitivity", &[&[self.n], x.dims()].concat())?;

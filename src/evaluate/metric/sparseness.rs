@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::evaluate::contract::{mean, Case, Direction, Entry, Metric, Needs, Score};
+use crate::run::Logits;
 
 pub(in crate::evaluate) const ENTRY: Entry = Entry {
     name: "sparseness",
@@ -32,7 +33,7 @@ fn gini(mut sizes: Vec<f64>) -> f64 {
 }
 
 impl Metric for Gini {
-    fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
+    fn score(&self, case: &Case<'_, '_>, _: &[Logits]) -> Result<Option<Score>> {
         Ok(Some(gini(case.explanation.of_content().map(|r| f64::from(r).abs()).collect()).into()))
     }
 

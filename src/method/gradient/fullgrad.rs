@@ -42,7 +42,7 @@ struct FullGrad {
 
 fn build(params: &mut Params, every_layer: bool) -> Result<Box<dyn Method>> {
     let rules = params.libra()?;
-    Ok(Box::new(FullGrad { every_layer, rules, score: params.score(["logit", "probability"])? }))
+    Ok(Box::new(FullGrad { every_layer, rules, score: params.score(Score::Logit)? }))
 }
 
 impl Method for FullGrad {

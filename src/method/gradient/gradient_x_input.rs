@@ -35,12 +35,10 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let rules = params.libra()?;
     let about =
         "where it is multiplied: pixels and word vectors, or the first layer's input (auto: embedding with libra)";
-    let place = match params.choice("at", &["auto", "input", "embedding"], about)? {
-        "embedding" => Place::Embedding,
-        "auto" if rules == Rules::LIBRA => Place::Embedding,
-        _ => Place::Input,
-    };
-    let reduce = Reduce::named(params.choice("reduce", &["sum", "l2"], "texts: sum or length over a word's vector")?);
+    let auto = if rules == Rules::LIBRA { Place::Embedding } else { Place::Input };
+    let places = [("auto", auto), ("input", Place::Input), ("embedding", Place::Embedding)];
+    let place = params.one_of("at", &places, about)?;
+    let reduce = Reduce::read(params)?;
     Ok(Box::new(GradientXInput { rules, place, reduce, options: PixelOptions::read(params, false)? }))
 }
 

@@ -19,6 +19,7 @@ use crate::method::contract::{Entry, Method, Relevance};
 use crate::method::input_map::{of_pixels, PixelOptions, Pool, Reduce};
 use crate::nn::{numbers, Rules};
 use crate::run::baseline::{check_mask, ImageBaseline, TextBaseline};
+use crate::run::modes::name_of;
 use crate::run::{Params, Reads, Run, Score};
 use candle_core::{Device, Tensor};
 
@@ -34,9 +35,70 @@ pub(super) const ENTRY: Entry = Entry {
 /// Share of the explained difference above which the sum is called incomplete.
 const TOLERATED: f64 = 0.05;
 
+/// Where the line begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Auto,
+    Zero,
+    Image(ImageBaseline),
+    Text(TextBaseline),
+}
+
+impl Start {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("auto", Start::Auto),
+        ("black", Start::Image(ImageBaseline::Black)),
+        ("zero", Start::Zero),
+        ("blur", Start::Image(ImageBaseline::Blur)),
+        ("mean", Start::Image(ImageBaseline::Mean)),
+        ("pad", Start::Text(TextBaseline::Pad)),
+        ("mask", Start::Text(TextBaseline::Mask)),
+    ];
+
+    /// None for what texts begin with.
+    fn of_images(self) -> Option<ImageBaseline> {
+        match self {
+            Start::Auto => Some(ImageBaseline::Black),
+            Start::Zero => Some(ImageBaseline::Zero),
+            Start::Image(baseline) => Some(baseline),
+            Start::Text(_) => None,
+        }
+    }
+
+    /// None for what images begin with.
+    fn of_texts(self) -> Option<TextBaseline> {
+        match self {
+            Start::Auto => Some(TextBaseline::Pad),
+            Start::Zero => Some(TextBaseline::Zero),
+            Start::Text(baseline) => Some(baseline),
+            Start::Image(_) => None,
+        }
+    }
+}
+
+/// How the line is sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quadrature {
+    GaussLegendre,
+    Midpoint,
+}
+
+impl Quadrature {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("gauss-legendre", Quadrature::GaussLegendre), ("midpoint", Quadrature::Midpoint)];
+
+    /// Places on [0,1] and their weights.
+    fn nodes(self, steps: usize) -> Vec<(f64, f64)> {
+        match self {
+            Quadrature::GaussLegendre => gauss_legendre(steps),
+            Quadrature::Midpoint => (0..steps).map(|k| ((k as f64 + 0.5) / steps as f64, 1.0 / steps as f64)).collect(),
+        }
+    }
+}
+
 /// The method, with its attribution open to those who want it.
 pub struct IntegratedGradients {
-    baseline: &'static str,
+    start: Start,
     nodes: Vec<(f64, f64)>,
     reduce: Reduce,
     options: PixelOptions,
@@ -53,17 +115,11 @@ impl IntegratedGradients {
     /// For values that do not fit.
     pub fn read(params: &mut Params) -> Result<Self> {
         let about = "auto (black, pad); images: black, zero, blur, mean; texts: pad, mask, zero";
-        let baseline = params.choice("baseline", &["auto", "black", "zero", "blur", "mean", "pad", "mask"], about)?;
-        let rule = params.choice("quadrature", &["gauss-legendre", "midpoint"], "how the line is sampled")?;
+        let start = params.one_of("baseline", Start::NAMES, about)?;
+        let rule = params.one_of("quadrature", Quadrature::NAMES, "how the line is sampled")?;
         let steps = params.count("steps", 32, "points on the line", 1..=4096)?;
-        let nodes = if rule == "midpoint" {
-            (0..steps).map(|k| ((k as f64 + 0.5) / steps as f64, 1.0 / steps as f64)).collect()
-        } else {
-            gauss_legendre(steps)
-        };
-        let reduce =
-            Reduce::named(params.choice("reduce", &["sum", "l2"], "texts: sum or length over a word's vector")?);
-        Ok(IntegratedGradients { baseline, nodes, reduce, options: PixelOptions::read(params, false)? })
+        let reduce = Reduce::read(params)?;
+        Ok(IntegratedGradients { start, nodes: rule.nodes(steps), reduce, options: PixelOptions::read(params, false)? })
     }
 
     /// The attribution, shaped like the input, and the difference in logits it should sum to.
@@ -85,7 +141,7 @@ impl IntegratedGradients {
             sum = (&sum + (gradient * self.nodes[k].1)?)?;
             Ok(())
         })?;
-        let before = subject.scores(Score::Logit, 1, |_| subject.with(&x0.unsqueeze(0)?))?[0];
+        let before: f64 = subject.scores(Score::Logit, 1, |_| subject.with(&x0.unsqueeze(0)?))?.iter().sum(); // of one
         Ok(((sum * way)?, run.logit()? - before))
     }
 }
@@ -121,34 +177,28 @@ fn gauss_legendre(m: usize) -> Vec<(f64, f64)> {
 impl IntegratedGradients {
     fn start(&self, run: &Run<'_>) -> Result<Tensor> {
         let (subject, encoder) = (run.subject()?, run.encoder());
-        let name = match (self.baseline, run.is_text()) {
-            ("auto", true) => "pad",
-            ("auto", false) => "black",
-            (name, _) => name,
-        };
         let wrong = || self.refusal(run.is_text());
         if run.is_text() {
-            return TextBaseline::named(name).ok_or_else(wrong)?.of(&subject, run.layout(), encoder);
+            return self.start.of_texts().ok_or_else(wrong)?.of(&subject, run.layout(), encoder);
         }
-        ImageBaseline::named(name).ok_or_else(wrong)?.of(&subject.values()?, encoder)
+        self.start.of_images().ok_or_else(wrong)?.of(&subject.values()?, encoder)
     }
 
     fn refusal(&self, text: bool) -> Error {
         let (what, choices) = if text { ("texts", "pad, mask, zero") } else { ("images", "black, zero, blur, mean") };
-        Error::Refused(format!("baseline={} is not for {what}; theirs are {choices}", self.baseline))
+        Error::Refused(format!(
+            "baseline={} is not for {what}; theirs are {choices}",
+            name_of(Start::NAMES, self.start)
+        ))
     }
 }
 
 impl Method for IntegratedGradients {
     fn check(&self, model: &Facts) -> Result<()> {
-        if self.baseline == "mask" {
+        if self.start == Start::Text(TextBaseline::Mask) {
             check_mask(model)?;
         }
-        let known = match (self.baseline, model.text) {
-            ("auto", _) => true,
-            (name, true) => TextBaseline::named(name).is_some(),
-            (name, false) => ImageBaseline::named(name).is_some(),
-        };
+        let known = if model.text { self.start.of_texts().is_some() } else { self.start.of_images().is_some() };
         if known {
             Ok(())
         } else {

@@ -26,8 +26,9 @@ struct Gradient {
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
-    let norm = params.choice("norm", &["l2", "l1"], "texts: norm of a token's gradient vector")?;
-    Ok(Box::new(Gradient { norm: Reduce::named(norm), options: PixelOptions::read(params, false)? }))
+    let norms = [("l2", Reduce::L2), ("l1", Reduce::L1)];
+    let norm = params.one_of("norm", &norms, "texts: norm of a token's gradient vector")?;
+    Ok(Box::new(Gradient { norm, options: PixelOptions::read(params, false)? }))
 }
 
 impl Method for Gradient {

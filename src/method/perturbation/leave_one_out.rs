@@ -31,9 +31,9 @@ struct LeaveOneOut {
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let about = "mask: the mask token, pad: the padding token, attention: not attended to, delete: cut out";
-    let removal = Removal::named(params.choice("replace", &["mask", "pad", "attention", "delete"], about)?);
-    let words = params.choice("unit", &["token", "word"], "what is taken away at once")? == "word";
-    Ok(Box::new(LeaveOneOut { removal, words, score: params.score(["logit", "probability"])? }))
+    let removal = params.one_of("replace", Removal::NAMES, about)?;
+    let words = params.one_of("unit", &[("token", false), ("word", true)], "what is taken away at once")?;
+    Ok(Box::new(LeaveOneOut { removal, words, score: params.score(Score::Logit)? }))
 }
 
 impl LeaveOneOut {
@@ -73,8 +73,8 @@ impl Method for LeaveOneOut {
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let (subject, units) = (run.subject()?, self.units(run.layout()));
-        let whole = subject.own_score(self.score)?;
-        let scores = self.removal.scores(run, &subject, self.score, &units)?;
+        let whole = run.own_score(self.score)?;
+        let scores = self.removal.scores(run, &subject, self.score, units.clone())?;
         let mut relevance = vec![0f32; run.tokens()];
         for (unit, score) in units.iter().zip(scores) {
             let share = (whole - score) / unit.len() as f64;

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::run::baseline::ImageBaseline;
+use crate::run::modes::led_by;
 use crate::run::{Params, Reads, Run, Score};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -40,10 +41,9 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
             "method `occlusion`: stride={stride} leaves patches between windows of {window}"
         )));
     }
-    let baseline =
-        params.choice("baseline", &["mean", "zero", "black", "blur"], "what covers: mean, zero, black, blur")?;
-    let baseline = ImageBaseline::named(baseline).unwrap_or(ImageBaseline::Mean); // all four choices are known
-    Ok(Box::new(Occlusion { window, stride, baseline, score: params.score(["logit", "probability"])? }))
+    let baselines = led_by(ImageBaseline::NAMES, ImageBaseline::Mean);
+    let baseline = params.one_of("baseline", &baselines, "what covers: mean, zero, black, blur")?;
+    Ok(Box::new(Occlusion { window, stride, baseline, score: params.score(Score::Logit)? }))
 }
 
 /// First patches of the windows along one axis; the last window touches the border.
@@ -83,7 +83,7 @@ impl Method for Occlusion {
             let variants = windows[range].iter().map(variant).collect::<Result<Vec<_>>>()?;
             subject.with(&Tensor::stack(&variants, 0)?)
         };
-        let (whole, scores) = (subject.own_score(self.score)?, subject.scores(self.score, windows.len(), make)?);
+        let (whole, scores) = (run.own_score(self.score)?, subject.scores(self.score, windows.len(), make)?);
         let (mut drops, mut hits) = (vec![0.0; rows * columns], vec![0.0; rows * columns]);
         for (&(r, c), score) in windows.iter().zip(&scores) {
             for patch in (r..r + wh).flat_map(|y| (c..c + ww).map(move |x| y * columns + x)) {

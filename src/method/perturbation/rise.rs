@@ -55,7 +55,7 @@ impl Rise {
             n: params.count("n", 512, "random masks", 1..=1_000_000)?,
             cells: params.count("cells", 7, "cells along a side of a mask's grid", 1..=512)?,
             keep: params.number("keep_probability", 0.5, "probability that a cell is shown", 0.01..=1.0)?,
-            score: params.score(["probability", "logit"])?,
+            score: params.score(Score::Probability)?,
             options: PixelOptions::read(params, true)?,
         })
     }

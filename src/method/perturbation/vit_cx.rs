@@ -86,7 +86,7 @@ impl VitCx {
         let labels = clusters(&features, self.delta)?;
         let masks = unit_range(&merged(&features, &labels)?, 0.0)?; // [N,H,W]
         let (masked, noisy) = self.probabilities(run, &subject, &masks)?;
-        let own = subject.own_score(Score::Probability)?;
+        let own = run.own_score(Score::Probability)?;
         let scores = masked.iter().zip(&noisy).map(|(m, n)| m - n + own).collect();
         Ok(Causes { features, labels, masks, masked, noisy, scores })
     }
