@@ -3,7 +3,7 @@
 use super::contract::Relevance;
 use crate::error::{Error, Result};
 use crate::nn::numbers;
-use crate::run::Pick;
+use crate::run::{Params, Pick};
 use candle_core::{DType, Device, Tensor, D};
 use std::ops::Range;
 
@@ -16,9 +16,18 @@ pub enum Normalise {
     Literal,
 }
 
-/// The parameter that chooses between them: key, choices, meaning.
-pub const NORMALISATION: (&str, &[&str], &str) =
-    ("normalisation", &["rows", "literal"], "rows: each row by its sum; literal: as the original script divides");
+impl Normalise {
+    const NAMES: &'static [(&'static str, Self)] = &[("rows", Normalise::Rows), ("literal", Normalise::Literal)];
+
+    /// The parameter `normalisation`.
+    ///
+    /// # Errors
+    /// For values that do not fit.
+    pub fn read(params: &mut Params) -> Result<Self> {
+        let about = "rows: each row by its sum; literal: as the original script divides";
+        params.one_of("normalisation", Self::NAMES, about)
+    }
+}
 
 /// Attention weighted by its gradient, clamped head by head, then averaged: `[H,T,T]` -> `[T,T]` (GAE's `Ā`).
 pub fn clamp_then_mean(attention: &Tensor, gradient: &Tensor) -> Result<Tensor> {

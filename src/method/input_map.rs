@@ -26,6 +26,11 @@ pub enum Place {
     Embedding,
 }
 
+impl Place {
+    /// By name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[("input", Place::Input), ("embedding", Place::Embedding)];
+}
+
 /// The parameters `resolution` and `suppress_grid` of methods that attribute to pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct PixelOptions {
@@ -75,7 +80,10 @@ pub fn of_pixels(run: &Run<'_>, map: &Tensor, pool: Pool, options: PixelOptions)
 pub fn pooled(map: &[f64], (_, width): (usize, usize), layout: &ImageLayout, pool: Pool) -> Vec<f64> {
     let (rows, columns) = layout.grid;
     let (ph, pw) = layout.patch;
-    let factor = if pool == Pool::Mean { 1.0 / (ph * pw) as f64 } else { 1.0 };
+    let factor = match pool {
+        Pool::Mean => 1.0 / (ph * pw) as f64,
+        Pool::Sum => 1.0,
+    };
     let patch = |r: usize, c: usize| -> f64 {
         (r * ph..(r + 1) * ph).map(|y| map[y * width + c * pw..][..pw].iter().sum::<f64>()).sum()
     };

@@ -291,12 +291,9 @@ impl Params {
         })
     }
 
-    /// One of several words; the first is the default.
-    pub fn choice(&mut self, key: &'static str, choices: &[&'static str], about: &'static str) -> Result<&'static str> {
-        let wanted = choices.join(" or ");
-        self.take(key, choices[0], about, &wanted, |text| {
-            choices.iter().find(|c| **c == text).map(|c| (*c, Value::from(*c)))
-        })
+    /// `KEY=auto|true|false`; none for auto.
+    pub fn flag_or_auto(&mut self, key: &'static str, about: &'static str) -> Result<Option<bool>> {
+        self.one_of(key, &[("auto", None), ("true", Some(true)), ("false", Some(false))], about)
     }
 }
 

@@ -13,7 +13,25 @@ use candle_core::Tensor;
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
     layer: Layer,
-    place: &'static str,
+    /// None: behind the first layer norm, of texts entering the layer.
+    place: Option<Place>,
+}
+
+/// Where in its layer a point lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Norm1,
+    Hidden,
+    Output,
+}
+
+impl Place {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("auto", None),
+        ("norm1", Some(Place::Norm1)),
+        ("hidden", Some(Place::Hidden)),
+        ("output", Some(Place::Output)),
+    ];
 }
 
 impl Point {
@@ -24,18 +42,16 @@ impl Point {
     pub fn read(params: &mut Params) -> Result<Self> {
         let layer = params.layer("layer", "last", "the layer whose tokens are read: its number from 0, or last")?;
         let about = "auto (norm1, texts: hidden), norm1: behind the first layer norm, hidden: entering the layer, output: leaving it";
-        Ok(Point { layer, place: params.choice("where", &["auto", "norm1", "hidden", "output"], about)? })
+        Ok(Point { layer, place: params.one_of("where", Place::NAMES, about)? })
     }
 
     /// The state entering the layer, unless another point was asked for.
     pub fn or_entering(self) -> Point {
-        let place = if self.place == "auto" { "hidden" } else { self.place };
-        Point { place, ..self }
+        Point { place: self.place.or(Some(Place::Hidden)), ..self }
     }
 
-    /// Whether tokens behind the first layer norm are read.
-    fn behind_norm(self, text: bool) -> bool {
-        self.place == "norm1" || (self.place == "auto" && !text)
+    fn place(self, text: bool) -> Place {
+        self.place.unwrap_or(if text { Place::Hidden } else { Place::Norm1 })
     }
 
     /// Refuses points that do not exist or say nothing.
@@ -44,11 +60,12 @@ impl Point {
     /// [`Error::Refused`] with the reason.
     pub fn check(self, model: &Facts) -> Result<()> {
         self.layer.check("layer", model)?;
-        if self.place == "norm1" && model.post_norm {
+        if self.place == Some(Place::Norm1) && model.post_norm {
             let why = "where=norm1: this model's layer norms stand behind its sub-layers; use where=hidden";
             return Err(Error::Refused(why.into()));
         }
-        if self.place == "output" && self.layer.index(model.layers) + 1 == model.layers && !model.patch_mean {
+        if self.place == Some(Place::Output) && self.layer.index(model.layers) + 1 == model.layers && !model.patch_mean
+        {
             let why = "the last layer's output has no gradient at the patches: the classifier reads the class token alone, and nothing behind that layer mixes tokens; use where=norm1 or an earlier layer";
             return Err(Error::Refused(why.into()));
         }
@@ -62,11 +79,14 @@ impl Point {
     pub fn tokens(self, run: &Run<'_>, rules: &Rules) -> Result<(Tensor, Tensor)> {
         let reversed = run.reverse(rules)?;
         let layer = self.layer.index(run.layers());
-        if self.behind_norm(run.is_text()) {
-            let gradient = run.state(run.read_gradient(&reversed, layer)?)?;
-            return Ok((self.activation(run)?, gradient));
+        match self.place(run.is_text()) {
+            Place::Norm1 => {
+                let gradient = run.state(run.read_gradient(&reversed, layer)?)?;
+                Ok((self.activation(run)?, gradient))
+            }
+            Place::Hidden => run.state_and(&reversed.grads, layer),
+            Place::Output => run.state_and(&reversed.grads, layer + 1),
         }
-        run.state_and(&reversed.grads, layer + usize::from(self.place == "output"))
     }
 
     /// The tokens alone, `[T,D]`: no reverse pass.
@@ -75,11 +95,10 @@ impl Point {
     /// Whatever the forward pass reports.
     pub fn activation(self, run: &Run<'_>) -> Result<Tensor> {
         let layer = self.layer.index(run.layers());
-        let record = run.record(layer)?;
-        match self.place {
-            "output" => run.output_state(layer),
-            _ if self.behind_norm(run.is_text()) => run.state(&run.block(layer).read(&record.input)?),
-            _ => run.input(layer),
+        match self.place(run.is_text()) {
+            Place::Norm1 => run.state(&run.block(layer).read(&run.record(layer)?.input)?),
+            Place::Hidden => run.input(layer),
+            Place::Output => run.output_state(layer),
         }
     }
 }

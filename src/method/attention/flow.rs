@@ -40,7 +40,8 @@ struct Flow {
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let heads = params.heads()?;
     let residual = params.flag("residual", true, "add the identity for the skip connection and normalise rows")?;
-    let share = params.choice("normalise", &["none", "sum"], "sum: divide by the sum over all tokens")? == "sum";
+    let share =
+        params.one_of("normalise", &[("none", false), ("sum", true)], "sum: divide by the sum over all tokens")?;
     Ok(Box::new(Flow { heads, residual, share, rows: params.rows()? }))
 }
 

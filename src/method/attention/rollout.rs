@@ -9,7 +9,7 @@
 
 use crate::encoder::Facts;
 use crate::error::Result;
-use crate::method::combine::{add_identity, chain, discard, normalise, values, Normalise, NORMALISATION};
+use crate::method::combine::{add_identity, chain, discard, normalise, values, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::run::{Heads, Layer, Params, Reads, Rows, Run};
 
@@ -32,13 +32,12 @@ struct Rollout {
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
-    let (key, choices, about) = NORMALISATION;
     Ok(Box::new(Rollout {
         heads: params.heads()?,
         start: params.layer("start_layer", "0", "the first layer that takes part")?,
         residual: params.flag("residual", true, "add the identity for the skip connection and normalise rows")?,
         discard_ratio: params.ratio("discard_ratio", 0.0, "share of each layer's smallest entries set to 0")?,
-        normalise: if params.choice(key, choices, about)? == "literal" { Normalise::Literal } else { Normalise::Rows },
+        normalise: Normalise::read(params)?,
         rows: params.rows()?,
     }))
 }

@@ -103,10 +103,7 @@ fn build(kind: Kind, params: &mut Params) -> Result<Box<dyn Method>> {
         point = point.or_entering();
     }
     let about = "cut negative values off (auto: yes, with libra no)";
-    let clamp = match params.choice("clamp", &["auto", "true", "false"], about)? {
-        "auto" => !libra,
-        choice => choice == "true",
-    };
+    let clamp = params.flag_or_auto("clamp", about)?.unwrap_or(!libra);
     Ok(Box::new(Cam { kind, point, clamp, rules }))
 }
 

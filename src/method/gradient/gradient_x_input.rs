@@ -36,7 +36,7 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let about =
         "where it is multiplied: pixels and word vectors, or the first layer's input (auto: embedding with libra)";
     let auto = if rules == Rules::LIBRA { Place::Embedding } else { Place::Input };
-    let places = [("auto", auto), ("input", Place::Input), ("embedding", Place::Embedding)];
+    let places = [&[("auto", auto)], Place::NAMES].concat();
     let place = params.one_of("at", &places, about)?;
     let reduce = Reduce::read(params)?;
     Ok(Box::new(GradientXInput { rules, place, reduce, options: PixelOptions::read(params, false)? }))

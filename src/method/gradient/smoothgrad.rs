@@ -97,13 +97,13 @@ impl SmoothGrad {
             mean = (&mean + (&away * (1.0 / (i + 1) as f64))?)?;
             squares = match self.kind {
                 Kind::Variance => (&squares + (away * (gradient - &mean)?)?)?,
-                _ => (&squares + gradient.sqr()?)?,
+                Kind::Mean | Kind::Squared => (&squares + gradient.sqr()?)?,
             };
             Ok(())
         })?;
         Ok(match self.kind {
             Kind::Mean => mean,
-            _ => (squares * (1.0 / self.n as f64))?,
+            Kind::Squared | Kind::Variance => (squares * (1.0 / self.n as f64))?,
         })
     }
 }

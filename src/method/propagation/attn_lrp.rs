@@ -35,15 +35,15 @@ pub(super) const ATTN_LRP: Entry = Entry {
     class_specific: true,
     build: |params| {
         let about = "attn: through the softmax; cp: attention constant; gamma: cp with gamma rules (images)";
-        let name = params.choice("rules", &["attn", "cp", "gamma"], about)?;
+        let recipe = params.one_of("rules", Recipe::NAMES, about)?;
         let linear = params.number("gamma_linear", 0.05, "rules=gamma: in feed-forward and classifier", 0.0..=1e3)?;
         let patches = params.number("gamma_conv", 0.25, "rules=gamma: in the patch convolution", 0.0..=1e3)?;
-        let rules = match name {
-            "attn" => Rules::ATTN_LRP,
-            "cp" => Rules::LIBRA,
-            _ => Rules::attn_lrp_gamma(linear, patches),
+        let rules = match recipe {
+            Recipe::Attn => Rules::ATTN_LRP,
+            Recipe::Cp => Rules::LIBRA,
+            Recipe::Gamma => Rules::attn_lrp_gamma(linear, patches),
         };
-        Propagation::build(params, rules, name == "gamma")
+        Propagation::build(params, rules, recipe == Recipe::Gamma)
     },
 };
 
@@ -74,6 +74,19 @@ pub(super) const RESLRP: Entry = Entry {
     },
 };
 
+/// `rules` of `attn-lrp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recipe {
+    Attn,
+    Cp,
+    Gamma,
+}
+
+impl Recipe {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("attn", Recipe::Attn), ("cp", Recipe::Cp), ("gamma", Recipe::Gamma)];
+}
+
 struct Propagation {
     rules: Rules,
     images_only: bool,
@@ -84,10 +97,7 @@ struct Propagation {
 impl Propagation {
     fn build(params: &mut Params, rules: Rules, images_only: bool) -> Result<Box<dyn Method>> {
         let about = "whose relevance: pixels and word vectors, or the first layer's input";
-        let place = match params.choice("at", &["input", "embedding"], about)? {
-            "input" => Place::Input,
-            _ => Place::Embedding,
-        };
+        let place = params.one_of("at", Place::NAMES, about)?;
         Ok(Box::new(Propagation { rules, images_only, place, options: PixelOptions::read(params, false)? }))
     }
 }

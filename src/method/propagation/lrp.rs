@@ -36,10 +36,7 @@ pub(super) const LRP: Entry = Entry {
     build: |params| {
         let start = params.layer("start_layer", "0", "the first layer that takes part, or last")?;
         let about = "divide rows of C + I by their sum (auto: texts only)";
-        let row_normalise = match params.choice("row_normalise", &["auto", "true", "false"], about)? {
-            "auto" => None,
-            choice => Some(choice == "true"),
-        };
+        let row_normalise = params.flag_or_auto("row_normalise", about)?;
         Ok(Box::new(Lrp { start, row_normalise, rows: params.rows()? }))
     },
 };
@@ -52,10 +49,8 @@ pub(super) const PARTIAL_LRP: Entry = Entry {
     class_specific: true,
     build: |params| {
         let about = "authors: those of `lrp`; baseline: the simpler ones of the authors' LRP baseline";
-        let rules = match params.choice("rules", &["authors", "baseline"], about)? {
-            "authors" => Rules::TRANSFORMER_ATTRIBUTION,
-            _ => Rules::LRP_BASELINE,
-        };
+        let layers = [("authors", Rules::TRANSFORMER_ATTRIBUTION), ("baseline", Rules::LRP_BASELINE)];
+        let rules = params.one_of("rules", &layers, about)?;
         Ok(Box::new(PartialLrp { rules, rows: params.rows()? }))
     },
 };

@@ -31,30 +31,41 @@ enum Joined {
     GradientPost,
 }
 
+impl Joined {
+    const NAMES: &'static [(&'static str, Self)] = &[("grad", Joined::Gradient), ("grad-post", Joined::GradientPost)];
+
+    fn parse(text: &str) -> Option<Self> {
+        let named = Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, joined)| *joined);
+        named.or_else(|| Heads::parse(text).map(Joined::Attention))
+    }
+}
+
+/// How layers are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Through {
+    Rollout,
+    Gae,
+    Mean,
+    Last,
+}
+
+impl Through {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("rollout", Through::Rollout), ("gae", Through::Gae), ("mean", Through::Mean), ("last", Through::Last)];
+}
+
 struct Aggregate {
     heads: Joined,
-    layers: &'static str,
+    layers: Through,
     start: Layer,
     rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let heads =
-        params.heads_or(
-            "heads",
-            "grad",
-            "grad, grad-post, mean, max, min, or one head's number",
-            |text| match text {
-                "grad" => Some(Joined::Gradient),
-                "grad-post" => Some(Joined::GradientPost),
-                _ => Heads::parse(text).map(Joined::Attention),
-            },
-        )?;
-    let layers = params.choice(
-        "layers",
-        &["rollout", "gae", "mean", "last"],
-        "how layers are joined: rollout, gae, mean or last",
-    )?;
+        params.heads_or("heads", "grad", "grad, grad-post, mean, max, min, or one head's number", Joined::parse)?;
+    let about = "how layers are joined: rollout, gae, mean or last";
+    let layers = params.one_of("layers", Through::NAMES, about)?;
     let start = params.layer("start_layer", "0", "the first layer that takes part")?;
     Ok(Box::new(Aggregate { heads, layers, start, rows: params.rows()? }))
 }
@@ -95,10 +106,10 @@ impl Method for Aggregate {
         let (pick, layers) = (self.rows.pick(run)?, self.start.index(run.layers())..run.layers());
         let last = run.layers() - 1;
         values(&match self.layers {
-            "last" => pick.read(&self.joined(run, last, Pick::All)?)?,
-            "mean" => stacked(layers.map(|l| self.joined(run, l, pick)))?.mean(0)?,
-            "gae" => accumulate(pick, layers, |l, pick| self.joined(run, l, pick))?,
-            _ => chain(pick, layers, |l, pick| {
+            Through::Last => pick.read(&self.joined(run, last, Pick::All)?)?,
+            Through::Mean => stacked(layers.map(|l| self.joined(run, l, pick)))?.mean(0)?,
+            Through::Gae => accumulate(pick, layers, |l, pick| self.joined(run, l, pick))?,
+            Through::Rollout => chain(pick, layers, |l, pick| {
                 pick.read(&normalise(&add_identity(&self.joined(run, l, Pick::All)?)?, Normalise::Rows)?)
             })?,
         })

@@ -22,20 +22,36 @@ pub(super) const ENTRY: Entry = Entry {
     build,
 };
 
+/// Whose states and gradients are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Those entering the layers.
+    Input,
+    /// Those leaving them.
+    Output,
+    /// Those leaving all but the last.
+    Official,
+}
+
+impl State {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("input", State::Input), ("output", State::Output), ("official", State::Official)];
+}
+
 struct AttCat {
-    state: &'static str,
+    state: State,
     rules: Rules,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let about = "states entering layers, leaving them, or leaving all but the last";
-    let state = params.choice("state", &["input", "output", "official"], about)?;
+    let state = params.one_of("state", State::NAMES, about)?;
     Ok(Box::new(AttCat { state, rules: params.libra()? }))
 }
 
 impl Method for AttCat {
     fn check(&self, model: &Facts) -> Result<()> {
-        if self.state == "official" && model.layers < 2 {
+        if self.state == State::Official && model.layers < 2 {
             return Err(Error::Refused("state=official leaves out the last layer, and this model has no other".into()));
         }
         Ok(())
@@ -47,10 +63,13 @@ impl Method for AttCat {
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let reversed = run.reverse(&self.rules)?;
-        let layers = run.layers() - usize::from(self.state == "official");
+        let (layers, behind) = match self.state {
+            State::Input => (run.layers(), 0),
+            State::Output => (run.layers(), 1),
+            State::Official => (run.layers().saturating_sub(1), 1),
+        };
         let each = (0..layers).map(|l| {
-            let at = if self.state == "input" { l } else { l + 1 };
-            let (state, gradient) = run.state_and(&reversed.grads, at)?;
+            let (state, gradient) = run.state_and(&reversed.grads, l + behind)?;
             let received = run.attention(l)?.mean((0, 1))?; // [T]
             Ok(((state * gradient)?.sum(D::Minus1)? * received)?)
         });

@@ -24,15 +24,27 @@ pub(super) const ENTRY: Entry = Entry {
     build,
 };
 
+/// What a head's mean gradient is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Auto,
+    Row,
+    Full,
+}
+
+impl Over {
+    const NAMES: &'static [(&'static str, Self)] = &[("auto", Over::Auto), ("row", Over::Row), ("full", Over::Full)];
+}
+
 struct AttentionGradcam {
-    weights: &'static str,
+    weights: Over,
     clamp: bool,
     rows: Rows,
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let about = "mean gradient over the row or the full matrix; auto: row for images, full for text";
-    let weights = params.choice("weights", &["auto", "row", "full"], about)?;
+    let weights = params.one_of("weights", Over::NAMES, about)?;
     let clamp = params.flag("clamp", true, "cut negative values off")?;
     Ok(Box::new(AttentionGradcam { weights, clamp, rows: params.rows()? }))
 }
@@ -40,7 +52,11 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 impl AttentionGradcam {
     /// Head weights `[H,R,1]` from gradients `[H,T,T]`: one a head and row, or one a head.
     fn head_weights(&self, gradient: &Tensor, pick: Pick, layout: &Layout) -> Result<Tensor> {
-        let full = self.weights == "full" || (self.weights == "auto" && matches!(layout, Layout::Text(_)));
+        let full = match self.weights {
+            Over::Full => true,
+            Over::Row => false,
+            Over::Auto => matches!(layout, Layout::Text(_)),
+        };
         if full {
             return Ok(gradient.mean_keepdim((1, 2))?);
         }

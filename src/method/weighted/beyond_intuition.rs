@@ -37,13 +37,12 @@ struct BeyondIntuition {
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
-    let head =
-        params.choice("kind", &["head", "token"], "what weighs attention: heads' gradients or tokens' values")?
-            == "head";
+    let about = "what weighs attention: heads' gradients or tokens' values";
+    let head = params.one_of("kind", &[("head", true), ("token", false)], about)?;
     let start = params.layer_or_auto("start_layer", "the first layer of the perception (auto: the authors' choice)")?;
     let steps = params.count("steps", 20, "scaled inputs of the feedback", 2..=4096)?;
     let about = "class: the class token's row; class-and-patches: plus the mean of the patch rows (DINOv2)";
-    let patches_too = params.choice("read", &["class", "class-and-patches"], about)? == "class-and-patches";
+    let patches_too = params.one_of("read", &[("class", false), ("class-and-patches", true)], about)?;
     Ok(Box::new(BeyondIntuition { head, start, steps, patches_too, rows: params.rows()? }))
 }
 

@@ -14,9 +14,7 @@
 
 use crate::encoder::Facts;
 use crate::error::Result;
-use crate::method::combine::{
-    add_identity, chain, discard, mean_weighted, normalise, values, Normalise, NORMALISATION,
-};
+use crate::method::combine::{add_identity, chain, discard, mean_weighted, normalise, values, Normalise};
 use crate::method::contract::{Entry, Method, Relevance};
 use crate::run::{Layer, Params, Reads, Rows, Run};
 
@@ -37,11 +35,10 @@ struct GradRollout {
 }
 
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
-    let (key, choices, about) = NORMALISATION;
     Ok(Box::new(GradRollout {
         start: params.layer("start_layer", "0", "the first layer that takes part")?,
         discard_ratio: params.ratio("discard_ratio", 0.0, "share of each layer's smallest entries set to 0")?,
-        normalise: if params.choice(key, choices, about)? == "literal" { Normalise::Literal } else { Normalise::Rows },
+        normalise: Normalise::read(params)?,
         rows: params.rows()?,
     }))
 }

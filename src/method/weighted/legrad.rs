@@ -35,7 +35,7 @@ struct LeGrad {
 fn build(params: &mut Params) -> Result<Box<dyn Method>> {
     let first = params.layer("first_layer", "0", "the first layer that takes part, or last")?;
     let about = "head: the model's own pooling; mean: over all tokens (models that read the class token alone)";
-    Ok(Box::new(LeGrad { first, mean_pool: params.choice("pool", &["head", "mean"], about)? == "mean" }))
+    Ok(Box::new(LeGrad { first, mean_pool: params.one_of("pool", &[("head", false), ("mean", true)], about)? }))
 }
 
 impl Method for LeGrad {
