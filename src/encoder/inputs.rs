@@ -18,7 +18,7 @@ pub enum Inputs {
         /// `[B,T]` u8: 1 for real tokens, 0 for padding.
         mask: Tensor,
     },
-    /// Texts behind the word table, where they can be varied continuously; see [`Encoder::continuous`].
+    /// Texts behind the word table, where they can be varied continuously; see [`crate::encoder::Encoder::continuous`].
     Words {
         /// `[B,T,D]` rows of the word table (`inputs_embeds` in transformers).
         rows: Tensor,

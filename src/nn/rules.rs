@@ -8,6 +8,21 @@
 //! derivative, and the softmax's Taylor rule `R_s = s (R_p - p sum R_p)` is the plain derivative too, so neither has a
 //! variant of its own. Transformer Attribution (Chefer et al., CVPR 2021) divides and rescales relevance itself and
 //! does not fit that form; its presets carry *relevance*.
+//!
+//! # To add a rule
+//!
+//! 1. A set of existing rules under a new name is a `const` below; a method of `src/method/propagation/` names it. Its table
+//!    in `vitx methods NAME` follows.
+//! 2. A new rule of an operation is a variant of that operation's enum here, its sentence in [`Rules::table`], and one more arm
+//!    of `reverse` in the operation's file in `src/nn/` (linear, norm, attention, scores, activation, residual). The walk
+//!    over the layers does not change, and no method does.
+//! 3. Say what it carries. Rules that carry a gradient give what is multiplied by the value afterwards; rules that carry
+//!    relevance divide by [`quotient`](crate::nn::relevance::quotient), and join several uses of a tensor by
+//!    [`join`](crate::nn::relevance::join).
+//! 4. Tests at the foot of the operation's file: the rule term by term in plain loops, and what it conserves. A set that
+//!    conserves everything says so in [`Rules::conserves`] and is listed in `tests/all/conservation.rs`.
+//! 5. Its second implementation in `tests/all/naive/ops.rs`, where every pass carries relevance: a mistake cannot hide in
+//!    both. Golden arrays as for a method.
 
 use serde::Serialize;
 

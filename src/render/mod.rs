@@ -1,4 +1,16 @@
 //! From an explanation to bytes: one registry of output formats; only [`save`] touches the disk.
+//!
+//! # To add a format
+//!
+//! 1. A file here with `fn render(scene: &Scene<'_>, explanation: &Explanation) -> Result<Vec<u8>>`: bytes out, nothing
+//!    written, nothing printed. What the picture or the text is comes with the scene, how it is drawn with its style.
+//! 2. An entry in [`RENDERERS`]: name, sentence, what stands behind the stem in file names, whether it is for images or texts,
+//!    and what of a style it shows ([`Draws`]): flags of the command line that would change nothing are refused by that.
+//!    `--format`, its completions and help follow.
+//! 3. Raw values are [`Explanation::relevance`]; what is drawn goes through [`scale`], so that every format normalises alike, and
+//!    what users wrote goes through [`printable`], so that no text moves a terminal or a page.
+//! 4. A test at the foot of the file that reads the bytes back; a run of the command line in `tests/all/cli.rs`.
+//!    Look at it.
 
 pub mod colormap;
 pub mod columns;

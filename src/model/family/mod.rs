@@ -1,4 +1,23 @@
 //! One file a model family: its config read into a spec, and the names of its tensors.
+//!
+//! # To add a family
+//!
+//! 1. A file `model_type.rs` here with a `FAMILY` (see `bert.rs`; a family that differs little from another is a difference
+//!    from it, see `roberta.rs`), `pub(super) mod model_type;` below and `family::model_type::FAMILY` in `FAMILIES` of
+//!    `src/model/mod.rs`. The command line, `vitx models` and the README's table follow.
+//! 2. `spec` reads `config.json` with HuggingFace's defaults into a [`Spec`](crate::model::Spec): sizes, where the norms
+//!    stand, the embedding, what the head pools, and every layer as data. Layers that are all alike are a `Uniform`, spelled
+//!    out under one or more ways of naming tensors; single layers are changed afterwards (`modernbert.rs`: a window, another
+//!    base of the rotation, no first norm). What the config asks for and the family does not do is an error naming the key:
+//!    never a guess.
+//! 3. What the encoder cannot do yet is a variant of one of its small enums, with forward, reverse, rules and tests in one
+//!    file: scores of queries and keys and which keys are seen (`src/nn/scores.rs`), norms (`src/nn/norm.rs`), gates
+//!    (`src/encoder/feed_forward.rs`), what a head pools and the steps behind (`src/encoder/head.rs`). The compiler names every
+//!    place to extend; methods need no change, since they read the trace and not the layer.
+//! 4. Golden arrays: an entry in `tests/reference/cases.py`, `python tests/reference/make.py CASE`, the case's name in `CASES`
+//!    of `tests/all/support.rs`. They hold the passes to transformers' own model, and every method to its reference.
+//! 5. The family in `FAMILIES` of `tests/all/conservation.rs`: random models of it must keep relevance.
+//! 6. `vitx models --markdown` into the README, a line in the CHANGELOG, `cargo test`.
 
 pub(super) mod bert;
 pub(super) mod deit;
