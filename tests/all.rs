@@ -19,6 +19,8 @@ mod cli_methods;
 mod conservation;
 #[path = "all/contract.rs"]
 mod contract;
+#[path = "all/families.rs"]
+mod families;
 #[path = "all/golden.rs"]
 mod golden;
 #[path = "all/golden_methods.rs"]

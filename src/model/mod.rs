@@ -238,7 +238,7 @@ fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
 fn image_processor(files: &Files, family: &Family, spec: &Spec, notes: &mut Vec<String>) -> Result<ImageProcessor> {
     const OWN: &str = "preprocessor_config.json";
     const JOINED: &str = "processor_config.json";
-    let EmbeddingSpec::Patches { image, channels, .. } = spec.embedding else {
+    let EmbeddingSpec::Patches { image, channels, table, .. } = spec.embedding else {
         return Err(Error::Model("an image family without patches".into()));
     };
     let joined = files.json(JOINED)?.and_then(|json| json.get("image_processor").filter(|v| !v.is_null()).cloned());
@@ -258,7 +258,11 @@ fn image_processor(files: &Files, family: &Family, spec: &Spec, notes: &mut Vec<
     };
     let (processor, own) = ImageProcessor::from_json(&json, Origin { file, family: family.name, channels })?;
     notes.extend(own);
-    let trained = format!("the model was trained at {}x{}; its position embeddings are interpolated", image.0, image.1);
+    let elsewhere = match table {
+        Some(_) => "its position embeddings are interpolated",
+        None => "the places of its patches are relative to the picture",
+    };
+    let trained = format!("the model was trained at {}x{}; {elsewhere}", image.0, image.1);
     match processor.input_size() {
         Some(size) if size == image => {}
         Some((h, w)) => notes.push(format!("{file} makes pictures of {h}x{w}, {trained}")),

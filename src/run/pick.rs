@@ -134,10 +134,14 @@ impl Rows {
         }
     }
 
-    /// Refuses a special token the model does not have.
+    /// Refuses a special token the model does not have, and the class token's row where the classifier does not read it.
     pub fn check(self, model: &Facts) -> Result<()> {
         let missing = match self.row {
             _ if self.matrix => return Ok(()),
+            Row::Class if model.mean => {
+                let why = "the classifier reads the mean of all tokens and no class token; row=auto explains that mean, row=N a single token";
+                return Err(Error::Refused(why.into()));
+            }
             Row::Class if !model.class_token => "class",
             Row::Auto if !model.class_token && !model.mean => "class",
             Row::Distillation if !model.distillation_token => "distillation",
