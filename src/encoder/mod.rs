@@ -11,6 +11,7 @@ mod feed_forward;
 mod forward;
 mod head;
 mod inputs;
+mod stage;
 mod weights;
 
 pub use attention::Attention;
@@ -22,6 +23,7 @@ pub use feed_forward::{FeedForward, Gate};
 pub use forward::{Keep, ReadOut};
 pub use head::{Head, Pool, Reading, Step};
 pub use inputs::Inputs;
+pub use stage::Stage;
 pub use weights::Part;
 
 use crate::error::Result;

@@ -3,7 +3,7 @@
 use super::options::Params;
 use super::pick::Layer;
 use super::view::Run;
-use crate::encoder::Facts;
+use crate::encoder::{Facts, Stage};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::Rules;
@@ -14,24 +14,7 @@ use candle_core::Tensor;
 pub struct Point {
     layer: Layer,
     /// None: behind the first layer norm, of texts entering the layer.
-    place: Option<Place>,
-}
-
-/// Where in its layer a point lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Norm1,
-    Hidden,
-    Output,
-}
-
-impl Place {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("auto", None),
-        ("norm1", Some(Place::Norm1)),
-        ("hidden", Some(Place::Hidden)),
-        ("output", Some(Place::Output)),
-    ];
+    place: Option<Stage>,
 }
 
 impl Point {
@@ -41,17 +24,16 @@ impl Point {
     /// For values that do not fit.
     pub fn read(params: &mut Params) -> Result<Self> {
         let layer = params.layer("layer", "last", "the layer whose tokens are read: its number from 0, or last")?;
-        let about = "auto (norm1, texts: hidden), norm1: behind the first layer norm, hidden: entering the layer, output: leaving it";
-        Ok(Point { layer, place: params.one_of("where", Place::NAMES, about)? })
+        Ok(Point { layer, place: params.one_of("where", Stage::NAMES, Stage::ABOUT)? })
     }
 
     /// The state entering the layer, unless another point was asked for.
     pub fn or_entering(self) -> Point {
-        Point { place: self.place.or(Some(Place::Hidden)), ..self }
+        Point { place: self.place.or(Some(Stage::Entering)), ..self }
     }
 
-    fn place(self, text: bool) -> Place {
-        self.place.unwrap_or(if text { Place::Hidden } else { Place::Norm1 })
+    fn place(self, text: bool) -> Stage {
+        self.place.unwrap_or(if text { Stage::Entering } else { Stage::BehindNorm })
     }
 
     /// Refuses points that do not exist or say nothing.
@@ -60,14 +42,22 @@ impl Point {
     /// [`Error::Refused`] with the reason.
     pub fn check(self, model: &Facts) -> Result<()> {
         self.layer.check("layer", model)?;
-        if self.place == Some(Place::Norm1) && model.post_norm {
-            let why = "where=norm1: this model's layer norms stand behind its sub-layers; use where=hidden";
-            return Err(Error::Refused(why.into()));
+        if self.place == Some(Stage::BehindNorm) && model.post_norm {
+            return Err(Error::Refused(format!(
+                "where={}: this model's layer norms stand behind its sub-layers; use where={}",
+                Stage::BehindNorm.name(),
+                Stage::Entering.name()
+            )));
         }
-        if self.place == Some(Place::Output) && self.layer.index(model.layers) + 1 == model.layers && !model.patch_mean
+        if self.place == Some(Stage::Leaving)
+            && self.layer.index(model.layers) + 1 == model.layers
+            && !model.patch_mean
+            && !model.mean
         {
-            let why = "the last layer's output has no gradient at the patches: the classifier reads the class token alone, and nothing behind that layer mixes tokens; use where=norm1 or an earlier layer";
-            return Err(Error::Refused(why.into()));
+            return Err(Error::Refused(format!(
+                "the last layer's output has no gradient at the patches: the classifier reads the class token alone, and nothing behind that layer mixes tokens; use where={} or an earlier layer",
+                Stage::BehindNorm.name()
+            )));
         }
         Ok(())
     }
@@ -80,12 +70,12 @@ impl Point {
         let reversed = run.reverse(rules)?;
         let layer = self.layer.index(run.layers());
         match self.place(run.is_text()) {
-            Place::Norm1 => {
+            Stage::BehindNorm => {
                 let gradient = run.state(run.read_gradient(&reversed, layer)?)?;
                 Ok((self.activation(run)?, gradient))
             }
-            Place::Hidden => run.state_and(&reversed.grads, layer),
-            Place::Output => run.state_and(&reversed.grads, layer + 1),
+            Stage::Entering => run.state_and(&reversed.grads, layer),
+            Stage::Leaving => run.state_and(&reversed.grads, layer + 1),
         }
     }
 
@@ -96,9 +86,9 @@ impl Point {
     pub fn activation(self, run: &Run<'_>) -> Result<Tensor> {
         let layer = self.layer.index(run.layers());
         match self.place(run.is_text()) {
-            Place::Norm1 => run.state(&run.block(layer).read(&run.record(layer)?.input)?),
-            Place::Hidden => run.input(layer),
-            Place::Output => run.output_state(layer),
+            Stage::BehindNorm => run.state(&run.block(layer).read(&run.record(layer)?.input)?),
+            Stage::Entering => run.input(layer),
+            Stage::Leaving => run.output_state(layer),
         }
     }
 }

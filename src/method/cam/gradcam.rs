@@ -12,7 +12,7 @@
 //! | `eigencam` (Muhammad & Yeasin, IJCNN 2020) | projection of A, columns centred, on its first right singular vector |
 //!
 //! and `max(., 0)` at the end (`clamp=false` keeps the sign). Prefix tokens get 0; of texts all tokens take part. The
-//! point: `layer` (default last) and `where`: `norm1`, the output of the first layer norm (default, models with the norm
+//! point: `layer` (default last) and `where`: behind the first layer norm (default, models with the norm
 //! in front), `hidden`, the state entering the layer (default for texts), `output`, the state leaving it. The last
 //! output is refused, since its patch gradients are 0 in a model that reads the class token only.
 //!
@@ -23,7 +23,7 @@
 //! change when its input grows. `hirescam:libra=true` reads the state entering the last layer under LibraGrad's reverse
 //! pass and keeps the sign (Mehri et al., CVPR 2025).
 
-use crate::encoder::Facts;
+use crate::encoder::{Facts, Stage};
 use crate::error::{Error, Result};
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
@@ -199,8 +199,10 @@ impl Method for Cam {
         let a = own(&a)?;
         let g = g.map_or_else(|| Ok(a.clone()), |g| own(&g))?;
         if self.kind == Kind::HiRes && self.rules == Rules::GRADIENT && cancels(&a, &g)? {
-            let why = "gradient times activation cancels here: what is read enters a layer norm alone, and a norm does not change when its input grows; use where=norm1, an earlier layer, or libra=true";
-            return Err(Error::Refused(why.into()));
+            return Err(Error::Refused(format!(
+                "gradient times activation cancels here: what is read enters a layer norm alone, and a norm does not change when its input grows; use where={}, an earlier layer, or libra=true",
+                Stage::BehindNorm.name()
+            )));
         }
         let relevance = numbers(&self.relevance(&a, &g)?)?;
         let shown = relevance.into_iter().map(|r| if self.clamp { r.max(0.0) } else { r });
