@@ -114,7 +114,7 @@ fn difference(own: &Groups<'_>, other: &Groups<'_>, images: &[usize], of: &Entry
     Some(loss(other)? - loss(own)?)
 }
 
-/// Images drawn with replacement: the same ones for every candidate judged on the same images, so that differences are paired.
+/// Images drawn anew from all of them: the same ones for every candidate judged on the same images, so that differences are paired.
 fn resampled(groups: &Groups<'_>, seed: u64) -> impl Iterator<Item = Vec<usize>> {
     let images: Vec<usize> = groups.keys().copied().collect();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
