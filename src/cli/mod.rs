@@ -3,7 +3,6 @@
 mod args;
 mod command;
 mod data;
-mod deliver;
 mod examples;
 mod job;
 mod mistakes;

@@ -528,3 +528,29 @@ fn the_other_commands_speak() {
     let output = vitx(dir.path(), &["inspect", "demo-vit"]);
     assert!(stdout(&output).contains("8.29 M"), "{}", stdout(&output));
 }
+
+#[test]
+fn a_record_states_everything_the_result_depends_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let cat = asset("cat.jpg");
+    let args =
+        ["explain", &cat, "-q", "--json", "--size", "112", "--fit", "crop", "--alpha", "0.3", "-f", "overlay,json"];
+    let output = vitx(dir.path(), &args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let record = records(&output).remove(0);
+    let identity: vitx::identity::Identity = serde_json::from_value(record["identity"].clone()).unwrap();
+    assert_eq!((identity.dtype.as_str(), identity.device.as_str(), identity.seed), ("f32", "cpu", 0));
+    assert_eq!((identity.size, identity.fit.as_deref()), (Some((112, 112)), Some("crop")));
+    assert_eq!(identity.input, vitx::identity::of_file(Path::new(&cat)).unwrap());
+    assert_eq!((identity.style["alpha"].as_f64(), identity.style["normalize"].as_str()), (Some(0.3), Some("auto")));
+    assert_eq!(record["size"], serde_json::json!([112, 112]), "what the model reads");
+    let file = std::fs::read(dir.path().join("cat.gae.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&file).unwrap(), record, "the format is the record");
+    // Nothing is noted of texts on stdout; the record says the same.
+    let text = vitx(dir.path(), &["explain", "-q", "--json", "--text", "A fine film."]);
+    let identity = records(&text).remove(0)["identity"].clone();
+    assert_eq!((identity["dtype"].as_str(), identity["target"][0].as_str()), (Some("f32"), Some("predicted")));
+    assert!(
+        identity["input"].as_str().unwrap().len() == 64 && identity["model"].as_str().unwrap().ends_with("softmax")
+    );
+}

@@ -1,5 +1,7 @@
 //! `vitx explain`: the main job.
 
+mod deliver;
+
 use crate::cli::args::{InputArgs, ModelArgs, ReportArgs};
 use crate::cli::job::Job;
 use crate::cli::past::Past;
@@ -117,36 +119,36 @@ fn tell_done(report: &Reporter, plan: &Plan, past: &Past, model: &str, number: u
 
 /// An input on its way through the model.
 #[derive(Clone)]
-pub struct Going<'a> {
-    pub number: usize,
-    pub source: &'a Source,
+struct Going<'a> {
+    number: usize,
+    source: &'a Source,
     /// What was in it before it was read.
-    pub contents: Option<String>,
+    contents: Option<String>,
 }
 
 /// One explanation, and of which input.
-pub struct Item<'a> {
-    pub going: Going<'a>,
-    pub answer: Answer,
+struct Item<'a> {
+    going: Going<'a>,
+    answer: Answer,
 }
 
 /// The run itself.
-pub struct Work<'a> {
-    pub args: &'a Args,
-    pub plan: &'a Plan,
-    pub model: &'a Model,
-    pub preparer: Preparer<'a>,
-    pub report: Reporter,
-    pub past: Past,
+struct Work<'a> {
+    args: &'a Args,
+    plan: &'a Plan,
+    model: &'a Model,
+    preparer: Preparer<'a>,
+    report: Reporter,
+    past: Past,
     /// Explanations that wait for the scale of the whole run.
-    pub waiting: Vec<Item<'a>>,
+    waiting: Vec<Item<'a>>,
     /// What this run has written.
-    pub written: HashMap<PathBuf, Option<Written>>,
+    written: HashMap<PathBuf, Option<Written>>,
 }
 
 impl<'a> Work<'a> {
     /// Whether no further input is to be begun.
-    pub fn stopped(&self) -> bool {
+    fn stopped(&self) -> bool {
         interrupted() || (self.args.input.fail_fast && self.report.failures() > 0)
     }
 

@@ -1,8 +1,8 @@
 //! What becomes of explanations: files, records, lines.
 
-use super::command::explain::{Going, Item, Work};
-use super::outputs::{Format, Out};
-use super::report::interrupted;
+use super::{Going, Item, Work};
+use crate::cli::outputs::{Format, Out};
+use crate::cli::report::interrupted;
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ type Drawn = (Value, Vec<Written>);
 
 impl<'a> Work<'a> {
     /// Draws and reports, or sets aside when the scale needs the whole run.
-    pub fn deliver(&mut self, items: Vec<Item<'a>>, going: &[Going<'a>], ready: &[Ready]) -> Result<()> {
+    pub(super) fn deliver(&mut self, items: Vec<Item<'a>>, going: &[Going<'a>], ready: &[Ready]) -> Result<()> {
         if self.plan.style.scale == Span::Shared {
             self.waiting.extend(items);
             return Ok(());
@@ -35,7 +35,7 @@ impl<'a> Work<'a> {
 
     /// Draws what waited for the scale of the whole run: one range a method. A part of the run has another scale, so that
     /// nothing is drawn of a run that was stopped.
-    pub fn draw_waiting(&mut self) -> Result<()> {
+    pub(super) fn draw_waiting(&mut self) -> Result<()> {
         let mut waiting = std::mem::take(&mut self.waiting);
         if self.stopped() && !waiting.is_empty() {
             self.report.note("nothing was drawn: --normalize shared needs every input");
