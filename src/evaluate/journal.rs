@@ -13,6 +13,9 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
+/// Names of journals begin so.
+const PREFIX: &str = ".vitx-evaluate-";
+
 /// What one input gave.
 #[derive(Serialize, Deserialize, Debug, Default, Clone)]
 pub struct Judged {
@@ -73,7 +76,7 @@ impl Journal {
     /// # Errors
     /// When there is an earlier run's journal and neither is asked for; with `resume`, when it cannot be read or written.
     pub fn open(folder: &Path, study: Identity, inputs: Vec<String>, resume: bool, overwrite: bool) -> Result<Self> {
-        let path = folder.join(format!(".vitx-evaluate-{}.jsonl", &study.asked().digest()[..16]));
+        let path = folder.join(format!("{PREFIX}{}.jsonl", &study.asked().digest()[..16]));
         let mut journal = Journal { study, inputs, ..Self::off() };
         match File::open(&path).map_err(|e| (e.kind(), Error::io(&path, e))) {
             Err((kind, e)) if kind != ErrorKind::NotFound && resume => return Err(e),
@@ -81,7 +84,10 @@ impl Journal {
             _ => {}
         }
         let mut ledger = Ledger::read_file(&path);
-        let notes = journal.read(&ledger)?;
+        let mut notes = journal.read(&ledger)?;
+        if resume && ledger.is_empty() {
+            notes.extend(others(folder));
+        }
         if !resume && !overwrite && !journal.done.is_empty() {
             return Err(Error::Usage(format!(
                 "{} holds {} inputs judged by an interrupted run with these arguments: --resume goes on from there, \
@@ -191,6 +197,20 @@ impl Journal {
     }
 }
 
+/// What is to be said of a folder that has journals, and not the one that is asked for.
+fn others(folder: &Path) -> Option<String> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let files = std::fs::read_dir(folder).ok()?.filter_map(std::result::Result::ok);
+    let files =
+        files.filter(|e| e.metadata().is_ok_and(|m| m.len() > 0)).filter_map(|e| e.file_name().into_string().ok());
+    let found = files.filter(|name| name.starts_with(PREFIX)).count();
+    (found > 0).then(|| {
+        format!(
+            "note: nothing to resume: the {found} journals here ({PREFIX}*) are of other settings or another version"
+        )
+    })
+}
+
 fn unwritten(e: serde_json::Error) -> Error {
     Error::Input(format!("scores cannot be written as JSON: {e}"))
 }
@@ -228,6 +248,14 @@ mod tests {
         assert_eq!((whole.done.len(), whole.notes.len()), (3, 0), "{:?}", whole.notes);
         let trained = open("trained on", ["a", "other", "c"], true).unwrap();
         assert!(trained.done.is_empty() && trained.notes[0].contains("the model's files have changed since: 3 inputs"));
+        let other =
+            Journal::open(dir.path(), Identity { seed: 1, ..study("m") }, vec!["a".into()], true, false).unwrap();
+        assert!(
+            other.done.is_empty() && other.notes[0].contains("nothing to resume: the 1 journals"),
+            "{:?}",
+            other.notes
+        );
+        other.remove();
         whole.remove();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
