@@ -215,6 +215,14 @@ fn groups_of_methods_do_not_use_each_other() {
     }
 }
 
+/// What grows beyond this is no front end any more: it belongs to the library.
+#[test]
+fn the_command_line_stays_a_front_end() {
+    let lines = |file: &PathBuf| std::fs::read_to_string(file).unwrap().lines().count();
+    let all: usize = sources(&root().join("src/cli")).iter().map(lines).sum();
+    assert!(all <= 3500, "src/cli has {all} lines");
+}
+
 #[test]
 fn the_library_never_prints() {
     for file in sources(&root().join("src")) {
