@@ -38,9 +38,8 @@ impl Scale {
             Scale::Sigmoid => Some(logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect()),
             Scale::Softmax => {
                 let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let exp: Vec<f64> = logits.iter().map(|&l| f64::from(l - max).exp()).collect();
-                let sum: f64 = exp.iter().sum();
-                Some(exp.iter().map(|e| (e / sum) as f32).collect())
+                let below = logits.iter().map(|&l| f64::from(l - max)); // the difference is rounded to f32
+                Some(shares(below).map(|share| share as f32).collect())
             }
         }
     }
@@ -58,9 +57,14 @@ impl Scale {
 /// A softmax in f64.
 pub fn softmax(logits: &[f64]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = logits.iter().map(|l| (l - max).exp()).collect();
+    shares(logits.iter().map(|l| l - max)).collect()
+}
+
+/// Shares of one probability, of logits less the largest of them.
+fn shares(below: impl Iterator<Item = f64>) -> impl Iterator<Item = f64> {
+    let exp: Vec<f64> = below.map(f64::exp).collect();
     let sum: f64 = exp.iter().sum();
-    exp.iter().map(|e| e / sum).collect()
+    exp.into_iter().map(move |e| e / sum)
 }
 
 #[cfg(test)]

@@ -30,6 +30,28 @@ pub struct Case<'a, 'r> {
     pub candidate: &'a Candidate,
 }
 
+impl Case<'_, '_> {
+    /// Refuses what belongs to another input: metrics read all of it by place.
+    fn check(&self) -> Result<()> {
+        let tokens = self.run.tokens();
+        let fits = |what: &str, n: usize, wanted: usize| match n == wanted {
+            true => Ok(()),
+            false => Err(Error::Usage(format!("the {what} has {n} entries, and the input {wanted}"))),
+        };
+        fits("explanation", self.explanation.relevance.len(), tokens)?;
+        if let Some(marked) = &self.truth.rationale {
+            fits("rationale", marked.len(), tokens)?;
+        }
+        if let Some(mask) = &self.truth.mask {
+            let (h, w) = self.run.subject()?.size()?;
+            fits("mask", mask.len(), h * w)?;
+            let drawn = self.explanation.drawn_pixels();
+            drawn.map_or(Ok(()), |map| fits("explanation's pixel map", map.values.len(), h * w))?;
+        }
+        Ok(())
+    }
+}
+
 /// What a metric says of one explanation.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Score {
@@ -227,12 +249,21 @@ pub struct Configured {
 }
 
 impl Configured {
+    /// What the metric asks about an explanation, once that is known to belong to its input.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when explanation, mask or rationale are of another size; the metric's own.
+    pub fn asks<'a>(&'a self, case: &'a Case<'_, '_>) -> Result<Vec<Ask<'a>>> {
+        case.check()?;
+        self.metric.asks(case)
+    }
+
     /// The score of one explanation by itself; [`judge`](super::judge::judge) runs the variants of many together.
     ///
     /// # Errors
     /// The metric's own, and whatever the passes report.
     pub fn score(&self, case: &Case<'_, '_>) -> Result<Option<Score>> {
-        let asks = self.metric.asks(case)?;
+        let asks = self.asks(case)?;
         let answers = if asks.is_empty() { Vec::new() } else { case.run.subject()?.answers(&asks)? };
         self.metric.score(case, &answers)
     }

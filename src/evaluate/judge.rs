@@ -84,7 +84,7 @@ struct Judging<'c, 'r> {
 impl<'c, 'r> Judging<'c, 'r> {
     /// Makes what a metric asks for, and lets it wait.
     fn begin(&mut self, question: Question<'c, 'r>) -> Result<()> {
-        let asks = match question.metric.metric.asks(question.case) {
+        let asks = match question.metric.asks(question.case) {
             Ok(asks) => asks,
             Err(e) => return self.tell(question.place, Err(e)),
         };

@@ -182,7 +182,9 @@ impl<'a> Tiff<'a> {
         let mut bytes = self.file.bytes.to_vec();
         if let Some(at) = self.first.iter().find(|e| e.tag == PHOTOMETRIC).map(|e| e.at) {
             let value = if self.file.big_endian { photometric.to_be_bytes() } else { photometric.to_le_bytes() };
-            bytes[at..at + 2].copy_from_slice(&value);
+            if let Some(field) = bytes.get_mut(at..at + 2) {
+                field.copy_from_slice(&value);
+            }
         }
         let mut limits = Limits::default();
         limits.decoding_buffer_size = max_bytes;

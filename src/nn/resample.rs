@@ -1,4 +1,4 @@
-//! Resampling as a matrix, for position embeddings: PyTorch's two bicubic kernels.
+//! Resampling as a matrix along an axis; for position embeddings PyTorch's two bicubic kernels.
 
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
@@ -29,17 +29,32 @@ impl Bicubic {
 
     /// Resamples a grid `[rows, columns, D]` to another size.
     pub fn resize(self, grid: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
-        let (r, c, d) = grid.dims3()?;
-        let weights = |from: usize, to: usize| -> Result<Tensor> {
-            // Converted on the CPU, since not every device has f64.
-            let m = Tensor::from_vec(self.matrix(from, to), (to, from), &Device::Cpu)?;
-            Ok(m.to_dtype(grid.dtype())?.to_device(grid.device())?)
-        };
-        let tall = weights(r, rows)?.matmul(&grid.reshape((r, c * d))?.contiguous()?)?; // [rows, c*D]
-        let tall = tall.reshape((rows, c, d))?.transpose(0, 1)?.contiguous()?.reshape((c, rows * d))?;
-        let wide = weights(c, columns)?.matmul(&tall)?; // [columns, rows*D]
-        Ok(wide.reshape((columns, rows, d))?.transpose(0, 1)?.contiguous()?)
+        let (r, c, _) = grid.dims3()?;
+        let tall = along(grid, 0, self.matrix(r, rows))?; // [rows, c, D]
+        along(&tall, 1, self.matrix(c, columns))
     }
+}
+
+/// Applies weights `[to, from]`, row-major, along an axis of `from` entries: `[..,from,..]` -> `[..,to,..]`.
+pub fn along(x: &Tensor, axis: usize, weights: Vec<f64>) -> Result<Tensor> {
+    let from = x.dim(axis)?;
+    let to = weights.len() / from.max(1);
+    // Converted on the CPU, since not every device has f64.
+    let matrix = Tensor::from_vec(weights, (to, from), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())?;
+    if axis + 1 == x.rank() {
+        let mut dims = x.dims().to_vec();
+        dims[axis] = to;
+        return Ok(x.contiguous()?.reshape(((), from))?.matmul(&matrix.t()?)?.reshape(dims)?);
+    }
+    let front = x.transpose(0, axis)?.contiguous()?;
+    let mut dims = front.dims().to_vec();
+    dims[0] = to;
+    Ok(matrix.matmul(&front.reshape((from, ()))?)?.reshape(dims)?.transpose(0, axis)?.contiguous()?)
+}
+
+/// Resamples maps `[N,h,w]` along both axes, the columns first, with weights `[H,h]` and `[W,w]`: `[N,H,W]`.
+pub fn separable(maps: &Tensor, rows: Vec<f64>, columns: Vec<f64>) -> Result<Tensor> {
+    along(&along(maps, 2, columns)?, 1, rows)
 }
 
 fn plain_row(row: &mut [f64], x: f64) {
@@ -122,5 +137,27 @@ mod tests {
         assert!((plain[0] - 0.40625).abs() < 1e-12, "{plain:?}");
         let smooth = apply(Bicubic::Antialiased);
         assert!((smooth[0] + smooth[1] - 3.0).abs() < 1e-12 && smooth[0] > plain[0], "{smooth:?}");
+    }
+
+    #[test]
+    fn an_axis_is_resampled_as_its_own_products_would() -> Result<()> {
+        let x = Tensor::arange(0f64, 24.0, &Device::Cpu)?.reshape((2, 3, 4))?;
+        let weights = |from: usize| -> Vec<f64> { (0..2 * from).map(|i| (i % 5) as f64 - 1.0).collect() };
+        for axis in 0..3 {
+            let from = x.dim(axis)?;
+            let out = along(&x, axis, weights(from))?;
+            let mut dims = [2, 3, 4];
+            dims[axis] = 2;
+            assert_eq!(out.dims(), dims);
+            for (i, row) in weights(from).chunks(from).enumerate() {
+                let mut want = x.narrow(axis, 0, 1)?.zeros_like()?;
+                for (k, weight) in row.iter().enumerate() {
+                    want = (want + (x.narrow(axis, k, 1)? * *weight)?)?;
+                }
+                let own = out.narrow(axis, i, 1)?.contiguous()?;
+                crate::nn::check::close(&own, &want.contiguous()?, 1e-12);
+            }
+        }
+        Ok(())
     }
 }

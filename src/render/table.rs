@@ -58,7 +58,9 @@ fn numbers(out: &mut String, group: &Group) -> Result<()> {
     let labels: Vec<&str> = group.lines.iter().map(|(l, _)| l.as_str()).collect();
     let _ = writeln!(out, "token\t{}", labels.join("\t"));
     for (t, token) in text_of(first)?.tokens.iter().enumerate() {
-        let values: Vec<String> = group.lines.iter().map(|(_, e)| format!("{:+.6}", e.relevance[t])).collect();
+        let values =
+            group.lines.iter().map(|(_, e)| e.relevance.get(t).map_or_else(String::new, |r| format!("{r:+.6}")));
+        let values: Vec<String> = values.collect();
         let _ = writeln!(out, "{}\t{}", in_a_line(&token.piece), values.join("\t"));
     }
     Ok(())

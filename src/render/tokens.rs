@@ -57,9 +57,10 @@ pub(super) struct Span {
 /// One text of a layout, cut into stretches of word pieces and what stands between them, every character once; special
 /// tokens have no place in it.
 pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize) -> Vec<Span> {
-    let characters: Vec<char> = text.texts[number].chars().collect();
+    let characters: Vec<char> = text.texts.get(number).map_or_else(Vec::new, |t| t.chars().collect());
     let part = |from: usize, to: usize| {
-        characters[from.min(characters.len())..to.clamp(from, characters.len())].iter().collect::<String>()
+        let (from, to) = (from.min(characters.len()), to.min(characters.len()));
+        characters[from..to.max(from)].iter().collect::<String>()
     };
     let mut spans = Vec::new();
     let mut at = 0;

@@ -4,7 +4,8 @@ use super::Subject;
 use crate::encoder::{Encoder, Facts};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
-use candle_core::{Device, Tensor};
+use crate::nn::resample::separable;
+use candle_core::Tensor;
 
 /// A baseline of images, in normalised pixel values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +51,8 @@ impl ImageBaseline {
 /// A Gaussian blur of `[C,H,W]` with deviations in pixels (rows, columns), borders reflected, cut off at 4 deviations,
 /// as `scipy.ndimage.gaussian_filter` does.
 pub fn blurred(pixels: &Tensor, sigma: (f64, f64)) -> Result<Tensor> {
-    let (c, h, w) = pixels.dims3()?;
-    let matrix = |n: usize, sigma: f64| -> Result<Tensor> {
-        let m = Tensor::from_vec(gaussian(n, sigma), (n, n), &Device::Cpu)?;
-        Ok(m.to_dtype(pixels.dtype())?.to_device(pixels.device())?)
-    };
-    let wide = pixels.contiguous()?.reshape((c * h, w))?.matmul(&matrix(w, sigma.1)?.t()?)?.reshape((c, h, w))?;
-    let tall = wide.transpose(0, 1)?.contiguous()?.reshape((h, c * w))?;
-    Ok(matrix(h, sigma.0)?.matmul(&tall)?.reshape((h, c, w))?.transpose(0, 1)?.contiguous()?)
+    let (_, h, w) = pixels.dims3()?;
+    separable(pixels, gaussian(h, sigma.0), gaussian(w, sigma.1))
 }
 
 /// The blur of one axis as a matrix `[n,n]`, row-major.

@@ -58,10 +58,15 @@ impl<'m> Batch<'m> {
     /// A batch of inputs and what their tokens are. Nothing is computed yet.
     ///
     /// # Errors
-    /// [`Error::Usage`] unless there is one layout an input.
+    /// [`Error::Usage`] unless there is one layout an input, [`Error::Input`] for an input of no tokens.
     pub fn new(encoder: &'m Encoder, inputs: Inputs, layouts: Vec<Layout>) -> Result<Self> {
         if inputs.batch()? != layouts.len() || layouts.is_empty() {
             return Err(Error::Usage(format!("a batch of {} inputs with {} layouts", inputs.batch()?, layouts.len())));
+        }
+        if let Some(number) = layouts.iter().position(Layout::is_empty) {
+            return Err(Error::Input(format!(
+                "input {number} of the batch has no tokens: there is nothing to explain"
+            )));
         }
         let pooled = layouts.iter().map(|_| OnceLock::new()).collect();
         Ok(Batch {

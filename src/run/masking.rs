@@ -1,6 +1,7 @@
 //! Masks `[N,H,W]` over an image: what Score-CAM, RISE and ViT-CX multiply the input by.
 
 use crate::error::Result;
+use crate::nn::resample::separable;
 use crate::run::{Score, Subject};
 use candle_core::{Device, Tensor};
 
@@ -15,15 +16,8 @@ pub enum Corners {
 
 /// Bilinear resizing of maps `[N,h,w]` to `[N,H,W]`.
 pub fn enlarged(maps: &Tensor, (height, width): (usize, usize), corners: Corners) -> Result<Tensor> {
-    let (n, h, w) = maps.dims3()?;
-    let matrix = |from: usize, to: usize| -> Result<Tensor> {
-        let m = Tensor::from_vec(weights(from, to, corners), (to, from), &Device::Cpu)?;
-        Ok(m.to_dtype(maps.dtype())?.to_device(maps.device())?)
-    };
-    let wide = maps.contiguous()?.reshape((n * h, w))?.matmul(&matrix(w, width)?.t()?)?.reshape((n, h, width))?;
-    let tall = wide.transpose(0, 1)?.contiguous()?.reshape((h, n * width))?;
-    let all = matrix(h, height)?.matmul(&tall)?.reshape((height, n, width))?;
-    Ok(all.transpose(0, 1)?.contiguous()?)
+    let (_, h, w) = maps.dims3()?;
+    separable(maps, weights(h, height, corners), weights(w, width, corners))
 }
 
 /// Weights `[to,from]` of one axis, row-major.

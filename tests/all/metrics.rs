@@ -245,3 +245,37 @@ fn an_input_that_blows_up_does_not_take_the_others_along() {
     assert!(scores[0][0].as_ref().is_ok_and(|s| s.as_ref().is_some_and(|s| s.value.is_finite())));
     assert!(scores[1][0].as_ref().is_err_and(|e| e.to_string().contains("not finite")), "{:?}", scores[1][0]);
 }
+
+#[test]
+fn what_belongs_to_another_input_is_refused() {
+    for name in ["vit-square", "bert"] {
+        let case = Case::open(name);
+        let model = case.model(DType::F32);
+        let (inputs, layouts) = case.batch(&model);
+        let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
+        let pass = batch.pass(vec![Output::of(1); 2]).unwrap();
+        let run = pass.run(0);
+        let own = Candidate::Gaussian.explain(&run).unwrap();
+        let shorter = Explanation { relevance: own.relevance[1..].to_vec(), ..own.clone() };
+        let none = Truth::default();
+        let mask = Truth { mask: Some(vec![Place::Object; 3]), ..Truth::default() };
+        let rationale = Truth { rationale: Some(vec![true; 3]), ..Truth::default() };
+        let (ranking, truth, what) = match case.is_text() {
+            true => ("comprehensiveness", &rationale, "the rationale has 3 entries"),
+            false => ("deletion", &mask, "the mask has 3 entries"),
+        };
+        for (spec, explanation, truth, what) in
+            [(ranking, &shorter, &none, "the explanation has"), ("sparseness", &own, truth, what)]
+        {
+            let judged = Judged { run: &run, explanation, truth, candidate: &Candidate::Gaussian };
+            let error = evaluate::parse(spec).unwrap().score(&judged).unwrap_err().to_string();
+            assert!(error.contains(what), "{name} {spec}: {error}");
+        }
+        assert!(Batch::new(&model.encoder, batch_of_none(&case, &model), Vec::new()).is_err(), "{name}");
+    }
+}
+
+/// A batch of no inputs.
+fn batch_of_none(case: &Case, model: &vitx::model::Model) -> Inputs {
+    case.batch(model).0.rows(0..0).unwrap()
+}
