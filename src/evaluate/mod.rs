@@ -2,6 +2,22 @@
 //!
 //! A metric says what one explanation of one input is worth; [`table`] makes figures over a data set of them, with
 //! confidence intervals, beside the controls of [`candidates`]; [`tune`] searches settings by them.
+//!
+//! # How to add a metric
+//!
+//! 1. `metric/NAME.rs` opens with what it asks in one sentence, the paper with equation numbers, what its parameters are and
+//!    how it differs from the authors' code. It holds a const [`Entry`], whose `build` reads the parameters (modes are enums,
+//!    read by [`Params::one_of`] from a table of names), and a struct that is a [`Metric`].
+//! 2. What the model has to say of changed inputs is asked for, not computed: `asks` names the variants, an
+//!    [`Ask`](crate::run::Ask) for each shape of them, and `score` reads the answers in the same order. What both need (a
+//!    ranking, say) is a function that both call; nothing is kept between them. `run/removal.rs` takes tokens and pixels
+//!    out. A metric that reads the explanation alone has no `asks`; one that explains again does so in `score`, through
+//!    `case.candidate`. Metrics use `run/`, never `method/`: a test holds it.
+//! 3. Two words: `mod NAME;` in `metric/mod.rs`, and `metric::NAME::ENTRY` in [`METRICS`], where it stands in tables. The
+//!    command line, `vitx metrics`, completions, the README's table and the contract tests follow from there.
+//! 4. Numbers: a golden array from `tests/reference/` (an independent implementation in Python, one command), which
+//!    `tests/all/metrics.rs` compares; cases that can be worked out by hand stand at the foot of the file.
+//! 5. `cargo test` is green once README's table is that of `vitx metrics --markdown`.
 
 pub mod candidates;
 mod contract;

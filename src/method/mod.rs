@@ -1,8 +1,23 @@
 //! Attribution methods: a trait, one registry of groups, one room a group, one file a method.
 //!
-//! To add one: write `NAME.rs` in the room of its group with an [`Entry`], then add `mod NAME;` and `NAME::ENTRY` to the
-//! room's `mod.rs`. The command line, `vitx methods`, shell completions, the README's table and the contract tests follow
-//! from the registry.
+//! # How to add a method
+//!
+//! 1. `NAME.rs` in the room of the group whose question it answers opens with what it answers in one sentence, the paper
+//!    with equation numbers, shapes, the parameters and where their defaults come from, how it differs from the paper or
+//!    the authors' code, and its errors. It holds a const [`Entry`], whose `build` reads the parameters, and a struct that
+//!    is a [`Method`]; `explain` reads like the paper.
+//! 2. Modes are enums with a table of names, read by [`Params::one_of`] and matched exhaustively. What a model must have is
+//!    refused in `check`, before its weights are read. `reads` says what of the passes it needs: anything else is dropped.
+//! 3. Passes come from [`Run`](crate::run::Run): attention, states and gradients of the shared passes, or a reverse pass
+//!    under other [`Rules`](crate::nn::Rules). A method that runs the model on changed inputs takes
+//!    [`Run::subject`](crate::run::Run::subject) and makes variants a few at a time. What several methods need is a function
+//!    in [`combine`], [`input_map`] or `run/`: methods of one group do not use another's. Relevance is returned raw: signed,
+//!    not normalised.
+//! 4. Two words: `mod NAME;` and `NAME::ENTRY` in the room's `mod.rs`. The command line, `vitx methods`, completions, the
+//!    README's table and the contract tests follow from there.
+//! 5. Numbers: golden arrays from `tests/reference/` (`produce` in the file of its subject, one command), a setting for each
+//!    array in `tests/all/golden_methods.rs`, and a naive f64 twin in `tests/all/naive/`, written from the paper.
+//! 6. `cargo test` is green once README's table is that of `vitx methods --markdown`.
 
 pub mod account;
 mod attention;

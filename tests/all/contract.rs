@@ -261,3 +261,15 @@ fn a_row_that_is_not_there_is_refused() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn what_front_ends_share_may_cross_threads() {
+    fn crosses<T: Send + Sync>() {}
+    crosses::<Model>();
+    crosses::<vitx::model::Checkpoint>();
+    crosses::<method::Configured>();
+    crosses::<vitx::evaluate::Configured>();
+    crosses::<vitx::evaluate::Candidate>();
+    crosses::<vitx::explanation::Explanation>();
+    crosses::<vitx::Error>();
+}
