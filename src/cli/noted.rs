@@ -28,7 +28,7 @@ pub fn look(file: &Path, asked: Identity, replace: bool, report: ReportArgs) -> 
             if !replace {
                 refuse_existing([&one.file].into_iter(), "")?;
             }
-            Ok(Some(one))
+            Ok(Some(*one))
         }
     }
 }

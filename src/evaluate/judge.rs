@@ -51,7 +51,7 @@ pub fn judge(
             judging.begin(Question { place: (w, m), case, metric })?;
         }
     }
-    while let Some(answers) = judging.together.next()? {
+    while let Some(answers) = judging.together.answered()? {
         judging.settle(answers)?;
     }
     Ok(judging.scores)

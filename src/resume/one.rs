@@ -19,7 +19,7 @@ pub enum Look {
     /// The file is up to date; its record.
     Standing(Value),
     /// It is to be made.
-    Make(One),
+    Make(Box<One>),
 }
 
 impl One {
@@ -31,7 +31,7 @@ impl One {
                 record["status"] = "unchanged".into();
                 Look::Standing(record)
             }
-            None => Look::Make(One { file: file.to_path_buf(), ledger, asked }),
+            None => Look::Make(Box::new(One { file: file.to_path_buf(), ledger, asked })),
         }
     }
 

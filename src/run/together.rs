@@ -79,7 +79,7 @@ impl<'e, K> Together<'e, K> {
     ///
     /// # Errors
     /// Whatever the pass reports.
-    pub fn next(&mut self) -> Result<Option<Vec<(K, Logits)>>> {
+    pub fn answered(&mut self) -> Result<Option<Vec<(K, Logits)>>> {
         match self.open.is_empty() {
             true => Ok(None),
             false => {
@@ -135,10 +135,15 @@ fn joined(parts: Vec<Inputs>) -> Result<Inputs> {
         match part {
             Inputs::Pixels(pixels) => a.push(pixels),
             Inputs::Tokens { ids, types, mask } => {
-                (a.push(ids), b.push(types), c.push(mask));
+                a.push(ids);
+                b.push(types);
+                c.push(mask);
             }
             Inputs::Words { rows, positions, types, mask } => {
-                (a.push(rows), b.push(positions), c.push(types), d.push(mask));
+                a.push(rows);
+                b.push(positions);
+                c.push(types);
+                d.push(mask);
             }
         }
     }

@@ -109,7 +109,7 @@ fn head(w: &mut Weights, s: Shape) -> Head {
     let prefix = if ["dinov2_with_registers", "dinov3_vit"].contains(&s.family) { 3 } else { 1 };
     let (pools, input) = match s.family {
         "deit" => (vec![Pool::Token(0), Pool::Token(1)], d),
-        "modernbert" if s.seed % 2 == 0 => (vec![Pool::Mean { from: 0 }], d),
+        "modernbert" if s.seed.is_multiple_of(2) => (vec![Pool::Mean { from: 0 }], d),
         _ if s.family.starts_with("dinov") => {
             (vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: prefix }])], 2 * d)
         }

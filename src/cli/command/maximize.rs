@@ -174,7 +174,7 @@ fn paint(
     while painting.ascent.advance()? {
         let step = painting.ascent.steps();
         let last = step == settings.steps;
-        if let Some(dir) = args.frames.as_ref().filter(|_| last || step % args.every as usize == 0) {
+        if let Some(dir) = args.frames.as_ref().filter(|_| last || step.is_multiple_of(args.every as usize)) {
             let digits = settings.steps.to_string().len();
             let path = dir.join(format!("frame-{step:0digits$}.png"));
             save::save(&path, &painting.png(&json!(painting.parameters(&args.init, args.seed)))?, args.overwrite)?;
