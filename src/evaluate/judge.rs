@@ -14,6 +14,10 @@ use crate::run::{Ask, Batch, Logits, Run, Together};
 use crate::target::Output;
 use std::collections::BTreeMap;
 
+/// Bytes of activations of one pass. Less than methods take for their own variants: many explanations wait, and passes that
+/// are larger are no faster, since memory that is handed back and asked for again costs as much as they save.
+const BUDGET: usize = 128 << 20;
+
 /// One explanation waiting to be judged.
 pub struct Waiting<'a, 'm> {
     /// Its input, a batch of one.
@@ -95,7 +99,7 @@ impl<'c, 'r> Judging<'c, 'r> {
         }
         self.open.insert(question.place, Open { question, answers, left });
         let most = match question.case.run.subject() {
-            Ok(subject) => subject.chunk(Keep::Logits),
+            Ok(subject) => subject.fitting(Keep::Logits, BUDGET),
             Err(e) => return self.tell(question.place, Err(e)),
         };
         for (number, ask) in asks.iter().enumerate() {

@@ -237,6 +237,11 @@ impl<'r> Subject<'r> {
 
     /// Number of variants that go through the model together.
     pub fn chunk(&self, keep: Keep) -> usize {
+        self.fitting(keep, BUDGET)
+    }
+
+    /// The same where their activations may take so many bytes.
+    pub fn fitting(&self, keep: Keep, budget: usize) -> usize {
         let encoder = self.encoder();
         let (t, l) = (self.layout().len(), encoder.blocks.len());
         let block = encoder
@@ -245,7 +250,7 @@ impl<'r> Subject<'r> {
             .map_or(0, |b| 4 * (3 * b.heads() * t * t + t * (3 * b.hidden_width() + 12 * b.width())));
         // A trace holds every layer, and the reverse pass about as much again.
         let example = if keep == Keep::Layers { 2 * l * block } else { block };
-        (BUDGET / example.max(1)).clamp(1, 64)
+        (budget / example.max(1)).clamp(1, 64)
     }
 }
 
