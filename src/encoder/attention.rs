@@ -48,7 +48,7 @@ impl Attention {
         let project = |linear: &Linear| attention::split_heads(&linear.forward(read)?, self.heads);
         let (query, key, value) = (project(&self.query)?, project(&self.key)?, project(&self.value)?); // [B,H,T,E]
         let scores = self.scores.forward(&query, &key, around)?; // [B,H,T,T]
-        let attention = attention::probabilities(&scores, around.mask(self.reach))?;
+        let attention = attention::probabilities(scores, around.mask(self.reach))?;
         let attention = if factor == 1.0 { attention } else { (attention * factor)? };
         let context = attention::context(&attention, &value)?; // [B,H,T,E]
         let result = self.projection.forward(&attention::merge_heads(&context)?)?; // [B,T,D]

@@ -5,7 +5,7 @@ use super::branch::{Branch, Wiring};
 use super::feed_forward::FeedForward;
 use crate::error::Result;
 use crate::nn::rules::Carried;
-use crate::nn::{Around, Norm, Rules};
+use crate::nn::{residual, Around, Norm, Rules};
 use crate::trace::{Inside, LayerGrads, LayerTrace};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Block {
     pub fn forward_scaled(&self, x: &Tensor, around: &Arc<Around>, factor: f64) -> Result<LayerTrace> {
         let (own, result) = self.attention.op.forward(&self.read(x)?, around, factor)?;
         let mixed = self.attention.added(result)?;
-        let mid = (x + &mixed)?;
+        let mid = residual::forward(x, &mixed)?;
         let Finished { hidden, fed, sum, output } = self.finish(&mid)?;
         Ok(LayerTrace {
             around: around.clone(),
@@ -91,7 +91,7 @@ impl Block {
         let (branch, state) = (&self.feed_forward, self.between(mid)?);
         let hidden = branch.op.hidden(&branch.read(&state, self.wiring)?)?;
         let fed = branch.added(branch.op.output(&hidden)?)?;
-        let sum = (state + &fed)?;
+        let sum = residual::forward(&state, &fed)?;
         let output = branch.left(&sum, self.wiring)?;
         Ok(Finished { hidden, fed, sum, output })
     }

@@ -1,42 +1,31 @@
 //! Multi-head attention behind its scores: probabilities, and their product with the values.
 
 use crate::error::Result;
+use crate::nn::kernels;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Carried, MatmulRule, Rules, SoftmaxRule};
-use candle_core::{Tensor, D};
+use candle_core::Tensor;
 
-/// `[B,T,D]` -> `[B,H,T,E]`
-pub fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
-    let (b, t, d) = x.dims3()?;
-    Ok(x.reshape((b, t, heads, d / heads))?.transpose(1, 2)?.contiguous()?)
-}
-
-/// `[B,H,T,E]` -> `[B,T,D]`
-pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
-    let (b, h, t, e) = x.dims4()?;
-    Ok(x.transpose(1, 2)?.contiguous()?.reshape((b, t, h * e))?)
-}
+pub use kernels::{merge_heads, split_heads};
 
 /// Attention probabilities `[B,H,T,T]` from scores; `mask` is added to them (see [`crate::nn::scores::Around`]).
-pub fn probabilities(scores: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-    Ok(match mask {
-        Some(mask) => candle_nn::ops::softmax_last_dim(&scores.broadcast_add(mask)?)?,
-        None => candle_nn::ops::softmax_last_dim(scores)?,
-    })
+/// The scores must be nobody else's: their memory may become that of the probabilities.
+pub fn probabilities(scores: Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    kernels::softmax(scores, mask)
 }
 
 /// Reverse of [`probabilities`]: what reaches the scores, `[B,H,T,T]`; none where probabilities are constants.
 pub fn probabilities_reverse(attention: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<Option<Tensor>> {
     match rules.softmax {
         SoftmaxRule::Constant => Ok(None),
-        SoftmaxRule::Gradient => Ok(Some(softmax_vjp(attention, arriving)?)),
+        SoftmaxRule::Gradient => Ok(Some(kernels::softmax_vjp(attention, arriving)?)),
         SoftmaxRule::Identity => Ok(Some(arriving.clone())),
     }
 }
 
 /// Attention times value: `[B,H,T,T]` x `[B,H,T,E]` -> `[B,H,T,E]`
 pub fn context(attention: &Tensor, value: &Tensor) -> Result<Tensor> {
-    Ok(attention.matmul(value)?)
+    kernels::matmul_heads(attention, value, 1.0)
 }
 
 /// Reverse of [`context`] (whose result it may need): what reaches attention `[B,H,T,T]` and value `[B,H,T,E]`.
@@ -51,11 +40,11 @@ pub fn context_reverse(
     let share = factor(rules);
     if rules.carried == Carried::Relevance {
         let s = quotient(&arriving, context)?;
-        let by_attention = ((attention * s.matmul(&value.t()?)?)? * share)?;
-        return Ok((by_attention, ((value * attention.t()?.matmul(&s)?)? * share)?));
+        let by_attention = (attention * kernels::matmul_heads(&s, &value.t()?, share)?)?;
+        return Ok((by_attention, (value * kernels::matmul_heads(&attention.t()?, &s, share)?)?));
     }
-    let (by_attention, by_value) = (arriving.matmul(&value.t()?)?, attention.t()?.matmul(&arriving)?);
-    Ok(if share == 1.0 { (by_attention, by_value) } else { ((by_attention * share)?, (by_value * share)?) })
+    let by_attention = kernels::matmul_heads(&arriving, &value.t()?, share)?;
+    Ok((by_attention, kernels::matmul_heads(&attention.t()?, &arriving, share)?))
 }
 
 /// The part of a product's reverse that each factor gets.
@@ -64,12 +53,6 @@ pub(super) fn factor(rules: &Rules) -> f64 {
         MatmulRule::Gradient => 1.0,
         MatmulRule::Halved => 0.5,
     }
-}
-
-/// Reverse of a softmax with the probabilities `p`: `p (g - sum(p g))`.
-fn softmax_vjp(p: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    let weighted = (p * grad)?;
-    Ok((&weighted - p.broadcast_mul(&weighted.sum_keepdim(D::Minus1)?)?)?)
 }
 
 #[cfg(test)]
@@ -81,7 +64,7 @@ mod tests {
     fn the_products_vjp_equals_finite_differences() -> Result<()> {
         let shape = [2, 2, 4, 3];
         let (v, g) = (check::random(&shape, 3), check::random(&shape, 4));
-        let a = probabilities(&check::random(&[2, 2, 4, 4], 1), None)?;
+        let a = probabilities(check::random(&[2, 2, 4, 4], 1), None)?;
         let (ga, gv) = context_reverse((&a, &v, &context(&a, &v)?), &g, &Rules::GRADIENT)?;
         check::finite_differences(&a, &g, |a| context(a, &v), &ga);
         check::finite_differences(&v, &g, |v| context(&a, v), &gv);
@@ -92,7 +75,7 @@ mod tests {
     fn halved_products_share_relevance() -> Result<()> {
         let shape = [2, 2, 4, 3];
         let v = check::random(&shape, 3);
-        let a = probabilities(&check::random(&[2, 2, 4, 4], 1), None)?;
+        let a = probabilities(check::random(&[2, 2, 4, 4], 1), None)?;
         let c = context(&a, &v)?;
         let sum = |t: &Tensor| -> Result<f64> { Ok(t.sum_all()?.to_scalar::<f64>()?) };
         for (rules, as_relevance) in [(Rules::ATTN_LRP, false), (Rules::TRANSFORMER_ATTRIBUTION, true)] {
@@ -103,13 +86,6 @@ mod tests {
             assert!((of(&a, &ra)? - want).abs() < 1e-6 && (of(&v, &rv)? - want).abs() < 1e-6);
         }
         assert!(probabilities_reverse(&a, &a, &Rules::LIBRA)?.is_none());
-        Ok(())
-    }
-
-    #[test]
-    fn heads_split_and_merge_back() -> Result<()> {
-        let x = check::random(&[2, 5, 6], 9);
-        check::close(&merge_heads(&split_heads(&x, 3)?)?, &x, 0.0);
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! `y = x W^T + b`, weights stored `[out, in]` as in PyTorch.
 
 use crate::error::Result;
+use crate::nn::kernels;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::LinearRule;
-use candle_core::{Tensor, D};
+use candle_core::Tensor;
 
 /// Added to the gamma rule's denominator, with its sign.
 const STABILISER: f64 = 1e-6;
@@ -20,16 +21,12 @@ pub struct Linear {
 impl Linear {
     /// `[..., in]` -> `[..., out]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = matmul_last(x, &self.weight.t()?)?;
-        Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        })
+        kernels::matmul(x, &self.weight.t()?, self.bias.as_ref())
     }
 
     /// Derivative with respect to the input: `[..., out]` -> `[..., in]`
     pub fn vjp(&self, grad: &Tensor) -> Result<Tensor> {
-        matmul_last(grad, &self.weight)
+        times(grad, &self.weight)
     }
 
     /// Reverse pass under a rule: from what arrives at the output, `[..., out]`, to what reaches the input `x`,
@@ -48,14 +45,14 @@ impl Linear {
     fn z_plus(&self, x: &Tensor, relevance: &Tensor, split: bool) -> Result<Tensor> {
         let (xp, wp) = (x.relu()?, self.weight.relu()?);
         let (xn, wn) = ((x - &xp)?, (&self.weight - &wp)?);
-        let (zp, zn) = (matmul_last(&xp, &wp.t()?)?, matmul_last(&xn, &wn.t()?)?);
+        let (zp, zn) = (times(&xp, &wp.t()?)?, times(&xn, &wn.t()?)?);
         let (sp, sn) = if split {
             (quotient(relevance, &zp)?, quotient(relevance, &zn)?)
         } else {
             let s = quotient(relevance, &(zp + zn)?)?;
             (s.clone(), s)
         };
-        Ok(((xp * matmul_last(&sp, &wp)?)? + (xn * matmul_last(&sn, &wn)?)?)?)
+        Ok(((xp * times(&sp, &wp)?)? + (xn * times(&sn, &wn)?)?)?)
     }
 
     /// The generalised gamma rule on gradients (Achtibat et al., ICML 2024). With `t' = t + gamma max(t, 0)` and
@@ -67,8 +64,8 @@ impl Linear {
     fn gamma(&self, x: &Tensor, grad: &Tensor, gamma: f64) -> Result<Tensor> {
         let dtype = x.dtype();
         let magnitude = self.weight.abs()?;
-        let product = matmul_last(x, &self.weight.t()?)?; // Wx
-        let absolute = matmul_last(&x.abs()?, &magnitude.t()?)?; // |W||x|
+        let product = times(x, &self.weight.t()?)?; // Wx
+        let absolute = times(&x.abs()?, &magnitude.t()?)?; // |W||x|
         let part = |sign: f64| -> Result<Tensor> {
             let z = (&product + ((&product + (&absolute * sign)?)? * (gamma / 2.0))?)?;
             let Some(bias) = &self.bias else { return Ok(z) };
@@ -86,30 +83,16 @@ impl Linear {
             Ok(((&relevance * wanted.to_dtype(dtype)?)? / z)?)
         };
         let (up, down) = (sent(part(1.0)?, y.gt(0.0)?)?, sent(part(-1.0)?, y.lt(0.0)?)?);
-        let plain = (matmul_last(&(&up + &down)?, &self.weight)? * (1.0 + gamma / 2.0))?;
-        let signed = (matmul_last(&(up - down)?, &magnitude)? * (gamma / 2.0))?;
+        let plain = (times(&(&up + &down)?, &self.weight)? * (1.0 + gamma / 2.0))?;
+        let signed = (times(&(up - down)?, &magnitude)? * (gamma / 2.0))?;
         let sign = x.sign()?;
         Ok(((plain * sign.abs()?)? + (signed * sign)?)?)
     }
 }
 
-/// `x M` over the last dimension of `x`, for x of rank 2 or 3 and M of rank 2.
-///
-/// The rows of a batch are one matrix. Where their number decides in which order candle sums, each example is multiplied
-/// by itself, so that its numbers never depend on its neighbours; pooled states (rank 2) are an example a row.
-fn matmul_last(x: &Tensor, m: &Tensor) -> Result<Tensor> {
-    let rows = if x.rank() == 2 { 1 } else { x.dim(D::Minus2)? };
-    if !order_depends_on_rows(rows, m.dims2()?) {
-        return Ok(x.contiguous()?.broadcast_matmul(m)?);
-    }
-    let one = |i: usize| x.narrow(0, i, 1)?.contiguous()?.broadcast_matmul(m);
-    Ok(Tensor::cat(&(0..x.dim(0)?).map(one).collect::<candle_core::Result<Vec<_>>>()?, 0)?)
-}
-
-/// Whether candle (the gemm crate) sums a product of `rows` rows in another order than one of more rows: one row and few
-/// results have kernels of their own, and a deep sum is cut elsewhere while rows and columns are few.
-fn order_depends_on_rows(rows: usize, (depth, columns): (usize, usize)) -> bool {
-    rows == 1 || rows * columns <= 16 * 16 || (columns <= 64 && depth > 512)
+/// `x M` over the last dimension of `x`.
+fn times(x: &Tensor, m: &Tensor) -> Result<Tensor> {
+    kernels::matmul(x, m, None)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Chefer, Gur & Wolf, CVPR 2021. `q(a, b) = a / (b + 1e-9)`, 0 where b = 0. Do not enlarge the 1e-9: it changes maps.
 
 use crate::error::{Error, Result};
+use crate::nn::kernels;
 use crate::nn::rules::Carried;
 use candle_core::Tensor;
 
@@ -22,7 +23,7 @@ pub fn join(x: impl FnOnce() -> Result<Tensor>, parts: &[&Tensor], carried: Carr
     let mut parts = parts.iter();
     let Some(first) = parts.next() else { return Ok(x()?.zeros_like()?) };
     match carried {
-        Carried::Gradient => parts.try_fold((*first).clone(), |sum, part| Ok((sum + *part)?)),
+        Carried::Gradient => parts.try_fold((*first).clone(), |sum, part| kernels::add(&sum, part)),
         Carried::Relevance => {
             let x = x()?;
             let sum = parts.try_fold(quotient(first, &x)?, |sum, part| Ok::<_, Error>((sum + quotient(part, &x)?)?))?;

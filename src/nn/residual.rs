@@ -1,9 +1,15 @@
 //! The addition `y = a + b` of a skip connection, with the rules that divide what arrives at y among a and b.
 
 use crate::error::Result;
+use crate::nn::kernels;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Carried, ResidualRule};
 use candle_core::Tensor;
+
+/// `a + b`, both of one shape.
+pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    kernels::add(a, b)
+}
 
 /// What reaches `a` and `b` of what arrives at their sum, `[B,...]` each. `a` is only asked for where the rule needs it.
 pub fn reverse(

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::nn::attention::factor;
+use crate::nn::kernels;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Rules, SoftmaxRule};
 use candle_core::{DType, Device, Tensor, D};
@@ -128,7 +129,7 @@ impl Scores {
     pub fn forward(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<Tensor> {
         let scale = 1.0 / (query.dim(D::Minus1)? as f64).sqrt();
         let (query, key) = self.placed(query, key, around)?;
-        Ok((query * scale)?.matmul(&key.t()?)?)
+        kernels::matmul_heads(&query, &key.t()?, scale)
     }
 
     /// Reverse of [`Scores::forward`]: what reaches query and key, `[B,H,T,E]` each, of what arrives at the scores.
@@ -143,12 +144,12 @@ impl Scores {
         let (q, k) = self.placed(query, key, around)?;
         let (by_query, by_key) = match rules.softmax {
             SoftmaxRule::Gradient | SoftmaxRule::Constant => {
-                let scores = (arriving * (share / (query.dim(D::Minus1)? as f64).sqrt()))?; // [B,H,T,T]
-                (scores.matmul(&k)?, scores.t()?.matmul(&q)?)
+                let factor = share / (query.dim(D::Minus1)? as f64).sqrt();
+                (kernels::matmul_heads(arriving, &k, factor)?, kernels::matmul_heads(&arriving.t()?, &q, factor)?)
             }
             SoftmaxRule::Identity => {
-                let s = quotient(arriving, &q.matmul(&k.t()?)?)?; // scores before their scaling
-                (((&q * s.matmul(&k)?)? * share)?, ((&k * s.t()?.matmul(&q)?)? * share)?)
+                let s = quotient(arriving, &kernels::matmul_heads(&q, &k.t()?, 1.0)?)?; // scores before their scaling
+                ((&q * kernels::matmul_heads(&s, &k, share)?)?, (&k * kernels::matmul_heads(&s.t()?, &q, share)?)?)
             }
         };
         let Scores::Rotary(rotary) = self else { return Ok((by_query, by_key)) };
@@ -235,9 +236,9 @@ mod tests {
             for reach in [Reach::All, Reach::Within(1)] {
                 let around = around(places, None, reach, DType::F64);
                 let run = |q: &Tensor, k: &Tensor| -> Result<Tensor> {
-                    context(&probabilities(&scores.forward(q, k, &around)?, around.mask(reach))?, &v)
+                    context(&probabilities(scores.forward(q, k, &around)?, around.mask(reach))?, &v)
                 };
-                let a = probabilities(&scores.forward(&q, &k, &around)?, around.mask(reach))?;
+                let a = probabilities(scores.forward(&q, &k, &around)?, around.mask(reach))?;
                 let ga = g.matmul(&v.t()?)?;
                 let by_scores = probabilities_reverse(&a, &ga, &Rules::GRADIENT)?.expect("a gradient");
                 let (gq, gk) = scores.reverse((&q, &k), &by_scores, &around, &Rules::GRADIENT)?;
@@ -277,7 +278,7 @@ mod tests {
             let q = check::random(&[2, 2, 5, 4], 1).to_dtype(dtype)?;
             for reach in [Reach::All, Reach::Within(2)] {
                 let around = around(Places::Line, Some(&mask), reach, dtype);
-                let a = probabilities(&Scores::Dot.forward(&q, &q, &around)?, around.mask(reach))?;
+                let a = probabilities(Scores::Dot.forward(&q, &q, &around)?, around.mask(reach))?;
                 let a = a.to_dtype(DType::F64)?;
                 let total = |row: usize, from: usize, to: usize| -> Result<f64> {
                     Ok(a.get(row)?.narrow(1, from, 1)?.narrow(2, to, 1)?.sum_all()?.to_scalar::<f64>()?)

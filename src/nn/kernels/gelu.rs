@@ -1,116 +1,89 @@
-//! Erf-form GELU and its reverse pass in one parallel sweep over f32 memory.
+//! Erf-form GELU and its reverse in one sweep over the numbers, parts of it side by side.
 //!
-//! candle's elementwise loops run on one thread and evaluate erf entry by entry; this sweep uses all threads and a
-//! polynomial that the compiler can vectorise.
+//! candle evaluates erf entry by entry on one thread; this is a quotient of polynomials, many entries at once.
 
+use super::lanes::exp;
+use super::memory::{by_rows, Floats, Row};
 use crate::error::Result;
 use crate::nn::Activation;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
-use rayon::prelude::*;
-
-const CHUNK: usize = 4096;
+use candle_core::Tensor;
 
 /// `x Phi(x)`, same shape.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() && x.dtype() == DType::F32 {
-        return Ok(x.contiguous()?.apply_op1_no_bwd(&Forward)?);
-    }
-    Ok(x.gelu_erf()?)
+    Ok(sweep(x, x, Kind::Forward)?.map_or_else(|| x.gelu_erf(), Ok)?)
 }
 
 /// `grad * d/dx x Phi(x)`, same shape.
 pub fn gelu_vjp(x: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() && x.dtype() == DType::F32 {
-        return Ok(x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &Reverse(|x| cdf(x) + x * density(x)))?);
-    }
-    Ok((Activation::Gelu.derivative(x)? * grad)?)
+    sweep(x, grad, Kind::Vjp)?.map_or_else(|| Ok((Activation::Gelu.derivative(x)? * grad)?), Ok)
 }
 
 /// `grad * Phi(x)`: GELU's gate as a constant, same shape.
 pub fn gelu_gate(x: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() && x.dtype() == DType::F32 {
-        return Ok(x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &Reverse(cdf))?);
+    sweep(x, grad, Kind::Gate)?.map_or_else(|| Ok((Activation::Gelu.gate(x)? * grad)?), Ok)
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Forward,
+    Vjp,
+    Gate,
+}
+
+/// Entry by entry, of two tensors of one shape; none where the composed path must do it.
+fn sweep(x: &Tensor, grad: &Tensor, kind: Kind) -> Result<Option<Tensor>> {
+    let (x, grad) = (x.contiguous()?, grad.contiguous()?);
+    let (Some(first), Some(second)) = (Floats::of(&x), Floats::of(&grad)) else { return Ok(None) };
+    let (Some(xs), Some(grads), true) = (first.in_order(), second.in_order(), x.dims() == grad.dims()) else {
+        return Ok(None);
+    };
+    let width = x.dims().last().copied().unwrap_or(1);
+    by_rows(x.shape(), width, &Sweep { x: xs, grad: grads, kind }).map(Some)
+}
+
+struct Sweep<'a> {
+    x: &'a [f32],
+    grad: &'a [f32],
+    kind: Kind,
+}
+
+impl Row for Sweep<'_> {
+    #[inline(always)]
+    fn write(&self, number: usize, out: &mut [f32]) {
+        let at = number * out.len()..(number + 1) * out.len();
+        let each = out.iter_mut().zip(&self.x[at.clone()]).zip(&self.grad[at]);
+        match self.kind {
+            Kind::Forward => each.for_each(|((out, x), _)| *out = x * cdf(*x)),
+            Kind::Vjp => each.for_each(|((out, x), grad)| *out = grad * x.mul_add(density(*x), cdf(*x))),
+            Kind::Gate => each.for_each(|((out, x), grad)| *out = grad * cdf(*x)),
+        }
     }
-    Ok((Activation::Gelu.gate(x)? * grad)?)
 }
 
 /// Rational approximation of erf for f32, from Eigen (`generic_fast_erf`): within 2e-7 of erf everywhere.
-#[inline]
+#[inline(always)]
 fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let s = x * x;
     let mut p = -2.726_142_3e-10_f32;
     for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2] {
-        p = p * s + c;
+        p = p.mul_add(s, c);
     }
     let mut q = -1.456_607_2e-5_f32;
     for c in [-2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2] {
-        q = q * s + c;
+        q = q.mul_add(s, c);
     }
     x * p / q
 }
 
-#[inline]
+#[inline(always)]
 fn cdf(x: f32) -> f32 {
     0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
 }
 
-#[inline]
+#[inline(always)]
 fn density(x: f32) -> f32 {
-    0.398_942_3 * (-0.5 * x * x).exp()
-}
-
-struct Forward;
-
-impl CustomOp1 for Forward {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = slice(storage, layout)?;
-        let mut y = vec![0f32; x.len()];
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = x * cdf(x);
-            }
-        });
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
-}
-
-/// Multiplies by a function of the input; generic, so that each sweep has its function inlined.
-struct Reverse<F>(F);
-
-impl<F: Fn(f32) -> f32 + Sync> CustomOp2 for Reverse<F> {
-    fn name(&self) -> &'static str {
-        "gelu-vjp"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, grad) = (slice(s1, l1)?, slice(s2, l2)?);
-        let mut y = vec![0f32; x.len()];
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK)).for_each(|((y, x), grad)| {
-            for ((y, &x), &grad) in y.iter_mut().zip(x).zip(grad) {
-                *y = grad * (self.0)(x);
-            }
-        });
-        Ok((CpuStorage::F32(y), l1.shape().clone()))
-    }
-}
-
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    let data = storage.as_slice::<f32>()?;
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&data[from..to]),
-        None => candle_core::bail!("gelu: the tensor is not contiguous"),
-    }
+    0.398_942_3 * exp(-0.5 * x * x)
 }
 
 #[cfg(test)]

@@ -14,5 +14,17 @@
 //! 6. The operation's file in `src/nn/` calls it; finite differences there go through the f64 path as before.
 
 mod gelu;
+mod heads;
+mod lanes;
+mod memory;
+mod norm;
+mod product;
+mod softmax;
+mod wide;
 
 pub use gelu::{gelu, gelu_gate, gelu_vjp};
+pub use heads::{add, merge_heads, split_heads};
+pub use norm::{norm, norm_vjp};
+pub use product::{matmul, matmul_heads};
+pub use softmax::{softmax, softmax_vjp};
+pub use wide::instructions;
