@@ -188,10 +188,10 @@ impl Files {
             return Weights::embedded(b.weights);
         }
         if let Some(path) = self.path("model.safetensors")? {
-            return Weights::map(&[path]);
+            return Weights::files(&[path]);
         }
         if let Some(shards) = self.shards("model.safetensors.index.json")? {
-            return Weights::map(&shards);
+            return Weights::files(&shards);
         }
         if let Some(path) = self.path("pytorch_model.bin")? {
             return Weights::pickles(&[path]);

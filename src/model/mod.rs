@@ -12,6 +12,7 @@ pub mod hub;
 mod inputs;
 mod naming;
 mod pickle;
+mod safetensors;
 mod sniff;
 mod spec;
 mod task;
@@ -147,7 +148,7 @@ impl Checkpoint {
         })
     }
 
-    /// Reads the weights (mapped; f16 and bf16 are converted once) and builds the model. What there is to say of them is
+    /// Reads the weights (f16 and bf16 are converted once) and builds the model. What there is to say of them is
     /// added to its notes.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
-//! Tensors by name, from safetensors (mapped or in memory) or files of `torch.save`, checked for shape and NaN.
+//! Tensors by name, from safetensors (in files or in memory) or files of `torch.save`, checked for shape and NaN.
 
+use super::safetensors::SafeFile;
 use super::sniff::{self, Kind};
 use super::torch::TorchFile;
 use crate::error::{Error, Result};
-use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
-use candle_core::{DType, Device, Tensor};
+use candle_core::safetensors::SliceSafetensors;
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -35,8 +37,8 @@ pub struct Weights {
 }
 
 enum Source {
-    /// One or more mapped `.safetensors` files.
-    Mapped(MmapedSafetensors),
+    /// One or more `.safetensors` files.
+    Files(Vec<SafeFile>),
     /// Weights inside the binary.
     Embedded(SliceSafetensors<'static>),
     /// One or more `pytorch_model*.bin` files.
@@ -44,20 +46,15 @@ enum Source {
 }
 
 impl Weights {
-    /// Maps safetensors files; the shards of one checkpoint together.
+    /// Opens safetensors files; the shards of one checkpoint together.
     ///
     /// # Errors
     /// [`Error::Model`] naming a damaged or truncated file, or one of another kind.
-    #[allow(unsafe_code)]
-    pub fn map(paths: &[impl AsRef<Path>]) -> Result<Self> {
-        paths.iter().try_for_each(|p| sniff::check_weights(p.as_ref(), Kind::Safetensors))?;
-        // SAFETY: the maps are read-only and live as long as the weights are read. Should another process shorten a file
-        // meanwhile, the system ends this process (SIGBUS): the price of not reading gigabytes twice.
-        let mapped = unsafe { MmapedSafetensors::multi(paths) };
-        let files = || paths.iter().map(|p| p.as_ref().display().to_string()).collect::<Vec<_>>().join(", ");
-        let mapped = mapped.map_err(|e| damaged(&files(), &e))?;
-        let entries = mapped.tensors().iter().map(|(name, t)| (name.clone(), entry(t.dtype(), t.shape()))).collect();
-        Ok(Weights { source: Source::Mapped(mapped), entries })
+    pub fn files(paths: &[impl AsRef<Path>]) -> Result<Self> {
+        let open = |path: &Path| sniff::check_weights(path, Kind::Safetensors).and_then(|()| SafeFile::open(path));
+        let files = paths.iter().map(|p| open(p.as_ref())).collect::<Result<Vec<_>>>()?;
+        let entries = files.iter().flat_map(SafeFile::entries).collect();
+        Ok(Weights { source: Source::Files(files), entries })
     }
 
     /// Weights inside the binary.
@@ -66,7 +63,8 @@ impl Weights {
     /// [`Error::Tensor`] for a header that is no safetensors'.
     pub fn embedded(bytes: &'static [u8]) -> Result<Self> {
         let slice = SliceSafetensors::new(bytes)?;
-        let entries = slice.tensors().iter().map(|(name, t)| (name.clone(), entry(t.dtype(), t.shape()))).collect();
+        let entries =
+            slice.tensors().iter().map(|(name, t)| (name.clone(), Entry::new(t.dtype(), t.shape()))).collect();
         Ok(Weights { source: Source::Embedded(slice), entries })
     }
 
@@ -84,7 +82,7 @@ impl Weights {
     /// What a user may want to know of how the weights were found.
     pub fn notes(&self) -> Vec<String> {
         match &self.source {
-            Source::Mapped(_) | Source::Embedded(_) => Vec::new(),
+            Source::Files(_) | Source::Embedded(_) => Vec::new(),
             Source::Torch(files) => files.iter().filter_map(TorchFile::note).collect(),
         }
     }
@@ -98,7 +96,14 @@ impl Weights {
     fn find(&self, name: &str) -> Result<Option<Tensor>> {
         let cpu = &Device::Cpu;
         Ok(match &self.source {
-            Source::Mapped(m) => m.get(name).is_ok().then(|| m.load(name, cpu)).transpose()?,
+            Source::Files(files) => {
+                for file in files {
+                    if let Some(tensor) = file.get(name)? {
+                        return Ok(Some(tensor));
+                    }
+                }
+                None
+            }
             Source::Embedded(s) => s.get(name).is_ok().then(|| s.load(name, cpu)).transpose()?,
             Source::Torch(files) => {
                 for file in files {
@@ -159,8 +164,7 @@ impl Weights {
             tensor = self.dequantised(name, &tensor)?;
         }
         let tensor = tensor.to_dtype(dtype)?;
-        // A sum is finite only when every term is.
-        if !tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        if !finite(&tensor)? {
             return Err(Error::Model(format!(
                 "tensor `{name}` holds NaN or infinite weights{}; the checkpoint is damaged or its training diverged",
                 if dtype == DType::F16 { " (in f16; try --dtype f32)" } else { "" }
@@ -190,20 +194,31 @@ impl Weights {
     }
 }
 
-fn entry(dtype: impl TryInto<DType> + std::fmt::Debug + Copy, shape: &[usize]) -> Entry {
-    let stored = match dtype.try_into() {
-        Ok(dtype @ (DType::F32 | DType::F64 | DType::F16 | DType::BF16)) => Stored::Float(dtype),
-        Ok(DType::U8) => Stored::Bytes,
-        _ => Stored::Other(format!("{dtype:?}")),
+impl Entry {
+    /// Of a safetensors header.
+    pub fn new(dtype: impl TryInto<DType> + std::fmt::Debug + Copy, shape: &[usize]) -> Self {
+        let stored = match dtype.try_into() {
+            Ok(dtype @ (DType::F32 | DType::F64 | DType::F16 | DType::BF16)) => Stored::Float(dtype),
+            Ok(DType::U8) => Stored::Bytes,
+            _ => Stored::Other(format!("{dtype:?}")),
+        };
+        Entry { shape: shape.to_vec(), stored }
+    }
+}
+
+/// Whether every weight is a finite number.
+fn finite(tensor: &Tensor) -> Result<bool> {
+    let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?;
+    let (storage, layout) = numbers.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::F32(numbers)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
+        return Err(Error::Model("weights are read on the CPU, in order".into()));
     };
-    Entry { shape: shape.to_vec(), stored }
+    // The greatest magnitude as bits: a loop without a way out, which the compiler makes wide.
+    let greatest = |piece: &[f32]| piece.iter().fold(0, |most, w| (w.to_bits() & i32::MAX as u32).max(most));
+    Ok(numbers[from..to].par_chunks(1 << 18).all(|piece| greatest(piece) < f32::INFINITY.to_bits()))
 }
 
 /// A tensor that is not in the files.
 pub fn missing(name: &str, shape: &[usize]) -> Error {
     Error::Model(format!("tensor `{name}` is missing from the weights (expected shape {shape:?}); is this checkpoint complete and of the family its config.json says?"))
-}
-
-fn damaged(files: &str, error: &candle_core::Error) -> Error {
-    Error::Model(format!("{files}: damaged or incomplete weights ({error}); download or copy the file again"))
 }
