@@ -80,7 +80,8 @@ impl Asked<'_> {
         let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
         let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(watch);
         let reads = self.methods.iter().map(|m| m.method.reads()).max().unwrap_or(Reads::Logits);
-        let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads);
+        let alone = ready.len() == 1 && self.methods.len() == 1 && self.methods[0].method.top_down();
+        let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads).top_down(alone);
         let logits = batch.logits()?;
         let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / ready.len() as f64;
         let mut answers = Answers::default();

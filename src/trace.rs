@@ -5,6 +5,7 @@
 
 use crate::nn::Around;
 use candle_core::Tensor;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A recorded forward pass.
@@ -16,7 +17,8 @@ pub struct Trace {
     pub layers: Vec<LayerTrace>,
     /// `[B,H,T,T]` probabilities of each layer, where they alone were asked for; else empty.
     pub attentions: Vec<Tensor>,
-    /// `[B,T,D]` state leaving the last layer, before a final layer norm.
+    /// `[B,T,D]` state leaving the last layer, before a final layer norm; 0 in rows that were not computed (see
+    /// [`crate::encoder::Keep`]).
     pub last: Tensor,
     /// `[B,P]` what the classification head reads (P = D, or 2D for DINOv2's class token and patch mean).
     pub pooled: Tensor,
@@ -41,6 +43,9 @@ pub struct LayerTrace {
     pub value: Tensor,
     /// `[B,H,T,T]` attention probabilities: row = output token, column = input token.
     pub attention: Tensor,
+    /// The tokens that `context` and all that follows hold; none: all of them. The last layer may hold those alone that the
+    /// head reads, R of them in place of T.
+    pub rows: Option<Range<usize>>,
     /// `[B,H,T,E]` attention times value, before the output projection.
     pub context: Tensor,
     /// `[B,T,D]` what attention adds to the skip connection: projected context, layer scale included.

@@ -5,6 +5,7 @@ use crate::nn::relevance::join;
 use crate::nn::rules::Carried;
 use crate::nn::{attention, Around, Linear, Reach, Rules, Scores};
 use candle_core::Tensor;
+use std::ops::Range;
 
 /// Multi-head attention.
 #[derive(Debug, Clone)]
@@ -43,14 +44,23 @@ pub(super) struct AttendedGrads {
 
 impl Attention {
     /// Runs on what the branch reads `[B,T,D]`, every probability multiplied by `factor` (an intervention where it is not
-    /// 1: rows no longer sum to 1); with the result `[B,T,D]`.
-    pub(super) fn forward(&self, read: &Tensor, around: &Around, factor: f64) -> Result<(Attended, Tensor)> {
+    /// 1: rows no longer sum to 1); with the result `[B,T,D]`. Of some tokens alone, the context and the result are theirs.
+    pub(super) fn forward(
+        &self,
+        read: &Tensor,
+        around: &Around,
+        factor: f64,
+        rows: Option<&Range<usize>>,
+    ) -> Result<(Attended, Tensor)> {
         let project = |linear: &Linear| attention::split_heads(&linear.forward(read)?, self.heads);
         let (query, key, value) = (project(&self.query)?, project(&self.key)?, project(&self.value)?); // [B,H,T,E]
         let scores = self.scores.forward(&query, &key, around)?; // [B,H,T,T]
         let attention = attention::probabilities(scores, around.mask(self.reach))?;
         let attention = if factor == 1.0 { attention } else { (attention * factor)? };
-        let context = attention::context(&attention, &value)?; // [B,H,T,E]
+        let context = match rows {
+            Some(rows) => attention::context(&attention.narrow(2, rows.start, rows.len())?, &value)?, // [B,H,R,E]
+            None => attention::context(&attention, &value)?,
+        }; // [B,H,T,E]
         let result = self.projection.forward(&attention::merge_heads(&context)?)?; // [B,T,D]
         Ok((Attended { query, key, value, attention, context }, result))
     }

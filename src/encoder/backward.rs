@@ -1,11 +1,13 @@
 //! The reverse pass: the only place that walks the layers backwards.
 
-use crate::encoder::{Encoder, Pool, ReadOut, Reading};
+use crate::encoder::block::Upper;
+use crate::encoder::{Block, Encoder, Pool, ReadOut, Reading};
 use crate::error::{Error, Result};
 use crate::nn::rules::{Carried, NormRule};
 use crate::nn::{Around, Rules};
 use crate::trace::{Grads, HeadGrads, LayerGrads, LayerTrace, Trace};
 use candle_core::{DType, Tensor};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -14,6 +16,41 @@ const BLOW_UP: f64 = 1e3;
 
 /// Is handed each layer's number and gradients.
 pub type EachLayer<'e> = &'e mut dyn FnMut(usize, LayerGrads) -> Result<()>;
+
+/// A reverse pass on its way down: it goes as far as it is asked.
+#[derive(Debug)]
+pub struct Walk {
+    /// Layers that it has not gone through.
+    left: usize,
+    /// What arrives at the output of the last of them, `[B,T,D]`.
+    arriving: Tensor,
+    /// The only tokens at which something arrives.
+    rows: Option<Range<usize>>,
+    /// Where that layer was gone through down to its attention.
+    upper: Option<Upper>,
+    rules: Rules,
+    /// Relevance it began with, `[B]`.
+    start: Tensor,
+}
+
+impl Walk {
+    /// What arrives below the layers it has gone through, `[B,T,D]`.
+    pub fn arriving(&self) -> &Tensor {
+        &self.arriving
+    }
+
+    /// Layers that it has not gone through.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    fn to_attention(&mut self, block: &Block, layer: &LayerTrace) -> Result<Upper> {
+        match self.upper.take() {
+            Some(upper) => Ok(upper),
+            None => block.backward_to_attention(layer, &self.arriving, &self.rules, self.rows.as_ref()),
+        }
+    }
+}
 
 impl Encoder {
     /// Pulls `seed` `[B,C]` back through a recorded pass under `rules`, and keeps everything.
@@ -43,14 +80,37 @@ impl Encoder {
         rules: &Rules,
         each: EachLayer<'_>,
     ) -> Result<(HeadGrads, Tensor)> {
+        let (head, mut walk) = self.begin(trace, seed, rules)?;
+        while let Some((number, own)) = self.step(&trace.layers, &mut walk)? {
+            each(number, own)?;
+        }
+        Ok((head, walk.arriving))
+    }
+
+    /// Pulls `seed` `[B,C]` back through the head: what reached it, and a walk that has gone through no layer yet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the trace kept no layers.
+    pub fn begin(&self, trace: &Trace, seed: &Tensor, rules: &Rules) -> Result<(HeadGrads, Walk)> {
         if trace.layers.len() != self.blocks.len() {
-            return Err(Error::Usage("the reverse pass needs a trace made with Keep::Layers".into()));
+            return Err(Error::Usage("the reverse pass needs a trace made with Keep::Layers or Keep::Reverse".into()));
         }
         let head = self.pulled_from_head((&trace.last, &trace.pooled), &trace.around, seed, rules)?;
         let start = (seed * &trace.logits)?.sum(1)?;
         let start = if rules.carried == Carried::Relevance { seed.sum(1)? } else { start }; // [B]
-        let embedding = self.walk(&trace.layers, &head.last, rules, &start, each)?;
-        Ok((head, embedding))
+        let walk = self.start((trace.layers.len(), self.head.rows()), head.last.clone(), rules, start);
+        Ok((head, walk))
+    }
+
+    fn start(
+        &self,
+        (left, rows): (usize, Option<Range<usize>>),
+        arriving: Tensor,
+        rules: &Rules,
+        start: Tensor,
+    ) -> Walk {
+        self.passes.backward.fetch_add(1, Ordering::Relaxed);
+        Walk { left, arriving, rows, upper: None, rules: *rules, start }
     }
 
     /// Pulls what arrives at the output of the last of `layers`, the first layers of a pass, back through them, to what
@@ -66,17 +126,43 @@ impl Encoder {
         start: &Tensor,
         each: EachLayer<'_>,
     ) -> Result<Tensor> {
-        self.passes.backward.fetch_add(1, Ordering::Relaxed);
-        let mut state = arriving.clone();
-        for (number, (block, layer)) in self.blocks.iter().zip(layers).enumerate().rev() {
-            let own = block.backward(layer, &state, rules)?;
-            if *rules != Rules::GRADIENT {
-                bounded(&layer.input, &own.input, rules, start, number)?;
-            }
-            state = own.input.clone();
+        let mut walk = self.start((layers.len(), None), arriving.clone(), rules, start.clone());
+        while let Some((number, own)) = self.step(layers, &mut walk)? {
             each(number, own)?;
         }
-        Ok(state)
+        Ok(walk.arriving)
+    }
+
+    /// What reaches the attention of the next layer of a walk `[B,H,T,T]`, which goes no further; none below the first.
+    ///
+    /// # Errors
+    /// Whatever the operations report.
+    pub fn peek(&self, layers: &[LayerTrace], walk: &mut Walk) -> Result<Option<Tensor>> {
+        let Some((_, block, layer)) = self.next(layers, walk) else { return Ok(None) };
+        let upper = walk.to_attention(block, layer)?;
+        Ok(Some(walk.upper.insert(upper).attention.clone()))
+    }
+
+    /// Goes through one more layer, the last one first: its number and gradients; none below the first.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] as [`Encoder::backward_each`].
+    pub fn step(&self, layers: &[LayerTrace], walk: &mut Walk) -> Result<Option<(usize, LayerGrads)>> {
+        let Some((number, block, layer)) = self.next(layers, walk) else { return Ok(None) };
+        let upper = walk.to_attention(block, layer)?;
+        let rules = &walk.rules;
+        let own = block.backward_from_attention(layer, upper, &walk.arriving, rules)?;
+        if *rules != Rules::GRADIENT {
+            bounded(&layer.input, &own.input, rules, &walk.start, number)?;
+        }
+        walk.arriving = own.input.clone();
+        (walk.left, walk.rows) = (number, None);
+        Ok(Some((number, own)))
+    }
+
+    fn next<'l>(&self, layers: &'l [LayerTrace], walk: &Walk) -> Option<(usize, &Block, &'l LayerTrace)> {
+        let number = walk.left.checked_sub(1)?;
+        Some((number, self.blocks.get(number)?, layers.get(number)?))
     }
 
     /// Pulls `seed` `[B,C]` back through the head to the state it read.
@@ -128,7 +214,7 @@ impl Encoder {
 
     /// The derivative by one layer's attention, `[B,H,T,T]`, of what arrives at its output.
     pub fn local_attention(&self, layer: usize, record: &LayerTrace, arriving: &Tensor) -> Result<Tensor> {
-        Ok(self.blocks[layer].backward_to_attention(record, arriving, &Rules::GRADIENT)?.attention)
+        Ok(self.blocks[layer].backward_to_attention(record, arriving, &Rules::GRADIENT, None)?.attention)
     }
 
     /// The derivative of the seeded logits by the last layer's attention, `[B,H,T,T]`, from a trace that kept it.
@@ -139,7 +225,9 @@ impl Encoder {
         let record = trace.layers.last().ok_or_else(|| Error::Usage("the trace kept no layer".into()))?;
         let read = (&trace.last, &trace.pooled);
         let head = self.pulled_from_head(read, &trace.around, seed, &Rules::GRADIENT)?;
-        self.local_attention(self.blocks.len() - 1, record, &head.last)
+        let block = self.blocks.last().ok_or_else(|| Error::Model("the model has no layers".into()))?;
+        let rows = self.head.rows();
+        Ok(block.backward_to_attention(record, &head.last, &Rules::GRADIENT, rows.as_ref())?.attention)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::nn::rules::Carried;
 use crate::nn::{residual, Around, Norm, Rules};
 use crate::trace::{Inside, LayerGrads, LayerTrace};
 use candle_core::Tensor;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One transformer layer.
@@ -34,6 +35,7 @@ pub struct Finished {
 }
 
 /// The upper part of a layer's [`LayerGrads`], and what reaches its input through the skip connection.
+#[derive(Debug)]
 pub(super) struct Upper {
     sum: Tensor,
     fed: Tensor,
@@ -53,11 +55,28 @@ impl Block {
         self.forward_scaled(x, around, 1.0)
     }
 
+    /// The same, behind attention for some tokens alone: those of the record's [`LayerTrace::rows`].
+    pub(super) fn forward_rows(
+        &self,
+        x: &Tensor,
+        around: &Arc<Around>,
+        rows: Option<&Range<usize>>,
+    ) -> Result<LayerTrace> {
+        self.run(x, around, 1.0, rows)
+    }
+
     /// The same with every attention probability multiplied by `factor` (an intervention: rows no longer sum to 1).
     pub fn forward_scaled(&self, x: &Tensor, around: &Arc<Around>, factor: f64) -> Result<LayerTrace> {
-        let (own, result) = self.attention.op.forward(&self.read(x)?, around, factor)?;
+        self.run(x, around, factor, None)
+    }
+
+    fn run(&self, x: &Tensor, around: &Arc<Around>, factor: f64, rows: Option<&Range<usize>>) -> Result<LayerTrace> {
+        let (own, result) = self.attention.op.forward(&self.read(x)?, around, factor, rows)?;
         let mixed = self.attention.added(result)?;
-        let mid = residual::forward(x, &mixed)?;
+        let mid = match rows {
+            Some(rows) => residual::forward(&x.narrow(1, rows.start, rows.len())?, &mixed)?, // [B,R,D]
+            None => residual::forward(x, &mixed)?,
+        };
         let Finished { hidden, fed, sum, output } = self.finish(&mid)?;
         Ok(LayerTrace {
             around: around.clone(),
@@ -66,6 +85,7 @@ impl Block {
             key: own.key,
             value: own.value,
             attention: own.attention,
+            rows: rows.cloned(),
             context: own.context,
             mixed,
             mid,
@@ -146,8 +166,26 @@ impl Block {
         self.feed_forward.op.into.weight.dims()[0]
     }
 
-    /// Reverses the layer down to its attention: from what arrives at its output `[B,T,D]`.
-    pub(super) fn backward_to_attention(&self, t: &LayerTrace, output: &Tensor, rules: &Rules) -> Result<Upper> {
+    /// Reverses the layer down to its attention: from what arrives at its output `[B,T,D]`, which is 0 but in `rows`.
+    pub(super) fn backward_to_attention(
+        &self,
+        t: &LayerTrace,
+        output: &Tensor,
+        rules: &Rules,
+        rows: Option<&Range<usize>>,
+    ) -> Result<Upper> {
+        let tokens = t.input.dim(1)?;
+        match rows.or(t.rows.as_ref()) {
+            // Tokens do not meet from the output down to the attention: what is 0 stays so.
+            Some(rows) if rows.len() < tokens => {
+                let output = output.narrow(1, rows.start, rows.len())?.contiguous()?;
+                self.upper(&t.only(rows)?, &output, rules)?.among(rows, tokens)
+            }
+            _ => self.upper(t, output, rules),
+        }
+    }
+
+    fn upper(&self, t: &LayerTrace, output: &Tensor, rules: &Rules) -> Result<Upper> {
         let (wiring, attention, feed) = (self.wiring, &self.attention, &self.feed_forward);
         let between = || self.between(&t.mid);
 
@@ -168,7 +206,18 @@ impl Block {
 
     /// Reverses the layer: from what arrives at its output `[B,T,D]` to what reaches everything inside it.
     pub fn backward(&self, t: &LayerTrace, output: &Tensor, rules: &Rules) -> Result<LayerGrads> {
-        let upper = self.backward_to_attention(t, output, rules)?;
+        let upper = self.backward_to_attention(t, output, rules, None)?;
+        self.backward_from_attention(t, upper, output, rules)
+    }
+
+    /// The rest of [`Block::backward`], from what reached the layer's attention.
+    pub(super) fn backward_from_attention(
+        &self,
+        t: &LayerTrace,
+        upper: Upper,
+        output: &Tensor,
+        rules: &Rules,
+    ) -> Result<LayerGrads> {
         let Upper { sum, fed, hidden, normed, mid, by_input, mixed, context, attention, value } = upper;
         let op = &self.attention.op;
         let queries = op.reverse_to_queries((&t.query, &t.key, &t.attention), &attention, &t.around, rules)?;
@@ -186,6 +235,53 @@ impl Block {
         let output = output.clone();
         let inside = Inside { query, key, value, context, mixed, mid, normed, hidden, fed, sum, output };
         Ok(LayerGrads { input, read, attention, inside: Some(Box::new(inside)) })
+    }
+}
+
+impl LayerTrace {
+    /// What a layer did with some tokens, behind the products in which all meet.
+    fn only(&self, rows: &Range<usize>) -> Result<Self> {
+        let narrow = |x: &Tensor, dim: usize| x.narrow(dim, rows.start, rows.len())?.contiguous();
+        // Fields that hold these tokens alone already.
+        let behind = |x: &Tensor, dim: usize| match &self.rows {
+            Some(own) => x.narrow(dim, rows.start - own.start, rows.len())?.contiguous(),
+            None => narrow(x, dim),
+        };
+        Ok(LayerTrace {
+            around: self.around.clone(),
+            input: narrow(&self.input, 1)?,
+            query: self.query.clone(),
+            key: self.key.clone(),
+            value: self.value.clone(),
+            attention: narrow(&self.attention, 2)?,
+            rows: Some(rows.clone()),
+            context: behind(&self.context, 2)?,
+            mixed: behind(&self.mixed, 1)?,
+            mid: behind(&self.mid, 1)?,
+            hidden: behind(&self.hidden, 1)?,
+            fed: behind(&self.fed, 1)?,
+            sum: behind(&self.sum, 1)?,
+            output: behind(&self.output, 1)?,
+        })
+    }
+}
+
+impl Upper {
+    /// What reached some tokens, among `tokens` of which nothing reached the others.
+    fn among(self, rows: &Range<usize>, tokens: usize) -> Result<Self> {
+        let place = |x: &Tensor, dim: usize| x.pad_with_zeros(dim, rows.start, tokens - rows.end);
+        Ok(Upper {
+            sum: place(&self.sum, 1)?,
+            fed: place(&self.fed, 1)?,
+            hidden: place(&self.hidden, 1)?,
+            normed: place(&self.normed, 1)?,
+            mid: place(&self.mid, 1)?,
+            by_input: place(&self.by_input, 1)?,
+            mixed: place(&self.mixed, 1)?,
+            context: place(&self.context, 2)?,
+            attention: place(&self.attention, 2)?,
+            value: self.value,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-/// What a forward pass keeps.
+/// What a forward pass keeps. What it does not keep of the last layer's tokens that the head does not read, it does not compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// The logits only: each layer's record is dropped once the next has read it.
@@ -18,7 +18,9 @@ pub enum Keep {
     Attention,
     /// The last layer's record.
     Last,
-    /// Every layer's record, as a reverse pass needs.
+    /// What a reverse pass from the logits needs: every layer's record, of the last one's tokens those that the head reads.
+    Reverse,
+    /// Every layer's record.
     Layers,
 }
 
@@ -77,15 +79,23 @@ impl Encoder {
 
     fn run(&self, embedding: &Tensor, around: &Arc<Around>, keep: Keep) -> Result<Trace> {
         let (mut layers, mut attentions) = (Vec::new(), Vec::new());
+        let rows = match keep {
+            Keep::Logits | Keep::Attention | Keep::Reverse => self.head.rows(),
+            Keep::Last | Keep::Layers => None,
+        };
         let mut state = embedding.clone();
-        for block in &self.blocks {
-            let layer = block.forward(&state, around)?;
-            state = layer.output.clone();
+        for (number, block) in self.blocks.iter().enumerate() {
+            let rows = rows.as_ref().filter(|_| number + 1 == self.blocks.len());
+            let layer = block.forward_rows(&state, around, rows)?;
+            state = match rows {
+                Some(rows) => layer.output.pad_with_zeros(1, rows.start, state.dim(1)? - rows.end)?,
+                None => layer.output.clone(),
+            };
             match keep {
                 Keep::Logits => {}
                 Keep::Attention => attentions.push(layer.attention),
                 Keep::Last => layers = vec![layer],
-                Keep::Layers => layers.push(layer),
+                Keep::Reverse | Keep::Layers => layers.push(layer),
             }
         }
         let ReadOut { last, pooled, logits, around } = self.read_out(&state, around)?;

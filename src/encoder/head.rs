@@ -7,6 +7,7 @@ use crate::nn::{residual, Activation, Around, Linear, Norm, Rules};
 use crate::scale::Scale;
 use crate::trace::HeadGrads;
 use candle_core::{Tensor, D};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What of the last state is read.
@@ -233,6 +234,16 @@ impl Head {
             }
             other => Err(Error::Model(format!("a head of {} classifiers", other.len()))),
         }
+    }
+
+    /// The tokens from the first to the last that it reads, where it does not pool all of them.
+    pub fn rows(&self) -> Option<Range<usize>> {
+        let of = |reading: &Reading| match reading.pool {
+            Pool::Token(number) => Some(number..number + 1),
+            Pool::Mean { .. } | Pool::Beside(_) => None,
+        };
+        let all = self.readings.iter().map(of).collect::<Option<Vec<_>>>()?;
+        all.into_iter().reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
     }
 
     /// Whether its one classifier reads a single token.

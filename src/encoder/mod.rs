@@ -15,6 +15,7 @@ mod stage;
 mod weights;
 
 pub use attention::Attention;
+pub use backward::Walk;
 pub use block::{Block, Finished};
 pub use branch::{Branch, Wiring};
 pub use embedding::{Embedding, PatchEmbedding, PatchPositions, WordEmbedding};

@@ -12,7 +12,7 @@ pub fn terms(run: &Run<'_>, rules: &Rules) -> Result<[f64; 4]> {
     let reversed = run.reverse(rules)?;
     let total = |t: Tensor| -> Result<f64> { Ok(numbers(&t)?.iter().sum()) };
     let input = total((run.subject()?.values()? * run.input_under(rules)?)?)?;
-    let (state, carried) = run.state_and(&reversed.grads, 0)?;
+    let (state, carried) = run.state_and(&reversed, 0)?;
     let embedding = total((state * carried)?)? - input;
     let constants = run.constants(&reversed)?.into_iter().map(total).sum::<Result<f64>>()?;
     Ok([input, embedding, constants, run.logit()?])

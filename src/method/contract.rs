@@ -34,6 +34,11 @@ pub trait Method: Send + Sync {
         Reads::Everything
     }
 
+    /// Whether it reads each layer of a reverse pass once, from the last one down: alone, it then needs one of them at a time.
+    fn top_down(&self) -> bool {
+        false
+    }
+
     /// Whether there is a map at pixel resolution beside the patch grid.
     fn pixels(&self) -> bool {
         false

@@ -2,12 +2,12 @@
 //! methods that need it.
 
 use super::noise::Noise;
-use crate::encoder::{Encoder, Inputs, Keep};
+use crate::encoder::{Encoder, Inputs, Keep, Walk};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::Rules;
 use crate::target::{seed, Output};
-use crate::trace::{Grads, LayerGrads, Trace};
+use crate::trace::{HeadGrads, LayerGrads, Trace};
 use candle_core::{DType, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -20,6 +20,7 @@ pub struct Batch<'m> {
     /// How the head pools the rows of each input, once somebody asked.
     pub(super) pooled: Vec<OnceLock<Option<Tensor>>>,
     reads: Reads,
+    top_down: bool,
     pub(super) noise: Noise,
     pub(super) watch: Option<Watch<'m>>,
 }
@@ -31,8 +32,10 @@ pub enum Reads {
     Logits,
     /// Attention probabilities of the forward pass; no reverse pass.
     Attention,
-    /// Every record of the forward pass; of reverse passes what reaches each layer's input, attention and what its
-    /// projections read.
+    /// What reaches each layer's input, attention and what its projections read in reverse passes; of the forward pass the
+    /// attention and the states entering the layers, as those passes need them.
+    Gradients,
+    /// Beside those every record of the forward pass.
     States,
     /// Beside those the relevance of each layer's constants.
     Constants,
@@ -46,6 +49,7 @@ impl Reads {
         match self {
             Reads::Logits => Keep::Logits,
             Reads::Attention => Keep::Attention,
+            Reads::Gradients => Keep::Reverse,
             Reads::States | Reads::Constants | Reads::Everything => Keep::Layers,
         }
     }
@@ -76,6 +80,7 @@ impl<'m> Batch<'m> {
             trace: OnceLock::new(),
             pooled,
             reads: Reads::Everything,
+            top_down: false,
             noise: Noise::default(),
             watch: None,
         })
@@ -90,6 +95,13 @@ impl<'m> Batch<'m> {
     /// Keeps of the passes what the asked-for methods read (see [`Reads`]); by default everything.
     pub fn reading(mut self, reads: Reads) -> Self {
         self.reads = reads;
+        self
+    }
+
+    /// Says that one method alone reads the passes, each layer once, from the last one down: reverse passes then hold one layer's
+    /// gradients at a time. One that asks again for a layer above has its pass made anew.
+    pub fn top_down(mut self, alone: bool) -> Self {
+        self.top_down = alone;
         self
     }
 
@@ -163,14 +175,24 @@ pub struct Pass<'b> {
     modified: Mutex<Option<Arc<Reversed>>>,
 }
 
-/// A reverse pass of the batch.
+/// A reverse pass of the batch, which goes down as far as methods ask.
 pub struct Reversed {
     rules: Rules,
     seed: Seed,
-    /// What it carried.
-    pub grads: Grads,
+    /// What reached the head.
+    pub head: HeadGrads,
+    progress: Mutex<Progress>,
     pub(super) input: OnceLock<Tensor>,
-    pub(super) constants: OnceLock<Vec<Tensor>>,
+}
+
+/// How far a reverse pass has gone, and what is kept of the layers behind it.
+struct Progress {
+    walk: Walk,
+    layers: Vec<Option<LayerGrads>>,
+    /// Relevance of the layers' constants, the last layer first, where they are read.
+    constants: Vec<Tensor>,
+    /// Whether to keep the layer gone through last alone.
+    forgets: bool,
 }
 
 /// What a reverse pass starts from.
@@ -210,29 +232,9 @@ impl Pass<'_> {
         if !plain {
             self.kept().take(); // its memory is free before the next pass takes as much
         }
-        let encoder = self.batch.encoder;
-        let trace = self.batch.trace()?;
-        let mut seeds = seed(&self.outputs, encoder.classes(), encoder.dtype(), encoder.device())?;
-        if start == Seed::Probability {
-            seeds = encoder.head.probability_seed(&trace.logits, &seeds)?;
-        }
-        let (reads, mut layers, mut constants) = (self.batch.reads, Vec::new(), Vec::new());
-        let (head, embedding) = encoder.backward_each(trace, &seeds, rules, &mut |number, own| {
-            if reads == Reads::Constants {
-                constants.push(encoder.layer_constants(number, &own)?);
-            }
-            layers.push(if reads == Reads::Everything { own } else { LayerGrads { inside: None, ..own } });
-            Ok(())
-        })?;
-        layers.reverse();
-        let known = OnceLock::new();
-        if reads == Reads::Constants {
-            constants.reverse();
-            constants.push(encoder.head_constants(&head)?);
-            let _ = known.set(constants);
-        }
-        let grads = Grads { embedding, layers, head };
-        let made = Reversed { rules: *rules, seed: start, grads, input: OnceLock::new(), constants: known };
+        let (head, progress) = self.begin(rules, start, self.batch.top_down)?;
+        let (progress, input) = (Mutex::new(progress), OnceLock::new());
+        let made = Reversed { rules: *rules, seed: start, head, progress, input };
         let made = Arc::new(made);
         if plain {
             let _ = self.gradient.set(made.clone());
@@ -241,6 +243,100 @@ impl Pass<'_> {
         }
         Ok(made)
     }
+}
+
+impl Pass<'_> {
+    fn begin(&self, rules: &Rules, start: Seed, forgets: bool) -> Result<(HeadGrads, Progress)> {
+        let (encoder, trace) = (self.batch.encoder, self.batch.trace()?);
+        let mut seeds = seed(&self.outputs, encoder.classes(), encoder.dtype(), encoder.device())?;
+        if start == Seed::Probability {
+            seeds = encoder.head.probability_seed(&trace.logits, &seeds)?;
+        }
+        let (head, walk) = encoder.begin(trace, &seeds, rules)?;
+        let layers = vec![None; encoder.blocks.len()];
+        Ok((head, Progress { walk, layers, constants: Vec::new(), forgets }))
+    }
+
+    /// The progress of a pass, which is begun anew where it has forgotten a layer that is asked for.
+    fn progress<'r>(&self, reversed: &'r Reversed, layer: usize) -> Result<MutexGuard<'r, Progress>> {
+        let mut progress = reversed.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if layer >= progress.walk.left() && progress.layers.get(layer).is_some_and(Option::is_none) {
+            *progress = self.begin(&reversed.rules, reversed.seed, false)?.1;
+        }
+        Ok(progress)
+    }
+
+    /// Goes through one more layer.
+    fn step(&self, progress: &mut Progress) -> Result<()> {
+        let (batch, encoder) = (self.batch, self.batch.encoder);
+        let Some((number, own)) = encoder.step(&batch.trace()?.layers, &mut progress.walk)? else { return Ok(()) };
+        if batch.reads >= Reads::Constants {
+            progress.constants.push(encoder.layer_constants(number, &own)?);
+        }
+        let kept = if batch.reads == Reads::Everything { own } else { LayerGrads { inside: None, ..own } };
+        if progress.forgets {
+            progress.layers.fill(None);
+        }
+        if let Some(place) = progress.layers.get_mut(number) {
+            *place = Some(kept);
+        }
+        Ok(())
+    }
+
+    /// What a reverse pass carried into a layer.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a layer the model does not have.
+    pub(super) fn layer(&self, reversed: &Reversed, layer: usize) -> Result<LayerGrads> {
+        let mut progress = self.progress(reversed, layer)?;
+        while progress.walk.left() > layer {
+            self.step(&mut progress)?;
+        }
+        progress.layers.get(layer).cloned().flatten().ok_or_else(|| no_layer(layer))
+    }
+
+    /// What a reverse pass carried to a layer's attention, `[B,H,T,T]`; it goes no further for it.
+    ///
+    /// # Errors
+    /// As [`Pass::layer`].
+    pub(super) fn attention(&self, reversed: &Reversed, layer: usize) -> Result<Tensor> {
+        let mut progress = self.progress(reversed, layer)?;
+        if let Some(Some(known)) = progress.layers.get(layer) {
+            return Ok(known.attention.clone());
+        }
+        while progress.walk.left() > layer + 1 {
+            self.step(&mut progress)?;
+        }
+        let reached = self.batch.encoder.peek(&self.batch.trace()?.layers, &mut progress.walk)?;
+        reached.filter(|_| progress.walk.left() == layer + 1).ok_or_else(|| no_layer(layer))
+    }
+
+    /// What a reverse pass carried to the state entering the first layer, `[B,T,D]`.
+    pub(super) fn embedding(&self, reversed: &Reversed) -> Result<Tensor> {
+        let mut progress = reversed.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        while progress.walk.left() > 0 {
+            self.step(&mut progress)?;
+        }
+        Ok(progress.walk.arriving().clone())
+    }
+
+    /// Relevance of the constants of each layer, and last of the head, `[B,T]` each.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the pass reads less than them (see [`Reads`]).
+    pub(super) fn constants(&self, reversed: &Reversed) -> Result<Vec<Tensor>> {
+        self.embedding(reversed)?;
+        let progress = reversed.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.constants.len() != self.batch.encoder.blocks.len() {
+            return Err(Error::Usage("constants are asked of a reverse pass that did not keep them".into()));
+        }
+        let head = self.batch.encoder.head_constants(&reversed.head)?;
+        Ok(progress.constants.iter().rev().cloned().chain([head]).collect())
+    }
+}
+
+pub(super) fn no_layer(layer: usize) -> Error {
+    Error::Usage(format!("layer {layer} is asked of a pass that has no such layer, or did not keep it"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A point of the network whose tokens are read: what class activation maps and masks made of channels begin with.
 
+use super::batch::Reads;
 use super::options::Params;
 use super::pick::Layer;
 use super::view::Run;
@@ -34,6 +35,14 @@ impl Point {
 
     fn place(self, text: bool) -> Stage {
         self.place.unwrap_or(if text { Stage::Entering } else { Stage::BehindNorm })
+    }
+
+    /// What reading it and its gradient needs of the passes.
+    pub fn reads(self) -> Reads {
+        match self.place {
+            Some(Stage::Leaving) => Reads::States,
+            _ => Reads::Gradients,
+        }
     }
 
     /// Refuses points that do not exist or say nothing.
@@ -71,11 +80,11 @@ impl Point {
         let layer = self.layer.index(run.layers());
         match self.place(run.is_text()) {
             Stage::BehindNorm => {
-                let gradient = run.state(run.read_gradient(&reversed, layer)?)?;
+                let gradient = run.state(&run.read_gradient(&reversed, layer)?)?;
                 Ok((self.activation(run)?, gradient))
             }
-            Stage::Entering => run.state_and(&reversed.grads, layer),
-            Stage::Leaving => run.state_and(&reversed.grads, layer + 1),
+            Stage::Entering => run.state_and(&reversed, layer),
+            Stage::Leaving => run.state_and(&reversed, layer + 1),
         }
     }
 

@@ -212,7 +212,7 @@ impl<'r> Subject<'r> {
         make: impl Fn(Range<usize>) -> Result<Tensor>,
         mut each: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<()> {
-        for range in chunks(count, self.chunk(Keep::Layers)) {
+        for range in chunks(count, self.chunk(Keep::Reverse)) {
             let inputs = self.with(&make(range.clone())?)?;
             let (trace, seed) = self.traced(&inputs)?;
             let (_, embedding) = self.encoder().backward_each(&trace, &seed, &Rules::GRADIENT, &mut |_, _| Ok(()))?;
@@ -225,9 +225,9 @@ impl<'r> Subject<'r> {
         Ok(())
     }
 
-    /// A recorded pass over variants, and the seed that explains this run's output in each of them.
-    pub fn traced(&self, inputs: &Inputs) -> Result<(Trace, Tensor)> {
-        Ok((self.encoder().forward(inputs, Keep::Layers)?, self.run.seeds(inputs.batch()?)?))
+    /// A pass over variants recorded for its reverse, and the seed that explains this run's output in each of them.
+    fn traced(&self, inputs: &Inputs) -> Result<(Trace, Tensor)> {
+        Ok((self.encoder().forward(inputs, Keep::Reverse)?, self.run.seeds(inputs.batch()?)?))
     }
 
     /// What the layers consult when they run on states of this input alone, `[N,T,D]`.
@@ -249,7 +249,7 @@ impl<'r> Subject<'r> {
             .first()
             .map_or(0, |b| 4 * (3 * b.heads() * t * t + t * (3 * b.hidden_width() + 12 * b.width())));
         // A trace holds every layer, and the reverse pass about as much again.
-        let example = if keep == Keep::Layers { 2 * l * block } else { block };
+        let example = if matches!(keep, Keep::Layers | Keep::Reverse) { 2 * l * block } else { block };
         (budget / example.max(1)).clamp(1, 64)
     }
 }

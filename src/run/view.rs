@@ -1,13 +1,13 @@
 //! What a method is given: one input of a batch and the output that is explained of it.
 
-use super::batch::{Pass, Reversed, Seed};
+use super::batch::{no_layer, Pass, Reversed, Seed};
 use super::noise::Noise;
 use crate::encoder::{Block, Encoder};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::{numbers, widened, Rules};
 use crate::target::{seed, Output};
-use crate::trace::{Grads, LayerTrace, Trace};
+use crate::trace::{LayerTrace, Trace};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -140,8 +140,7 @@ impl<'p> Run<'p> {
     /// What a reverse pass under `rules` carries to the attention probabilities of a layer, `[H,T,T]`, f32 at least.
     pub fn attention_under(&self, rules: &Rules, layer: usize) -> Result<Tensor> {
         let reversed = self.reverse(rules)?;
-        let own = reversed.grads.layers.get(layer).ok_or_else(|| no_layer(layer))?;
-        self.square(&own.attention)
+        self.square(&self.pass.attention(&reversed, layer)?)
     }
 
     /// The reverse pass of the whole batch under `rules`; its tensors hold every input and its padding.
@@ -158,8 +157,8 @@ impl<'p> Run<'p> {
     pub fn input_under(&self, rules: &Rules) -> Result<Tensor> {
         let reversed = self.reverse(rules)?;
         if reversed.input.get().is_none() {
-            let (batch, grads) = (self.pass.batch, &reversed.grads);
-            let _ = reversed.input.set(batch.encoder.input_backward(&batch.inputs, &grads.embedding, rules)?);
+            let (batch, embedding) = (self.pass.batch, self.pass.embedding(&reversed)?);
+            let _ = reversed.input.set(batch.encoder.input_backward(&batch.inputs, &embedding, rules)?);
         }
         let all = reversed.input.get().ok_or_else(|| Error::Numeric("the input's gradient was not kept".into()))?;
         if self.is_text() {
@@ -171,26 +170,21 @@ impl<'p> Run<'p> {
     /// Relevance of the constants of each layer, and last of the head, `[T]` each, from a reverse pass (see
     /// [`Encoder::constants`]).
     pub fn constants(&self, reversed: &Reversed) -> Result<Vec<Tensor>> {
-        if reversed.constants.get().is_none() {
-            let _ = reversed.constants.set(self.encoder().constants(&reversed.grads)?);
-        }
-        let all = reversed.constants.get().map_or(&[][..], Vec::as_slice);
-        all.iter().map(|t| self.state(t)).collect()
+        self.pass.constants(reversed)?.iter().map(|t| self.state(t)).collect()
     }
 
     /// The state entering layer l, `[T,D]`, and what a reverse pass carries to it; l = L: the state leaving the last.
-    pub fn state_and(&self, grads: &Grads, l: usize) -> Result<(Tensor, Tensor)> {
+    pub fn state_and(&self, reversed: &Reversed, l: usize) -> Result<(Tensor, Tensor)> {
         let trace = self.pass.batch.trace()?;
-        let (state, grad) = match (trace.layers.get(l), grads.layers.get(l)) {
-            (Some(layer), Some(own)) => (&layer.input, &own.input),
-            _ => (&trace.last, &grads.head.last),
-        };
-        Ok((self.state(state)?, self.state(grad)?))
+        match trace.layers.get(l) {
+            Some(layer) => Ok((self.state(&layer.input)?, self.state(&self.pass.layer(reversed, l)?.input)?)),
+            None => Ok((self.state(&trace.last)?, self.state(&reversed.head.last)?)),
+        }
     }
 
     /// What a reverse pass carried to what a layer's projections read, of the whole batch `[B,T,D]`.
-    pub fn read_gradient<'r>(&self, reversed: &'r Reversed, layer: usize) -> Result<&'r Tensor> {
-        reversed.grads.layers.get(layer).map(|own| &own.read).ok_or_else(|| no_layer(layer))
+    pub fn read_gradient(&self, reversed: &Reversed, layer: usize) -> Result<Tensor> {
+        Ok(self.pass.layer(reversed, layer)?.read)
     }
 
     /// The block of a layer.
@@ -239,8 +233,4 @@ impl<'p> Run<'p> {
         let n = self.tokens();
         widened(&tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?)
     }
-}
-
-fn no_layer(layer: usize) -> Error {
-    Error::Usage(format!("layer {layer} is asked of a pass that has no such layer, or did not keep it"))
 }

@@ -37,13 +37,13 @@ struct CamPlus {
 
 impl Method for CamPlus {
     fn reads(&self) -> Reads {
-        Reads::States
+        Reads::Gradients
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let reversed = run.reverse(&self.rules)?;
         let each = (0..run.layers()).map(|l| {
-            let (x, g) = run.state_and(&reversed.grads, l)?; // [T,D]
+            let (x, g) = run.state_and(&reversed, l)?; // [T,D]
             let weights = if self.by_activation {
                 let size = x.abs()?;
                 ((g * &size)?.sum_keepdim(0)? / (size.sum_keepdim(0)? + 1e-7)?)?

@@ -182,7 +182,11 @@ impl Method for Cam {
     }
 
     fn reads(&self) -> Reads {
-        Reads::States
+        self.point.reads()
+    }
+
+    fn top_down(&self) -> bool {
+        true
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -55,7 +55,7 @@ impl Method for FullGrad {
         let reversed = run.reverse_from(&self.rules, seed)?;
         let states = 0..if self.every_layer { run.layers() } else { 1 };
         let share = |l: usize| -> Result<Tensor> {
-            let (state, gradient) = run.state_and(&reversed.grads, l)?;
+            let (state, gradient) = run.state_and(&reversed, l)?;
             Ok((state * gradient)?.sum(D::Minus1)?)
         };
         let mut parts = states.map(share).collect::<Result<Vec<_>>>()?;

@@ -50,7 +50,7 @@ impl Method for GradientXInput {
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let mut relevance = match self.place {
             Place::Embedding => {
-                let (state, gradient) = run.state_and(&run.reverse(&self.rules)?.grads, 0)?;
+                let (state, gradient) = run.state_and(&*run.reverse(&self.rules)?, 0)?;
                 values(&self.reduce.apply(&(state * gradient)?)?)?
             }
             Place::Input => {

@@ -33,7 +33,11 @@ fn build(params: &mut Params) -> Result<Box<dyn Method>> {
 
 impl Method for Gradient {
     fn reads(&self) -> Reads {
-        Reads::States
+        Reads::Gradients
+    }
+
+    fn top_down(&self) -> bool {
+        true
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -119,7 +119,7 @@ impl Method for Propagation {
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let mut relevance = match self.place {
             Place::Embedding => {
-                let (state, carried) = run.state_and(&run.reverse(&self.rules)?.grads, 0)?;
+                let (state, carried) = run.state_and(&*run.reverse(&self.rules)?, 0)?;
                 values(&(state * carried)?.sum(D::Minus1)?)?
             }
             Place::Input => {

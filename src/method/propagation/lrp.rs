@@ -90,8 +90,8 @@ const KEPT: f64 = 1e-2;
 /// The record's account: relevance at the start, at the first layer's input, and what got lost between.
 fn checks(run: &Run<'_>, rules: &Rules) -> Result<Map<String, Value>> {
     let reversed = run.reverse(rules)?;
-    let (_, carried) = run.state_and(&reversed.grads, 0)?;
-    let start: f64 = numbers(&reversed.grads.head.logits.get(run.number())?)?.iter().sum();
+    let (_, carried) = run.state_and(&reversed, 0)?;
+    let start: f64 = numbers(&reversed.head.logits.get(run.number())?)?.iter().sum();
     let arrived: f64 = numbers(&carried)?.iter().sum();
     let account = [("relevance_start", start), ("relevance_embedding", arrived), ("conservation_gap", start - arrived)];
     let mut checks: Map<String, Value> = account.into_iter().map(|(k, v)| (k.to_string(), v.into())).collect();
@@ -117,7 +117,11 @@ impl Method for Lrp {
     }
 
     fn reads(&self) -> Reads {
-        Reads::States
+        Reads::Gradients
+    }
+
+    fn top_down(&self) -> bool {
+        true
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
@@ -157,7 +161,11 @@ impl Method for PartialLrp {
     }
 
     fn reads(&self) -> Reads {
-        Reads::States
+        Reads::Gradients
+    }
+
+    fn top_down(&self) -> bool {
+        true
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
@@ -183,7 +191,11 @@ impl Method for FullLrp {
     }
 
     fn reads(&self) -> Reads {
-        Reads::States
+        Reads::Gradients
+    }
+
+    fn top_down(&self) -> bool {
+        true
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -98,7 +98,7 @@ impl Method for Aggregate {
     fn reads(&self) -> Reads {
         match self.heads {
             Joined::Attention(_) => Reads::Attention,
-            Joined::Gradient | Joined::GradientPost => Reads::States,
+            Joined::Gradient | Joined::GradientPost => Reads::Gradients,
         }
     }
 

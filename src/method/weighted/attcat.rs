@@ -69,7 +69,7 @@ impl Method for AttCat {
             State::Official => (run.layers().saturating_sub(1), 1),
         };
         let each = (0..layers).map(|l| {
-            let (state, gradient) = run.state_and(&reversed.grads, l + behind)?;
+            let (state, gradient) = run.state_and(&reversed, l + behind)?;
             let received = run.attention(l)?.mean((0, 1))?; // [T]
             Ok(((state * gradient)?.sum(D::Minus1)? * received)?)
         });

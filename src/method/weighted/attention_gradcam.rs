@@ -79,7 +79,11 @@ impl Method for AttentionGradcam {
     }
 
     fn reads(&self) -> Reads {
-        Reads::States
+        Reads::Gradients
+    }
+
+    fn top_down(&self) -> bool {
+        true
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {

@@ -42,7 +42,11 @@ impl Method for GradAttention {
     }
 
     fn reads(&self) -> Reads {
-        Reads::States
+        Reads::Gradients
+    }
+
+    fn top_down(&self) -> bool {
+        true
     }
 
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
