@@ -65,7 +65,7 @@ fn plain_port(block: &Block, layer: &LayerTrace) -> Result<Vec<f32>, Failure> {
         let keep = Tensor::from_vec(keep, (1, tokens, 1), input.device())?;
         let value = split(&op.value.forward(&read)?.broadcast_mul(&keep)?)?;
         let context =
-            attention::context(&attention::probabilities(&op.scores.forward(&query, &key, around)?, None)?, &value)?;
+            attention::context(&attention::probabilities(op.scores.forward(&query, &key, around)?, None)?, &value)?;
         let mid = (input + op.projection.forward(&attention::merge_heads(&context)?)?)?;
         let without = block.finish(&mid)?.output;
         columns.push(((unit(&without)? - &whole)?.sqr()?.sum(D::Minus1)? * 0.5)?.squeeze(0)?);

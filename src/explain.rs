@@ -158,6 +158,7 @@ impl<'a> From<&'a Model> for About<'a> {
     fn from(model: &'a Model) -> Self {
         let c = &model.checkpoint;
         let (id, revision) = (c.id.as_str(), c.revision.as_deref());
-        About { id, revision, family: c.family.name, labels: &c.labels, scale: c.scale }
+        let instructions = model.instructions();
+        About { id, revision, family: c.family.name, labels: &c.labels, scale: c.scale, instructions }
     }
 }

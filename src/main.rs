@@ -1,10 +1,12 @@
 //! The `vitx` command: parse, run, print the error chain, exit code.
 
 mod cli;
+mod memory;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    memory::keep();
     match cli::run() {
         Ok(code) => code,
         Err(error) => {

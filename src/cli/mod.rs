@@ -5,7 +5,6 @@ mod command;
 mod data;
 mod examples;
 mod job;
-mod memory;
 mod mistakes;
 mod noted;
 mod offered;
@@ -58,7 +57,6 @@ enum Command {
 
 /// Parses the arguments and runs the subcommand.
 pub fn run() -> Result<ExitCode> {
-    memory::keep();
     guard::keep_panics();
     match Cli::try_parse() {
         Ok(cli) => guard::caught(|| dispatch(cli.command))?,

@@ -7,9 +7,15 @@ use crate::explanation::{ImageLayout, Layout};
 use crate::input::image::Prepared;
 use crate::input::prepare::Ready;
 use crate::input::text::Tokenised;
+use crate::nn;
 use candle_core::{DType, Tensor};
 
 impl Model {
+    /// The processor's instructions that its passes use; none where they run elsewhere.
+    pub fn instructions(&self) -> Option<&'static str> {
+        self.encoder.device().is_cpu().then(|| nn::instructions().ok()).flatten()
+    }
+
     /// The tokens of an image of `height` x `width` pixels as this model sees it.
     pub fn image_layout(&self, height: usize, width: usize) -> Result<ImageLayout> {
         match &self.encoder.embedding {

@@ -152,8 +152,9 @@ impl Checkpoint {
     /// added to its notes.
     ///
     /// # Errors
-    /// [`Error::Model`] naming a missing, wrong-shaped or non-finite tensor.
+    /// [`Error::Model`] naming a missing, wrong-shaped or non-finite tensor; [`Error::Usage`] for a `VITX_KERNELS` that is none.
     pub fn load(mut self, dtype: DType, device: &Device) -> Result<Model> {
+        crate::nn::instructions()?;
         let (mut encoder, notes) = self.assembled(Contents::Read, (dtype, device))?;
         self.notes.extend(notes);
         self.spec.pooling = Pooling::of(&encoder.head);

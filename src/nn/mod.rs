@@ -5,7 +5,7 @@
 
 pub mod activation;
 pub mod attention;
-pub mod kernels;
+mod kernels;
 pub mod linear;
 pub mod norm;
 mod numbers;
@@ -19,6 +19,7 @@ pub mod scores;
 pub(crate) mod check;
 
 pub use activation::Activation;
+pub use kernels::instructions;
 pub use linear::Linear;
 pub use norm::{Centre, Norm};
 pub use numbers::{numbers, widened};

@@ -21,6 +21,8 @@ pub struct About<'a> {
     pub labels: &'a Labels,
     /// What its logits are.
     pub scale: Scale,
+    /// What the processor ran it with, if it did.
+    pub instructions: Option<&'static str>,
 }
 
 /// Classes in a record's `predictions`.
@@ -109,6 +111,9 @@ pub struct Done {
     pub seed: u64,
     /// Of vitx.
     pub version: &'static str,
+    /// The processor's instructions that were used, on which last bits may depend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<&'static str>,
     /// Everything the result depends on; none where it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
@@ -308,6 +313,7 @@ impl Done {
             checks,
             seed,
             version: env!("CARGO_PKG_VERSION"),
+            instructions: about.instructions,
             identity: None,
             ms: 0.0,
         }

@@ -80,7 +80,7 @@ impl Point {
         let layer = self.layer.index(run.layers());
         match self.place(run.is_text()) {
             Stage::BehindNorm => {
-                let gradient = run.state(&run.read_gradient(&reversed, layer)?)?;
+                let gradient = run.state(&run.carried(&reversed, layer)?.read)?;
                 Ok((self.activation(run)?, gradient))
             }
             Stage::Entering => run.state_and(&reversed, layer),

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::{numbers, widened, Rules};
 use crate::target::{seed, Output};
-use crate::trace::{LayerTrace, Trace};
+use crate::trace::{LayerGrads, LayerTrace, Trace};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -182,9 +182,9 @@ impl<'p> Run<'p> {
         }
     }
 
-    /// What a reverse pass carried to what a layer's projections read, of the whole batch `[B,T,D]`.
-    pub fn read_gradient(&self, reversed: &Reversed, layer: usize) -> Result<Tensor> {
-        Ok(self.pass.layer(reversed, layer)?.read)
+    /// What a reverse pass carried into a layer, of the whole batch and its padding.
+    pub fn carried(&self, reversed: &Reversed, layer: usize) -> Result<LayerGrads> {
+        self.pass.layer(reversed, layer)
     }
 
     /// The block of a layer.

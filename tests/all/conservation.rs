@@ -193,7 +193,7 @@ fn completeness_gap(pass: &Pass<'_>, rules: &Rules, layers: usize) -> f64 {
         let constants: Vec<f64> = run.constants(&reversed).unwrap().iter().map(total).collect();
         let logit = run.logit().unwrap();
         for l in 0..=layers {
-            let (state, gradient) = run.state_and(&reversed.grads, l).unwrap();
+            let (state, gradient) = run.state_and(&reversed, l).unwrap();
             let sum = total(&(state * gradient).unwrap()) + constants[l..].iter().sum::<f64>();
             worst = worst.max((sum - logit).abs() / logit.abs().max(1.0));
         }
@@ -237,7 +237,7 @@ proptest! {
             let run = pass.run(row);
             let reversed = run.reverse(&Rules::TRANSFORMER_ATTRIBUTION).unwrap();
             for l in 0..=shape.layers {
-                let sum = total(&run.state_and(&reversed.grads, l).unwrap().1);
+                let sum = total(&run.state_and(&reversed, l).unwrap().1);
                 // Each rule divides by its total plus 1e-9; where a branch's total nearly vanishes, that shows.
                 prop_assert!((sum - 1.0).abs() < 1e-2, "layer {l}: {sum}");
             }
@@ -250,8 +250,10 @@ proptest! {
         let (inputs, layouts) = inputs(&encoder, shape.seed);
         let batch = Batch::new(&encoder, inputs, layouts).unwrap();
         let pass = batch.pass(outputs(shape.seed)).unwrap();
-        let reversed = pass.run(0).reverse(&Rules::reslrp(gamma)).unwrap();
-        for (record, grads) in batch.trace().unwrap().layers.iter().zip(&reversed.grads.layers) {
+        let run = pass.run(0);
+        let reversed = run.reverse(&Rules::reslrp(gamma)).unwrap();
+        for (number, record) in batch.trace().unwrap().layers.iter().enumerate() {
+            let grads = run.carried(&reversed, number).unwrap();
             let (fa, fb) = vitx::nn::residual::factors(&record.input, &record.mixed, gamma).unwrap();
             let size = |x: &Tensor, f: &Tensor| flat(&((x * &grads.inside.as_ref().unwrap().mid).unwrap() * f).unwrap());
             let whole = flat(&(&record.mid * &grads.inside.as_ref().unwrap().mid).unwrap());
@@ -284,8 +286,8 @@ fn a_blow_up_names_its_layer() {
     let (inputs, layouts) = inputs(&encoder, 1);
     let batch = Batch::new(&encoder, inputs, layouts).unwrap();
     let pass = batch.pass(vec![Output::of(0); 2]).unwrap();
-    let error = pass.run(0).reverse(&Rules::ATTN_LRP).map(|_| ()).unwrap_err().to_string();
+    let error = pass.run(0).input_under(&Rules::ATTN_LRP).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("attn-lrp") && error.contains("blows up in layer 1"), "{error}");
-    assert!(pass.run(0).reverse(&Rules::GRADIENT).is_ok(), "a gradient is no relevance");
+    assert!(pass.run(0).input_under(&Rules::GRADIENT).is_ok(), "a gradient is no relevance");
     assert_eq!(batch.trace().unwrap().logits.dtype(), DType::F64);
 }

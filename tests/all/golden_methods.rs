@@ -236,7 +236,7 @@ fn intermediate(case: &Case, model: &Model, run: &Run<'_>, key: &str, array: &Va
     let libra = || run.reverse(&Rules::LIBRA).unwrap();
     let layers = run.layers();
     let share = |l: usize| {
-        let (state, gradient) = run.state_and(&libra().grads, l).unwrap();
+        let (state, gradient) = run.state_and(&libra(), l).unwrap();
         (state * gradient).unwrap().sum(1).unwrap()
     };
     let own = |axis| expected(case, key, row, Some(axis), n);
@@ -322,7 +322,7 @@ fn intermediate(case: &Case, model: &Model, run: &Run<'_>, key: &str, array: &Va
         }
         ("lrp", "tokens") => {
             let reversed = run.reverse(&Rules::TRANSFORMER_ATTRIBUTION).unwrap();
-            (flat(&run.state_and(&reversed.grads, 0).unwrap().1.sum(1).unwrap()), own(0))
+            (flat(&run.state_and(&reversed, 0).unwrap().1.sum(1).unwrap()), own(0))
         }
         ("lrp", layer) => {
             let relevance = run.attention_under(&Rules::TRANSFORMER_ATTRIBUTION, layer.parse().unwrap()).unwrap();
@@ -354,7 +354,7 @@ fn additions(run: &Run<'_>, what: &str) -> Vec<f64> {
     let size = |t: Tensor| flat(&t).iter().map(|v| v.abs()).sum::<f64>();
     let mut all = Vec::new();
     for l in 0..run.layers() {
-        let (record, grads) = (&run.trace().unwrap().layers[l], &reversed.grads.layers[l]);
+        let (record, grads) = (&run.trace().unwrap().layers[l], run.carried(&reversed, l).unwrap());
         let state = |t: &Tensor| run.state(t).unwrap();
         let between = run.block(l).norm_behind_attention();
         let skip = between.map_or_else(|| record.mid.clone(), |norm| norm.forward(&record.mid).unwrap());

@@ -90,6 +90,7 @@ fn density(x: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::nn::check;
+    use candle_core::DType;
 
     #[test]
     fn kernel_equals_the_composed_path() -> Result<()> {

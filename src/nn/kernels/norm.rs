@@ -94,3 +94,32 @@ fn moments(x: &[f32], norm: &Norm) -> (f32, f32) {
     let variance = sum(x, |_, x| (x - centre) * (x - centre)) * share;
     (centre, 1.0 / (variance + norm.eps as f32).sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wide::composed;
+    use super::*;
+    use crate::nn::check;
+    use candle_core::DType;
+
+    #[test]
+    fn kernels_equal_the_composed_path() -> Result<()> {
+        let random = |shape: &[usize], seed: u64| check::random(shape, seed).to_dtype(DType::F32).unwrap();
+        for (width, size) in [(1, 1.0), (6, 30.0), (16, 1.0), (197, 1.0), (768, 300.0)] {
+            let (x, grad) = ((random(&[2, 3, width], 1) * size)?, random(&[2, 3, width], 2));
+            for (centre, shifted) in
+                [(Centre::Mean, true), (Centre::Mean, false), (Centre::None, true), (Centre::None, false)]
+            {
+                let bias = shifted.then(|| random(&[width], 4));
+                let own = Norm { weight: random(&[width], 3), bias, eps: 1e-5, centre };
+                check::close(&own.forward(&x)?, &composed(|| own.forward(&x))?, 1e-5);
+                for rule in [NormRule::Gradient, NormRule::Constant] {
+                    let want = composed(|| own.reverse(&x, &grad, rule))?;
+                    let most = want.abs()?.max_all()?.to_scalar::<f32>()?;
+                    check::close(&own.reverse(&x, &grad, rule)?, &want, 1e-5 * f64::from(most.max(1.0)));
+                }
+            }
+        }
+        Ok(())
+    }
+}

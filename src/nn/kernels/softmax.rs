@@ -94,9 +94,9 @@ fn normalise(x: &mut [f32]) {
     for x in x.iter_mut() {
         *x = exp(*x - top);
     }
-    let scale = 1.0 / sum(x, |_, x| x);
+    let total = sum(x, |_, x| x);
     for x in x.iter_mut() {
-        *x *= scale;
+        *x /= total;
     }
 }
 
