@@ -35,3 +35,17 @@ pub fn class(device: &Device) -> &'static str {
         DeviceLocation::Metal { .. } => "metal",
     }
 }
+
+/// Bytes of memory that this process may still take, as far as the system says: what is available, or what is left of its
+/// group's limit.
+pub fn free_memory() -> Option<usize> {
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
+    let all = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = all.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let available = line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.saturating_mul(1024);
+    let group = "/sys/fs/cgroup/memory";
+    let left = number(&format!("{group}.max"))
+        .zip(number(&format!("{group}.current")))
+        .map(|(most, now)| most.saturating_sub(now));
+    Some(left.map_or(available, |left| left.min(available)))
+}

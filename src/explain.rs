@@ -7,7 +7,7 @@ use crate::method::{parse_list, Configured};
 use crate::model::{Checkpoint, Model};
 use crate::render::json::About;
 use crate::render::names::target_part;
-use crate::run::{Batch, Noise, Reads, Watch};
+use crate::run::{Batch, Memory, Noise, Reads, Watch};
 use crate::target::{Output, Request};
 use std::time::Instant;
 
@@ -23,6 +23,8 @@ pub struct Asked<'a> {
     pub row: Option<&'a RowRequest>,
     /// Of methods that draw random numbers.
     pub seed: u64,
+    /// What the passes may take; none: whatever they need.
+    pub memory: Option<Memory>,
 }
 
 /// One explanation.
@@ -78,7 +80,7 @@ impl Asked<'_> {
         let (inputs, layouts) = self.model.inputs(ready)?;
         let row = |layout| self.row.map(|r| r.token(layout)).transpose();
         let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
-        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(watch);
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(watch).within(self.memory);
         let reads = self.methods.iter().map(|m| m.method.reads()).max().unwrap_or(Reads::Logits);
         let alone = ready.len() == 1 && self.methods.len() == 1 && self.methods[0].method.top_down();
         let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads).top_down(alone);

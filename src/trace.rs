@@ -6,7 +6,7 @@
 use crate::nn::Around;
 use candle_core::Tensor;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A recorded forward pass.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Trace {
     pub layers: Vec<LayerTrace>,
     /// `[B,H,T,T]` probabilities of each layer, where they alone were asked for; else empty.
     pub attentions: Vec<Tensor>,
+    /// Where the layers are computed anew when they are asked for.
+    pub again: Option<Arc<Again>>,
     /// `[B,T,D]` state leaving the last layer, before a final layer norm; 0 in rows that were not computed (see
     /// [`crate::encoder::Keep`]).
     pub last: Tensor,
@@ -26,6 +28,17 @@ pub struct Trace {
     pub logits: Tensor,
     /// What every layer consulted.
     pub around: Arc<Around>,
+}
+
+/// What a pass keeps of layers that are too large to keep: enough to compute each anew, to the last bit.
+#[derive(Debug)]
+pub struct Again {
+    /// `[B,T,D]` the state entering each layer.
+    pub inputs: Vec<Tensor>,
+    /// The tokens that the head reads (see [`LayerTrace::rows`]).
+    pub rows: Option<Range<usize>>,
+    /// The layer computed last, and its attention `[B,H,T,T]`.
+    pub recent: Mutex<Option<(usize, Tensor)>>,
 }
 
 /// What one layer did.

@@ -95,14 +95,14 @@ def gradcam():
     from pytorch_grad_cam import GradCAM
 
     with GradCAM(Logits(), [layers[-1].layernorm_before], reshape_transform=grid) as cam:
-        return cam(inputs["pixel_values"])
+        return cam(inputs["pixel_values"].clone().requires_grad_(), targets=None)
 
 
 def scorecam():
     from pytorch_grad_cam import ScoreCAM
 
     with ScoreCAM(Logits(), [layers[-1].layernorm_before], reshape_transform=grid) as cam:
-        return cam(inputs["pixel_values"])
+        return cam(inputs["pixel_values"], targets=None)
 
 
 class Logits(torch.nn.Module):

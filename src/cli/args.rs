@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use vitx::input::image::{Fit, Window};
 use vitx::input::{prepare, Shape};
+use vitx::run::Memory;
 use vitx::target::Scale;
 
 /// Which model, and where it runs.
@@ -31,10 +32,30 @@ pub struct ModelArgs {
     /// Compute threads on the CPU (default: all cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+    /// Memory the passes may take, such as 2G or 500M (default: an eighth of what is free, more where that is too little).
+    /// Layers for which it is too little are computed again instead of kept
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub memory: Option<usize>,
     /// What the outputs are, for checkpoints that do not say: classes that share one probability, labels with one each, or
     /// values in their own unit
     #[arg(long, value_name = "HEAD", value_parser = heads())]
     pub head: Option<Scale>,
+}
+
+impl ModelArgs {
+    /// What the passes may take.
+    pub fn memory(&self) -> Option<Memory> {
+        let given = self.memory.map(|most| Memory { kept: most, most });
+        given.or_else(|| vitx::device::free_memory().map(|free| Memory { kept: free / 8, most: free }))
+    }
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let unit =
+        [('K', 10), ('M', 20), ('G', 30), ('T', 40)].into_iter().find(|(u, _)| text.to_uppercase().ends_with(*u));
+    let (number, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], shift));
+    let number = number.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
+    number.map(|n| (n * (1u64 << shift) as f64) as usize).ok_or_else(|| "a number of bytes, such as 2G or 500M".into())
 }
 
 /// `--dtype`

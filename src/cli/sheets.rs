@@ -20,6 +20,7 @@ use vitx::model::{Checkpoint, Modality, Model};
 use vitx::render::lines::{Line, Lines};
 use vitx::render::{Scene, Style};
 use vitx::resume::one::One;
+use vitx::run::Memory;
 use vitx::target::Request;
 
 /// Arguments of both commands.
@@ -73,6 +74,7 @@ pub struct Subject {
     ready: Ready,
     row: Option<RowRequest>,
     seed: u64,
+    memory: Option<Memory>,
     out: Option<PathBuf>,
     /// The sheet's file, if it becomes one.
     noted: Option<One>,
@@ -118,7 +120,8 @@ impl Subject {
         let prepared = source.prepare(&mut Preparer::new(&model.checkpoint.processor, args.input.shape.shape()));
         let ready = prepared.map_err(|e| anyhow::anyhow!("{}: {e}", source.name))?;
         Reporter::new(args.report, 1).remarks(&source.name, ready.remarks());
-        Ok(Some((Subject { model, source, style, ready, row, seed: wanted.seed, out, noted }, checked)))
+        let (seed, memory) = (wanted.seed, args.model.memory());
+        Ok(Some((Subject { model, source, style, ready, row, seed, memory, out, noted }, checked)))
     }
 
     /// All methods on all outputs that the targets mean, an output's answers one behind the other.
@@ -127,7 +130,7 @@ impl Subject {
     /// The methods' own.
     pub fn explain<T>(&self, asking: &Asking<T>, report: &Reporter) -> Result<Vec<Answer>> {
         let (model, methods, requests) = (&self.model, &asking.methods, &asking.targets);
-        let asked = Asked { model, methods, requests, row: self.row.as_ref(), seed: self.seed };
+        let asked = Asked { model, methods, requests, row: self.row.as_ref(), seed: self.seed, memory: self.memory };
         let ready = std::slice::from_ref(&self.ready);
         let Answers { made, nothing } = asked.explain(ready, report.watch(), &|_, _, _| true)?;
         nothing.iter().for_each(|n| report.note(&format!("note: {}: {}", self.source.name, n.note)));

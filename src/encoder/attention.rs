@@ -7,6 +7,9 @@ use crate::nn::{attention, Around, Linear, Reach, Rules, Scores};
 use candle_core::Tensor;
 use std::ops::Range;
 
+/// Bytes that the reverse of the scores takes at once, in whole heads.
+const SCORES: usize = 128 << 20;
+
 /// Multi-head attention.
 #[derive(Debug, Clone)]
 pub struct Attention {
@@ -52,10 +55,8 @@ impl Attention {
         factor: f64,
         rows: Option<&Range<usize>>,
     ) -> Result<(Attended, Tensor)> {
-        let project = |linear: &Linear| attention::split_heads(&linear.forward(read)?, self.heads);
-        let (query, key, value) = (project(&self.query)?, project(&self.key)?, project(&self.value)?); // [B,H,T,E]
-        let scores = self.scores.forward(&query, &key, around)?; // [B,H,T,T]
-        let attention = attention::probabilities(scores, around.mask(self.reach))?;
+        let (query, key, attention) = self.probabilities(read, around)?;
+        let value = self.project(&self.value, read)?; // [B,H,T,E]
         let attention = if factor == 1.0 { attention } else { (attention * factor)? };
         let context = match rows {
             Some(rows) => attention::context(&attention.narrow(2, rows.start, rows.len())?, &value)?, // [B,H,R,E]
@@ -63,6 +64,17 @@ impl Attention {
         }; // [B,H,T,E]
         let result = self.projection.forward(&attention::merge_heads(&context)?)?; // [B,T,D]
         Ok((Attended { query, key, value, attention, context }, result))
+    }
+
+    /// Queries and keys `[B,H,T,E]` of what the branch reads `[B,T,D]`, and the probabilities `[B,H,T,T]`.
+    pub(super) fn probabilities(&self, read: &Tensor, around: &Around) -> Result<(Tensor, Tensor, Tensor)> {
+        let (query, key) = (self.project(&self.query, read)?, self.project(&self.key, read)?); // [B,H,T,E]
+        let scores = self.scores.forward(&query, &key, around)?; // [B,H,T,T]
+        Ok((query, key, attention::probabilities(scores, around.mask(self.reach))?))
+    }
+
+    fn project(&self, linear: &Linear, read: &Tensor) -> Result<Tensor> {
+        attention::split_heads(&linear.forward(read)?, self.heads)
     }
 
     /// From what arrives at the result `[B,T,D]` down to probabilities and values.
@@ -86,8 +98,23 @@ impl Attention {
         around: &Around,
         rules: &Rules,
     ) -> Result<Option<(Tensor, Tensor)>> {
-        let by_scores = attention::probabilities_reverse(attention, arriving, rules)?;
-        by_scores.map(|s| self.scores.reverse((query, key), &s, around, rules)).transpose()
+        let (batch, heads, rows, tokens) = attention.dims4()?;
+        let each = (SCORES / (batch * rows * tokens * attention.dtype().size_in_bytes()).max(1)).clamp(1, heads);
+        let (mut by_query, mut by_key) = (Vec::new(), Vec::new());
+        // Heads do not meet here, and what reaches their scores is as large as the attention itself.
+        for head in (0..heads).step_by(each) {
+            let own = |x: &Tensor| x.narrow(1, head, each.min(heads - head))?.contiguous();
+            let by_scores = attention::probabilities_reverse(&own(attention)?, &own(arriving)?, rules)?;
+            let Some(by_scores) = by_scores else { return Ok(None) };
+            let (query, key) = self.scores.reverse((&own(query)?, &own(key)?), &by_scores, around, rules)?;
+            by_query.push(query);
+            by_key.push(key);
+        }
+        let whole = |parts: Vec<Tensor>| match <[Tensor; 1]>::try_from(parts) {
+            Ok([all]) => Ok(all),
+            Err(parts) => Tensor::cat(&parts, 1),
+        };
+        Ok(Some((whole(by_query)?, whole(by_key)?)))
     }
 
     /// From queries, keys and values, `[B,H,T,E]` each, to what the branch reads, `[B,T,D]`; `carried`: how the three are

@@ -7,6 +7,7 @@ use crate::nn::rules::{Carried, NormRule};
 use crate::nn::{Around, Rules};
 use crate::trace::{Grads, HeadGrads, LayerGrads, LayerTrace, Trace};
 use candle_core::{DType, Tensor};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ pub struct Walk {
     arriving: Tensor,
     /// The only tokens at which something arrives.
     rows: Option<Range<usize>>,
-    /// Where that layer was gone through down to its attention.
-    upper: Option<Upper>,
+    /// Where that layer was gone through down to its attention: its record, and what reached it.
+    upper: Option<(LayerTrace, Upper)>,
     rules: Rules,
     /// Relevance it began with, `[B]`.
     start: Tensor,
@@ -42,13 +43,6 @@ impl Walk {
     /// Layers that it has not gone through.
     pub fn left(&self) -> usize {
         self.left
-    }
-
-    fn to_attention(&mut self, block: &Block, layer: &LayerTrace) -> Result<Upper> {
-        match self.upper.take() {
-            Some(upper) => Ok(upper),
-            None => block.backward_to_attention(layer, &self.arriving, &self.rules, self.rows.as_ref()),
-        }
     }
 }
 
@@ -81,7 +75,7 @@ impl Encoder {
         each: EachLayer<'_>,
     ) -> Result<(HeadGrads, Tensor)> {
         let (head, mut walk) = self.begin(trace, seed, rules)?;
-        while let Some((number, own)) = self.step(&trace.layers, &mut walk)? {
+        while let Some((number, own)) = self.step(trace, &mut walk)? {
             each(number, own)?;
         }
         Ok((head, walk.arriving))
@@ -92,13 +86,16 @@ impl Encoder {
     /// # Errors
     /// [`Error::Usage`] when the trace kept no layers.
     pub fn begin(&self, trace: &Trace, seed: &Tensor, rules: &Rules) -> Result<(HeadGrads, Walk)> {
-        if trace.layers.len() != self.blocks.len() {
-            return Err(Error::Usage("the reverse pass needs a trace made with Keep::Layers or Keep::Reverse".into()));
+        let count = self.blocks.len();
+        if trace.layers.len() != count && trace.again.as_ref().is_none_or(|again| again.inputs.len() != count) {
+            return Err(Error::Usage(
+                "the reverse pass needs a trace made with Keep::Layers, Keep::Reverse or Keep::Inputs".into(),
+            ));
         }
         let head = self.pulled_from_head((&trace.last, &trace.pooled), &trace.around, seed, rules)?;
         let start = (seed * &trace.logits)?.sum(1)?;
         let start = if rules.carried == Carried::Relevance { seed.sum(1)? } else { start }; // [B]
-        let walk = self.start((trace.layers.len(), self.head.rows()), head.last.clone(), rules, start);
+        let walk = self.start((count, self.head.rows()), head.last.clone(), rules, start);
         Ok((head, walk))
     }
 
@@ -127,7 +124,8 @@ impl Encoder {
         each: EachLayer<'_>,
     ) -> Result<Tensor> {
         let mut walk = self.start((layers.len(), None), arriving.clone(), rules, start.clone());
-        while let Some((number, own)) = self.step(layers, &mut walk)? {
+        for (number, layer) in layers.iter().enumerate().rev() {
+            let own = self.through(number, layer, &mut walk)?;
             each(number, own)?;
         }
         Ok(walk.arriving)
@@ -137,32 +135,50 @@ impl Encoder {
     ///
     /// # Errors
     /// Whatever the operations report.
-    pub fn peek(&self, layers: &[LayerTrace], walk: &mut Walk) -> Result<Option<Tensor>> {
-        let Some((_, block, layer)) = self.next(layers, walk) else { return Ok(None) };
-        let upper = walk.to_attention(block, layer)?;
-        Ok(Some(walk.upper.insert(upper).attention.clone()))
+    pub fn peek(&self, trace: &Trace, walk: &mut Walk) -> Result<Option<Tensor>> {
+        if walk.upper.is_none() {
+            let Some((number, block)) = self.next(walk) else { return Ok(None) };
+            let Some(layer) = self.recorded(trace, number)? else { return Ok(None) };
+            let upper = block.backward_to_attention(&layer, &walk.arriving, &walk.rules, walk.rows.as_ref())?;
+            walk.upper = Some((layer.into_owned(), upper));
+        }
+        Ok(walk.upper.as_ref().map(|(_, upper)| upper.attention.clone()))
     }
 
     /// Goes through one more layer, the last one first: its number and gradients; none below the first.
     ///
     /// # Errors
     /// [`Error::Numeric`] as [`Encoder::backward_each`].
-    pub fn step(&self, layers: &[LayerTrace], walk: &mut Walk) -> Result<Option<(usize, LayerGrads)>> {
-        let Some((number, block, layer)) = self.next(layers, walk) else { return Ok(None) };
-        let upper = walk.to_attention(block, layer)?;
-        let rules = &walk.rules;
+    pub fn step(&self, trace: &Trace, walk: &mut Walk) -> Result<Option<(usize, LayerGrads)>> {
+        let Some((number, _)) = self.next(walk) else { return Ok(None) };
+        let layer = match &walk.upper {
+            Some((layer, _)) => Cow::Owned(layer.clone()),
+            None => match self.recorded(trace, number)? {
+                Some(layer) => layer,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some((number, self.through(number, &layer, walk)?)))
+    }
+
+    fn next(&self, walk: &Walk) -> Option<(usize, &Block)> {
+        let number = walk.left.checked_sub(1)?;
+        Some((number, self.blocks.get(number)?))
+    }
+
+    fn through(&self, number: usize, layer: &LayerTrace, walk: &mut Walk) -> Result<LayerGrads> {
+        let (block, rules) = (&self.blocks[number], &walk.rules);
+        let upper = match walk.upper.take() {
+            Some((_, upper)) => upper,
+            None => block.backward_to_attention(layer, &walk.arriving, rules, walk.rows.as_ref())?,
+        };
         let own = block.backward_from_attention(layer, upper, &walk.arriving, rules)?;
         if *rules != Rules::GRADIENT {
             bounded(&layer.input, &own.input, rules, &walk.start, number)?;
         }
         walk.arriving = own.input.clone();
         (walk.left, walk.rows) = (number, None);
-        Ok(Some((number, own)))
-    }
-
-    fn next<'l>(&self, layers: &'l [LayerTrace], walk: &Walk) -> Option<(usize, &Block, &'l LayerTrace)> {
-        let number = walk.left.checked_sub(1)?;
-        Some((number, self.blocks.get(number)?, layers.get(number)?))
+        Ok(own)
     }
 
     /// Pulls `seed` `[B,C]` back through the head to the state it read.

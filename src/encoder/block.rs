@@ -96,6 +96,11 @@ impl Block {
         })
     }
 
+    /// The layer's attention `[B,H,T,T]` on `x` `[B,T,D]`, and nothing behind it.
+    pub(super) fn probabilities(&self, x: &Tensor, around: &Around) -> Result<Tensor> {
+        Ok(self.attention.op.probabilities(&self.read(x)?, around)?.2)
+    }
+
     /// What queries, keys and values are made of, `[B,T,D]`: the first norm's output, or (no norm in front) the input.
     pub fn read(&self, x: &Tensor) -> Result<Tensor> {
         self.attention.read(x, self.wiring)

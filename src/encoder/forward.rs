@@ -3,11 +3,12 @@
 use crate::encoder::{Encoder, Inputs};
 use crate::error::Result;
 use crate::nn::Around;
-use crate::trace::Trace;
+use crate::trace::{Again, LayerTrace, Trace};
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a forward pass keeps. What it does not keep of the last layer's tokens that the head does not read, it does not compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Keep {
     Last,
     /// What a reverse pass from the logits needs: every layer's record, of the last one's tokens those that the head reads.
     Reverse,
+    /// The states entering the layers, of which each layer's attention and what its reverse needs is computed anew.
+    Inputs,
     /// Every layer's record.
     Layers,
 }
@@ -78,9 +81,9 @@ impl Encoder {
     }
 
     fn run(&self, embedding: &Tensor, around: &Arc<Around>, keep: Keep) -> Result<Trace> {
-        let (mut layers, mut attentions) = (Vec::new(), Vec::new());
+        let (mut layers, mut attentions, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
         let rows = match keep {
-            Keep::Logits | Keep::Attention | Keep::Reverse => self.head.rows(),
+            Keep::Logits | Keep::Attention | Keep::Reverse | Keep::Inputs => self.head.rows(),
             Keep::Last | Keep::Layers => None,
         };
         let mut state = embedding.clone();
@@ -94,12 +97,52 @@ impl Encoder {
             match keep {
                 Keep::Logits => {}
                 Keep::Attention => attentions.push(layer.attention),
+                Keep::Inputs => inputs.push(layer.input),
                 Keep::Last => layers = vec![layer],
                 Keep::Reverse | Keep::Layers => layers.push(layer),
             }
         }
         let ReadOut { last, pooled, logits, around } = self.read_out(&state, around)?;
-        Ok(Trace { embedding: embedding.clone(), layers, attentions, last, pooled, logits, around })
+        let again = (keep == Keep::Inputs).then(|| {
+            let rows = self.head.rows();
+            Arc::new(Again { inputs, rows, recent: Mutex::new(None) })
+        });
+        Ok(Trace { embedding: embedding.clone(), layers, attentions, again, last, pooled, logits, around })
+    }
+
+    /// A layer's record: as it was kept, or computed anew; none where neither is possible.
+    ///
+    /// # Errors
+    /// Whatever the operations report.
+    pub fn recorded<'t>(&self, trace: &'t Trace, number: usize) -> Result<Option<Cow<'t, LayerTrace>>> {
+        if let Some(kept) = trace.layers.get(number) {
+            return Ok(Some(Cow::Borrowed(kept)));
+        }
+        let Some((again, block)) = trace.again.as_ref().zip(self.blocks.get(number)) else { return Ok(None) };
+        let Some(input) = again.inputs.get(number) else { return Ok(None) };
+        let rows = again.rows.as_ref().filter(|_| number + 1 == self.blocks.len());
+        again.recent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let record = block.forward_rows(input, &trace.around, rows)?;
+        let attention = record.attention.clone();
+        *again.recent.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, attention));
+        Ok(Some(Cow::Owned(record)))
+    }
+
+    /// A layer's attention `[B,H,T,T]`: as it was kept, or computed anew; none where neither is possible.
+    ///
+    /// # Errors
+    /// Whatever the operations report.
+    pub fn attention(&self, trace: &Trace, number: usize) -> Result<Option<Tensor>> {
+        if let Some(kept) = trace.attentions.get(number).or(trace.layers.get(number).map(|l| &l.attention)) {
+            return Ok(Some(kept.clone()));
+        }
+        let Some((again, block)) = trace.again.as_ref().zip(self.blocks.get(number)) else { return Ok(None) };
+        let Some(input) = again.inputs.get(number) else { return Ok(None) };
+        let mut recent = again.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        match recent.take().filter(|(of, _)| *of == number) {
+            Some((_, known)) => Ok(Some(recent.insert((number, known)).1.clone())),
+            None => Ok(Some(recent.insert((number, block.probabilities(input, &trace.around)?)).1.clone())),
+        }
     }
 
     /// The head, final norm included, on any state `[B,T,D]`.

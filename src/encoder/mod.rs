@@ -96,6 +96,23 @@ impl Encoder {
         self.head.readings.first().map_or(0, |r| r.classifier.weight.dims().first().copied().unwrap_or(0))
     }
 
+    /// Bytes that the passes over one input of so many tokens take: what is kept, and with it a layer's own.
+    pub fn bytes(&self, tokens: usize, keep: Keep) -> usize {
+        let layers = self.blocks.len();
+        let Some(block) = self.blocks.first() else { return 0 };
+        let number = self.dtype().size_in_bytes();
+        let (square, state) = (block.heads() * tokens * tokens * number, tokens * block.width() * number);
+        let hidden = tokens * block.hidden_width() * number;
+        let layer = 3 * square + 3 * hidden + 12 * state;
+        match keep {
+            Keep::Logits | Keep::Last => layer,
+            Keep::Attention => layers * square + layer,
+            Keep::Inputs => layers * state + layer,
+            // Of each layer its record, and what a reverse pass carried to its attention and its input.
+            Keep::Reverse | Keep::Layers => layers * (2 * square + hidden + 12 * state) + layer,
+        }
+    }
+
     /// What the layers consult when they run on a batch.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use super::contract::Relevance;
 use crate::error::{Error, Result};
+use crate::nn::attention::mean_products;
 use crate::nn::numbers;
 use crate::run::{Params, Pick};
 use candle_core::{DType, Device, Tensor, D};
@@ -31,12 +32,12 @@ impl Normalise {
 
 /// Attention weighted by its gradient, clamped head by head, then averaged: `[H,T,T]` -> `[T,T]` (GAE's `Ā`).
 pub fn clamp_then_mean(attention: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-    Ok((attention * gradient)?.relu()?.mean(0)?)
+    mean_products(attention, gradient, true)
 }
 
 /// Attention weighted by its gradient, averaged over heads: `[H,T,T]` -> `[T,T]`, signed.
 pub fn mean_weighted(attention: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-    Ok((attention * gradient)?.mean(0)?)
+    mean_products(attention, gradient, false)
 }
 
 /// `M + I`, `[T,T]`

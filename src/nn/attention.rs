@@ -6,7 +6,7 @@ use crate::nn::relevance::quotient;
 use crate::nn::rules::{Carried, MatmulRule, Rules, SoftmaxRule};
 use candle_core::Tensor;
 
-pub use kernels::{merge_heads, split_heads};
+pub use kernels::{mean_heads, mean_products, merge_heads, split_heads};
 
 /// Attention probabilities `[B,H,T,T]` from scores; `mask` is added to them (see [`crate::nn::scores::Around`]).
 /// The scores must be nobody else's: their memory may become that of the probabilities.

@@ -21,6 +21,7 @@ pub struct Batch<'m> {
     pub(super) pooled: Vec<OnceLock<Option<Tensor>>>,
     reads: Reads,
     top_down: bool,
+    memory: Option<Memory>,
     pub(super) noise: Noise,
     pub(super) watch: Option<Watch<'m>>,
 }
@@ -55,6 +56,17 @@ impl Reads {
     }
 }
 
+/// Bytes that passes may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// With all they keep of the layers.
+    pub kept: usize,
+    /// At all: more is an error.
+    pub most: usize,
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
 /// Is told how many of how many steps a slow method has done; answers whether to go on.
 pub type Watch<'m> = Box<dyn Fn(usize, usize) -> bool + Send + Sync + 'm>;
 
@@ -81,6 +93,7 @@ impl<'m> Batch<'m> {
             pooled,
             reads: Reads::Everything,
             top_down: false,
+            memory: None,
             noise: Noise::default(),
             watch: None,
         })
@@ -102,6 +115,13 @@ impl<'m> Batch<'m> {
     /// gradients at a time. One that asks again for a layer above has its pass made anew.
     pub fn top_down(mut self, alone: bool) -> Self {
         self.top_down = alone;
+        self
+    }
+
+    /// Lets passes take so much memory. Layers for which it is too little are computed anew when they are asked for, to the
+    /// same bits.
+    pub fn within(mut self, memory: Option<Memory>) -> Self {
+        self.memory = memory;
         self
     }
 
@@ -130,9 +150,37 @@ impl<'m> Batch<'m> {
     /// The recorded forward pass.
     pub fn trace(&self) -> Result<&Trace> {
         if self.trace.get().is_none() {
-            let _ = self.trace.set(self.encoder.forward(&self.inputs, self.reads.keep())?);
+            let _ = self.trace.set(self.encoder.forward(&self.inputs, self.keep()?)?);
         }
         self.trace.get().ok_or_else(|| Error::Numeric("the trace was not kept".into()))
+    }
+
+    /// What the forward pass keeps within the memory it may take.
+    fn keep(&self) -> Result<Keep> {
+        let keep = self.reads.keep();
+        let Some(memory) = self.memory else { return Ok(keep) };
+        let tokens = self.layouts.iter().map(Layout::len).max().unwrap_or(0);
+        let needs = |keep| self.layouts.len() * self.encoder.bytes(tokens, keep);
+        let anew = matches!(keep, Keep::Attention | Keep::Reverse);
+        if needs(keep) <= if anew { memory.kept } else { memory.most } {
+            return Ok(keep);
+        }
+        let least = if anew { Keep::Inputs } else { keep };
+        if needs(least) > memory.most {
+            return Err(Error::Input(format!(
+                "{tokens} tokens need {:.1} GiB for the passes, and {:.1} GiB may be taken; use a smaller --size, a shorter text, or more --memory",
+                needs(least) as f64 / GIB,
+                memory.most as f64 / GIB
+            )));
+        }
+        Ok(least)
+    }
+
+    /// The state that enters a layer, of the whole batch `[B,T,D]`; none behind the last.
+    pub(super) fn entering(&self, layer: usize) -> Result<Option<&Tensor>> {
+        let trace = self.trace()?;
+        let again = trace.again.as_ref().and_then(|again| again.inputs.get(layer));
+        Ok(trace.layers.get(layer).map(|l| &l.input).or(again))
     }
 
     /// Logits of each input, a row of C numbers each.
@@ -269,14 +317,14 @@ impl Pass<'_> {
     /// Goes through one more layer.
     fn step(&self, progress: &mut Progress) -> Result<()> {
         let (batch, encoder) = (self.batch, self.batch.encoder);
-        let Some((number, own)) = encoder.step(&batch.trace()?.layers, &mut progress.walk)? else { return Ok(()) };
+        if progress.forgets {
+            progress.layers.fill(None); // before the next layer takes as much
+        }
+        let Some((number, own)) = encoder.step(batch.trace()?, &mut progress.walk)? else { return Ok(()) };
         if batch.reads >= Reads::Constants {
             progress.constants.push(encoder.layer_constants(number, &own)?);
         }
         let kept = if batch.reads == Reads::Everything { own } else { LayerGrads { inside: None, ..own } };
-        if progress.forgets {
-            progress.layers.fill(None);
-        }
         if let Some(place) = progress.layers.get_mut(number) {
             *place = Some(kept);
         }
@@ -307,7 +355,7 @@ impl Pass<'_> {
         while progress.walk.left() > layer + 1 {
             self.step(&mut progress)?;
         }
-        let reached = self.batch.encoder.peek(&self.batch.trace()?.layers, &mut progress.walk)?;
+        let reached = self.batch.encoder.peek(self.batch.trace()?, &mut progress.walk)?;
         reached.filter(|_| progress.walk.left() == layer + 1).ok_or_else(|| no_layer(layer))
     }
 

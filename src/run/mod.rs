@@ -17,7 +17,7 @@ mod variants;
 mod view;
 
 pub use ask::{Ask, Logits};
-pub use batch::{logits, Batch, Pass, Reads, Reversed, Seed, Watch};
+pub use batch::{logits, Batch, Memory, Pass, Reads, Reversed, Seed, Watch};
 pub use noise::Noise;
 pub use options::{Measured, Param, Params};
 pub use pick::{Heads, Layer, Pick, Row, Rows};

@@ -4,6 +4,7 @@ use super::view::Run;
 use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
+use crate::nn::attention::mean_heads;
 use candle_core::{Tensor, D};
 
 /// How a layer's heads become one matrix.
@@ -55,7 +56,7 @@ impl Heads {
     /// `[H,T,T]` -> `[T,T]`
     pub fn join(self, attention: &Tensor) -> Result<Tensor> {
         Ok(match self {
-            Heads::Mean => attention.mean(0)?,
+            Heads::Mean => mean_heads(attention)?,
             Heads::Max => attention.max(0)?,
             Heads::Min => attention.min(0)?,
             Heads::One(h) => attention.get(h)?,

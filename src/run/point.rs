@@ -95,7 +95,9 @@ impl Point {
     pub fn activation(self, run: &Run<'_>) -> Result<Tensor> {
         let layer = self.layer.index(run.layers());
         match self.place(run.is_text()) {
-            Stage::BehindNorm => run.state(&run.block(layer).read(&run.record(layer)?.input)?),
+            Stage::BehindNorm => {
+                run.block(layer).read(&run.input(layer)?.unsqueeze(0)?)?.squeeze(0).map_err(Into::into)
+            }
             Stage::Entering => run.input(layer),
             Stage::Leaving => run.output_state(layer),
         }

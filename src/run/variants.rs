@@ -242,14 +242,9 @@ impl<'r> Subject<'r> {
 
     /// The same where their activations may take so many bytes.
     pub fn fitting(&self, keep: Keep, budget: usize) -> usize {
-        let encoder = self.encoder();
-        let (t, l) = (self.layout().len(), encoder.blocks.len());
-        let block = encoder
-            .blocks
-            .first()
-            .map_or(0, |b| 4 * (3 * b.heads() * t * t + t * (3 * b.hidden_width() + 12 * b.width())));
-        // A trace holds every layer, and the reverse pass about as much again.
-        let example = if matches!(keep, Keep::Layers | Keep::Reverse) { 2 * l * block } else { block };
+        let example = self.encoder().bytes(self.layout().len(), keep);
+        // Variants of a reverse pass are few at a time: beyond some they take memory and no less time.
+        let example = if keep == Keep::Reverse { 3 * example } else { example };
         (budget / example.max(1)).clamp(1, 64)
     }
 }

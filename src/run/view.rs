@@ -115,13 +115,9 @@ impl<'p> Run<'p> {
 
     /// Attention probabilities of a layer, `[H,T,T]`, f32 at least.
     pub fn attention(&self, layer: usize) -> Result<Tensor> {
-        self.square(self.attentions(layer)?)
-    }
-
-    /// `[B,H,T,T]`
-    fn attentions(&self, layer: usize) -> Result<&'p Tensor> {
-        let trace = self.pass.batch.trace()?;
-        trace.attentions.get(layer).map_or_else(|| Ok(&self.record(layer)?.attention), Ok)
+        let batch = self.pass.batch;
+        let attention = batch.encoder.attention(batch.trace()?, layer)?.ok_or_else(|| no_layer(layer))?; // [B,H,T,T]
+        self.square(&attention)
     }
 
     /// What a layer did with the whole batch.
@@ -176,8 +172,8 @@ impl<'p> Run<'p> {
     /// The state entering layer l, `[T,D]`, and what a reverse pass carries to it; l = L: the state leaving the last.
     pub fn state_and(&self, reversed: &Reversed, l: usize) -> Result<(Tensor, Tensor)> {
         let trace = self.pass.batch.trace()?;
-        match trace.layers.get(l) {
-            Some(layer) => Ok((self.state(&layer.input)?, self.state(&self.pass.layer(reversed, l)?.input)?)),
+        match self.pass.batch.entering(l)? {
+            Some(state) => Ok((self.state(state)?, self.state(&self.pass.layer(reversed, l)?.input)?)),
             None => Ok((self.state(&trace.last)?, self.state(&reversed.head.last)?)),
         }
     }
@@ -200,7 +196,7 @@ impl<'p> Run<'p> {
 
     /// State entering a layer, `[T,D]`.
     pub fn input(&self, layer: usize) -> Result<Tensor> {
-        self.state(&self.record(layer)?.input)
+        self.state(self.pass.batch.entering(layer)?.ok_or_else(|| no_layer(layer))?)
     }
 
     /// State after a layer's attention and its skip connection, before any layer norm, `[T,D]`.

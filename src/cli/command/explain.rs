@@ -198,7 +198,14 @@ impl<'a> Work<'a> {
     /// All methods and targets of a batch, but what stands.
     fn explain(&self, going: &[Going<'a>], ready: &[Ready]) -> vitx::Result<Answers> {
         let Plan { methods, requests, seed, .. } = self.plan;
-        let asked = explain::Asked { model: self.model, methods, requests, row: self.plan.row.as_ref(), seed: *seed };
+        let asked = explain::Asked {
+            model: self.model,
+            methods,
+            requests,
+            row: self.plan.row.as_ref(),
+            seed: *seed,
+            memory: self.args.model.memory(),
+        };
         let wanted = |place: usize, request: usize, method: usize| {
             going.get(place).is_some_and(|one| !self.past.stands(one.number, request, method))
         };

@@ -41,6 +41,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         offline: args.offline,
         device: "cpu".into(),
         dtype: Precision::F32,
+        memory: None,
         threads: None,
         head: args.head,
     };

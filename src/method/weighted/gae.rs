@@ -59,7 +59,8 @@ impl Method for Gae {
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let layers = self.start.index(run.layers())..run.layers();
         let relevance = accumulate(self.rows.pick(run)?, layers, |layer, pick| {
-            pick.read(&clamp_then_mean(&run.attention(layer)?, &run.attention_under(&self.rules, layer)?)?)
+            let gradient = run.attention_under(&self.rules, layer)?;
+            pick.read(&clamp_then_mean(&run.attention(layer)?, &gradient)?)
         })?;
         values(&relevance)
     }

@@ -64,7 +64,8 @@ impl Method for GradRollout {
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let layers = self.start.index(run.layers())..run.layers();
         let relevance = chain(self.rows.pick(run)?, layers, |layer, pick| {
-            let weighted = mean_weighted(&run.attention(layer)?, &run.attention_gradient(layer)?)?.relu()?; // [T,T]
+            let gradient = run.attention_gradient(layer)?;
+            let weighted = mean_weighted(&run.attention(layer)?, &gradient)?.relu()?; // [T,T]
             let kept = discard(&weighted, self.discard_ratio, false)?;
             // Halving (E + I) first would change nothing: rows are normalised.
             pick.read(&normalise(&add_identity(&kept)?, self.normalise)?)

@@ -1,4 +1,4 @@
-//! The two copies that split a state among heads and merge it back, and the sum of a skip connection.
+//! The copies that split a state among heads and merge it back, means over heads, and the sum of a skip connection.
 
 use super::memory::{by_rows, Floats, Row};
 use crate::error::Result;
@@ -39,6 +39,61 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok((a + b)?)
 }
 
+/// The mean over the heads, `[H,T,T]` -> `[T,T]`.
+pub fn mean_heads(x: &Tensor) -> Result<Tensor> {
+    let (h, t, n) = x.dims3()?;
+    if let Some(own) = Floats::of(x) {
+        if let Some(x) = own.in_order() {
+            return by_rows((t, n), n, &Mean { x, g: None, heads: h, clamp: false });
+        }
+    }
+    Ok(x.mean(0)?)
+}
+
+/// The mean over the heads of products, `[H,T,T]` -> `[T,T]`; with `clamp` those below 0 count 0.
+pub fn mean_products(x: &Tensor, g: &Tensor, clamp: bool) -> Result<Tensor> {
+    let (h, t, n) = x.dims3()?;
+    if let (Some(first), Some(second), true) = (Floats::of(x), Floats::of(g), x.dims() == g.dims()) {
+        if let (Some(x), g @ Some(_)) = (first.in_order(), second.in_order()) {
+            return by_rows((t, n), n, &Mean { x, g, heads: h, clamp });
+        }
+    }
+    let product = (x * g)?;
+    Ok(if clamp { product.relu()? } else { product }.mean(0)?)
+}
+
+struct Mean<'a> {
+    x: &'a [f32],
+    g: Option<&'a [f32]>,
+    heads: usize,
+    clamp: bool,
+}
+
+impl Row for Mean<'_> {
+    #[inline(always)]
+    fn write(&self, number: usize, out: &mut [f32]) {
+        let step = self.x.len() / self.heads;
+        for head in 0..self.heads {
+            let from = head * step + number * out.len();
+            let at = from..from + out.len();
+            let x = &self.x[at.clone()];
+            match self.g.map(|g| &g[at]) {
+                None => out.iter_mut().zip(x).for_each(|(out, x)| *out += x),
+                Some(g) if self.clamp => {
+                    for ((out, x), g) in out.iter_mut().zip(x).zip(g) {
+                        let product = x * g;
+                        // Not `max`, which would hide NaN.
+                        *out += if product < 0.0 { 0.0 } else { product };
+                    }
+                }
+                Some(g) => out.iter_mut().zip(x).zip(g).for_each(|((out, x), g)| *out += x * g),
+            }
+        }
+        let share = 1.0 / self.heads as f32;
+        out.iter_mut().for_each(|out| *out *= share);
+    }
+}
+
 /// Rows `[B,M,N]` of what lies as rows `[B,N,M]`.
 struct Exchanged<'a> {
     x: &'a [f32],
@@ -76,6 +131,20 @@ mod tests {
     use super::*;
     use crate::nn::check;
     use candle_core::DType;
+
+    #[test]
+    fn means_over_heads_are_those_of_the_composed_path() -> Result<()> {
+        for (h, t) in [(1, 1), (3, 5), (12, 40)] {
+            let (x, g) = (check::random(&[h, t, t], 1), check::random(&[h, t, t], 2));
+            let (x, g) = (x.to_dtype(DType::F32)?, g.to_dtype(DType::F32)?);
+            check::close(&mean_heads(&x)?, &composed(|| mean_heads(&x))?, 1e-6);
+            for clamp in [false, true] {
+                let want = composed(|| mean_products(&x, &g, clamp))?;
+                check::close(&mean_products(&x, &g, clamp)?, &want, 1e-6);
+            }
+        }
+        Ok(())
+    }
 
     #[test]
     fn copies_and_sums_are_those_of_the_composed_path() -> Result<()> {

@@ -23,7 +23,7 @@ mod softmax;
 mod wide;
 
 pub use gelu::{gelu, gelu_gate, gelu_vjp};
-pub use heads::{add, merge_heads, split_heads};
+pub use heads::{add, mean_heads, mean_products, merge_heads, split_heads};
 pub use norm::{norm, norm_vjp};
 pub use product::{matmul, matmul_heads};
 pub use softmax::{softmax, softmax_vjp};
