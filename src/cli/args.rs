@@ -34,8 +34,8 @@ pub struct ModelArgs {
     pub threads: Option<u16>,
     /// Memory the passes may take, such as 2G or 500M (default: an eighth of what is free, more where that is too little).
     /// Layers for which it is too little are computed again instead of kept
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub memory: Option<usize>,
+    #[arg(long, value_name = "BYTES", value_parser = Memory::parse)]
+    pub memory: Option<Memory>,
     /// What the outputs are, for checkpoints that do not say: classes that share one probability, labels with one each, or
     /// values in their own unit
     #[arg(long, value_name = "HEAD", value_parser = heads())]
@@ -45,17 +45,8 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// What the passes may take.
     pub fn memory(&self) -> Option<Memory> {
-        let given = self.memory.map(|most| Memory { kept: most, most });
-        given.or_else(|| vitx::device::free_memory().map(|free| Memory { kept: free / 8, most: free }))
+        self.memory.or_else(|| vitx::device::free_memory().map(Memory::share))
     }
-}
-
-fn bytes(text: &str) -> Result<usize, String> {
-    let unit =
-        [('K', 10), ('M', 20), ('G', 30), ('T', 40)].into_iter().find(|(u, _)| text.to_uppercase().ends_with(*u));
-    let (number, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], shift));
-    let number = number.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
-    number.map(|n| (n * (1u64 << shift) as f64) as usize).ok_or_else(|| "a number of bytes, such as 2G or 500M".into())
 }
 
 /// `--dtype`

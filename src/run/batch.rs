@@ -65,6 +65,27 @@ pub struct Memory {
     pub most: usize,
 }
 
+impl Memory {
+    /// What a user allows, such as `2G` or `500M`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for anything else.
+    pub fn parse(text: &str) -> Result<Self> {
+        let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+        let unit = units.into_iter().find(|(unit, _)| text.ends_with([*unit, unit.to_ascii_lowercase()]));
+        let (number, power) = unit.map_or((text, 0), |(_, power)| (&text[..text.len() - 1], power));
+        let number = number.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
+        let most = number.map(|n| (n * (1u64 << power) as f64) as usize);
+        most.map(|most| Memory { kept: most, most })
+            .ok_or_else(|| Error::Usage("expected a number of bytes, such as 2G or 500M".into()))
+    }
+
+    /// An eighth of what is free for what is kept, and all of it where that is too little.
+    pub fn share(free: usize) -> Self {
+        Memory { kept: free / 8, most: free }
+    }
+}
+
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// Is told how many of how many steps a slow method has done; answers whether to go on.
@@ -391,6 +412,13 @@ pub(super) fn no_layer(layer: usize) -> Error {
 mod tests {
     use super::*;
     use crate::run::Run;
+
+    #[test]
+    fn memory_is_read_as_it_is_written() {
+        let most = |text: &str| Memory::parse(text).ok().map(|m| m.most);
+        assert_eq!([most("2G"), most("1.5m"), most("300")], [Some(2 << 30), Some(3 << 19), Some(300)]);
+        assert!(["", "G", "-1G", "2 GB", "inf"].iter().all(|text| most(text).is_none()));
+    }
 
     #[test]
     fn what_front_ends_share_may_cross_threads() {

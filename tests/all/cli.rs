@@ -42,6 +42,34 @@ pub(crate) fn write_npy(path: &Path, tensor: &candle_core::Tensor) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// Kernels of all widths give the same bits, and candle's own operations the same picture.
+#[test]
+fn kernels_can_be_narrowed_and_turned_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |kernels: &str| {
+        let args = ["explain", "-q", "--json", "--overwrite", "--format", "npy", "-o", "."];
+        let mut command = Command::new(cargo_bin!("vitx"));
+        command.args(args).arg(root().join("assets/flower.jpg")).current_dir(dir.path());
+        let output = command.env("VITX_KERNELS", kernels).env_remove("VITX_MODEL").output().unwrap();
+        let record = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+        let numbers = std::fs::read(dir.path().join("flower.gae.npy")).unwrap_or_default();
+        let floats = |bytes: &[u8]| bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let numbers: Vec<f32> = floats(&numbers[numbers.len().saturating_sub(4 * 196)..]);
+        (record["instructions"].as_str().map(String::from), numbers, output)
+    };
+    let (widest, numbers, _) = run("");
+    let (off, composed, _) = run("off");
+    assert_eq!(off.as_deref(), Some("portable"));
+    assert!(!numbers.is_empty() && numbers.iter().zip(&composed).all(|(a, b)| (a - b).abs() < 1e-5));
+    if widest.as_deref() == Some("avx512") {
+        let (narrow, same, _) = run("avx2");
+        assert_eq!((narrow.as_deref(), same), (Some("avx2"), numbers));
+    }
+    let (.., refused) = run("fast");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("VITX_KERNELS=fast"), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(2));
+}
+
 #[test]
 fn the_command_gives_the_golden_arrays_for_every_family() {
     const METHODS: &str = "attention,rollout,gae,grad-rollout,attention-gradcam";

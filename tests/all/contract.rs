@@ -6,7 +6,7 @@ use vitx::encoder::{Inputs, Keep};
 use vitx::explanation::Layout;
 use vitx::method;
 use vitx::model::Model;
-use vitx::run::{Batch, Reads};
+use vitx::run::{Batch, Memory, Reads};
 use vitx::target::Output;
 
 fn explain(model: &Model, inputs: &Inputs, layouts: &[Layout], method: &str, classes: &[u32]) -> Vec<Vec<f32>> {
@@ -130,6 +130,42 @@ fn settings_of_methods_read_what_they_say() {
         let less = explain_reading(reads, &model, &inputs, &layouts, spec, &[0, 0]);
         assert_eq!(less, explain(&model, &inputs, &layouts, spec, &[0, 0]), "{spec}");
     }
+}
+
+/// Layers that are computed anew, gradients that are dropped on the way down and rows that nobody reads change no bit.
+#[test]
+fn what_a_pass_does_not_keep_changes_nothing() {
+    let none = Some(Memory { kept: 0, most: usize::MAX });
+    for name in CASES {
+        let case = Case::open(name);
+        let model = case.model(DType::F32);
+        let (inputs, layouts) = rows(&case.batch(&model).0, &case.batch(&model).1, &[0]);
+        for entry in defined(&model) {
+            let configured = method::parse(&quick(entry.name)).unwrap();
+            let (reads, top_down) = (configured.method.reads(), configured.method.top_down());
+            let explained = |batch: Batch<'_>| {
+                let pass = batch.pass(vec![Output::of(0)]).unwrap();
+                configured.explain(&pass.run(0)).unwrap().relevance
+            };
+            let batch = || Batch::new(&model.encoder, inputs.clone(), layouts.clone()).unwrap();
+            let whole = explained(batch());
+            assert_eq!(explained(batch().reading(reads).top_down(top_down)), whole, "{name}, {}", entry.name);
+            let anew = explained(batch().reading(reads).top_down(top_down).within(none));
+            assert_eq!(anew, whole, "{name}, {}: anew", entry.name);
+            // One that says it goes down and does not is slow, and right.
+            assert_eq!(explained(batch().reading(reads).top_down(true)), whole, "{name}, {}: top down", entry.name);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_is_tried() {
+    let case = Case::open("vit-square");
+    let model = case.model(DType::F32);
+    let (inputs, layouts) = case.batch(&model);
+    let batch = Batch::new(&model.encoder, inputs, layouts).unwrap().within(Memory::parse("1K").ok());
+    let error = batch.logits().unwrap_err().to_string();
+    assert!(error.contains("GiB") && error.contains("--memory"), "{error}");
 }
 
 #[test]

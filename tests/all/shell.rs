@@ -438,7 +438,7 @@ fn help_promises_no_command_and_format_that_is_not_there() {
     let help = stdout(&vitx(dir.path(), &["--help"]));
     let explain = stdout(&vitx(dir.path(), &["explain", "--help"]));
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    for word in ["vitx worker", "vitx summary", "-f svg", "-f pdf", "-f html", "--memory", "--table", "--max-pixels"] {
+    for word in ["vitx worker", "vitx summary", "-f svg", "-f pdf", "-f html", "--table", "--max-pixels"] {
         for (name, text) in [("--help", &help), ("explain --help", &explain), ("README.md", &readme)] {
             assert!(!text.contains(word), "{name} promises `{word}`");
         }
