@@ -376,6 +376,9 @@ impl Pass<'_> {
         while progress.walk.left() > layer + 1 {
             self.step(&mut progress)?;
         }
+        if progress.forgets {
+            progress.layers.fill(None); // before the next layer takes as much
+        }
         let reached = self.batch.encoder.peek(self.batch.trace()?, &mut progress.walk)?;
         reached.filter(|_| progress.walk.left() == layer + 1).ok_or_else(|| no_layer(layer))
     }

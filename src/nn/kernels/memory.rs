@@ -29,7 +29,7 @@ impl<'t> Floats<'t> {
     }
 
     /// From the tensor's first number on; entries lie at the sum of their places times the strides.
-    pub fn from_first(&self) -> &[f32] {
+    pub fn onward(&self) -> &[f32] {
         self.whole().get(self.layout.start_offset()..).unwrap_or_default()
     }
 

@@ -49,7 +49,7 @@ fn product(x: &Tensor, m: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tenso
     }
     let size = Size { rows: left.len() / depth, depth, columns };
     let left = Matrix { numbers: left, row: depth, column: 1 };
-    let right = Matrix { numbers: right.from_first(), row, column };
+    let right = Matrix { numbers: right.onward(), row, column };
     let mut shape = x.dims().to_vec();
     shape.pop();
     shape.push(columns);
@@ -62,7 +62,7 @@ pub fn matmul_heads(a: &Tensor, b: &Tensor, factor: f64) -> Result<Tensor> {
         let ((batch, heads, rows, depth), (_, _, _, columns)) = (a.dims4()?, b.dims4()?);
         let fits = b.dims() == [batch, heads, depth, columns] && batch * heads * rows * depth * columns > 0;
         if let (&[ab, ah, row, column], &[bb, bh, rrow, rcolumn], true) = (left.strides(), right.strides(), fits) {
-            let (left, right) = (left.from_first(), right.from_first());
+            let (left, right) = (left.onward(), right.onward());
             let one = |n: usize| {
                 let (example, head) = (n / heads, n % heads);
                 let left = Matrix { numbers: &left[example * ab + head * ah..], row, column };
