@@ -41,7 +41,8 @@ pub struct Again {
     pub recent: Mutex<Option<(usize, Tensor)>>,
 }
 
-/// What one layer did.
+/// What one layer did. What few rules ask for beside it, [`crate::encoder::Block`] computes from it once more: what both
+/// branches add.
 #[derive(Debug, Clone)]
 pub struct LayerTrace {
     /// What it consulted beside its state.
@@ -56,19 +57,13 @@ pub struct LayerTrace {
     pub value: Tensor,
     /// `[B,H,T,T]` attention probabilities: row = output token, column = input token.
     pub attention: Tensor,
-    /// The tokens that `context` and all that follows hold; none: all of them. The last layer may hold those alone that the
-    /// head reads, R of them in place of T.
+    /// The tokens that `mid` and all that follows hold; none: all of them. The last layer may hold those alone that the head
+    /// reads, R of them in place of T.
     pub rows: Option<Range<usize>>,
-    /// `[B,H,T,E]` attention times value, before the output projection.
-    pub context: Tensor,
-    /// `[B,T,D]` what attention adds to the skip connection: projected context, layer scale included.
-    pub mixed: Tensor,
     /// `[B,T,D]` state after the attention's skip connection (post-norm: before the first layer norm).
     pub mid: Tensor,
     /// `[B,T,F]` feed-forward state before its activation (gated feed-forward: `[B,T,2F]`).
     pub hidden: Tensor,
-    /// `[B,T,D]` what the feed-forward adds to the skip connection, layer scale included.
-    pub fed: Tensor,
     /// `[B,T,D]` state after the feed-forward's skip connection (post-norm: before the second layer norm).
     pub sum: Tensor,
     /// `[B,T,D]` state leaving the layer.

@@ -35,7 +35,6 @@ pub(super) struct Attended {
     pub key: Tensor,
     pub value: Tensor,
     pub attention: Tensor,
-    pub context: Tensor,
 }
 
 /// What a reverse pass carried to attention, down to the probabilities.
@@ -58,12 +57,11 @@ impl Attention {
         let (query, key, attention) = self.probabilities(read, around)?;
         let value = self.project(&self.value, read)?; // [B,H,T,E]
         let attention = if factor == 1.0 { attention } else { (attention * factor)? };
-        let context = match rows {
-            Some(rows) => attention::context(&attention.narrow(2, rows.start, rows.len())?, &value)?, // [B,H,R,E]
-            None => attention::context(&attention, &value)?,
-        }; // [B,H,T,E]
-        let result = self.projection.forward(&attention::merge_heads(&context)?)?; // [B,T,D]
-        Ok((Attended { query, key, value, attention, context }, result))
+        let result = match rows {
+            Some(rows) => self.result(&attention.narrow(2, rows.start, rows.len())?, &value)?, // [B,R,D]
+            None => self.result(&attention, &value)?,                                          // [B,T,D]
+        };
+        Ok((Attended { query, key, value, attention }, result))
     }
 
     /// Queries and keys `[B,H,T,E]` of what the branch reads `[B,T,D]`, and the probabilities `[B,H,T,T]`.
@@ -73,6 +71,11 @@ impl Attention {
         Ok((query, key, attention::probabilities(scores, around.mask(self.reach))?))
     }
 
+    /// The weighted sum of values through the output projection, `[B,T,D]`.
+    pub(super) fn result(&self, attention: &Tensor, value: &Tensor) -> Result<Tensor> {
+        self.projection.forward(&attention::merge_heads(&attention::context(attention, value)?)?)
+    }
+
     fn project(&self, linear: &Linear, read: &Tensor) -> Result<Tensor> {
         attention::split_heads(&linear.forward(read)?, self.heads)
     }
@@ -80,13 +83,14 @@ impl Attention {
     /// From what arrives at the result `[B,T,D]` down to probabilities and values.
     pub(super) fn reverse_to_attention(
         &self,
-        (attention, value, context): (&Tensor, &Tensor, &Tensor),
+        (attention, value): (&Tensor, &Tensor),
         arriving: &Tensor,
         rules: &Rules,
     ) -> Result<AttendedGrads> {
-        let merged = self.projection.reverse(|| attention::merge_heads(context), arriving, rules.projection)?;
+        let context = || attention::context(attention, value);
+        let merged = self.projection.reverse(|| attention::merge_heads(&context()?), arriving, rules.projection)?;
         let by_context = attention::split_heads(&merged, self.heads)?;
-        let (by_attention, by_value) = attention::context_reverse((attention, value, context), &by_context, rules)?;
+        let (by_attention, by_value) = attention::context_reverse((attention, value), context, &by_context, rules)?;
         Ok(AttendedGrads { context: by_context, attention: by_attention, value: by_value })
     }
 

@@ -27,8 +27,6 @@ pub struct Finished {
     /// `[B,T,F]`
     pub hidden: Tensor,
     /// `[B,T,D]`
-    pub fed: Tensor,
-    /// `[B,T,D]`
     pub sum: Tensor,
     /// `[B,T,D]`
     pub output: Tensor,
@@ -77,7 +75,7 @@ impl Block {
             Some(rows) => residual::forward(&x.narrow(1, rows.start, rows.len())?, &mixed)?, // [B,R,D]
             None => residual::forward(x, &mixed)?,
         };
-        let Finished { hidden, fed, sum, output } = self.finish(&mid)?;
+        let Finished { hidden, sum, output } = self.finish(&mid)?;
         Ok(LayerTrace {
             around: around.clone(),
             input: x.clone(),
@@ -86,11 +84,8 @@ impl Block {
             value: own.value,
             attention: own.attention,
             rows: rows.cloned(),
-            context: own.context,
-            mixed,
             mid,
             hidden,
-            fed,
             sum,
             output,
         })
@@ -118,7 +113,22 @@ impl Block {
         let fed = branch.added(branch.op.output(&hidden)?)?;
         let sum = residual::forward(&state, &fed)?;
         let output = branch.left(&sum, self.wiring)?;
-        Ok(Finished { hidden, fed, sum, output })
+        Ok(Finished { hidden, sum, output })
+    }
+
+    /// What attention adds to the skip connection, `[B,T,D]`, layer scale included.
+    pub fn mixed(&self, t: &LayerTrace) -> Result<Tensor> {
+        let rows = t.rows.as_ref().filter(|rows| rows.len() < t.attention.dims()[2]);
+        let attention = match rows {
+            Some(rows) => t.attention.narrow(2, rows.start, rows.len())?,
+            None => t.attention.clone(),
+        };
+        self.attention.added(self.attention.op.result(&attention, &t.value)?)
+    }
+
+    /// What the feed-forward adds to the skip connection, `[B,T,D]`, layer scale included.
+    pub fn fed(&self, t: &LayerTrace) -> Result<Tensor> {
+        self.feed_forward.added(self.feed_forward.op.output(&t.hidden)?)
     }
 
     /// What each token's value adds to a state per unit of attention: values `[H,T,E]` through the heads' parts of the
@@ -195,7 +205,7 @@ impl Block {
         let between = || self.between(&t.mid);
 
         let sum = feed.reverse_to_sum(&t.sum, output, wiring, rules.norm)?;
-        let (by_skip, fed, by_result) = feed.reverse_to_parts(between, &t.fed, &sum, rules)?;
+        let (by_skip, fed, by_result) = feed.reverse_to_parts(between, || self.fed(t), &sum, rules)?;
         let read = || feed.read(&between()?, wiring);
         let (hidden, by_read) = feed.op.reverse(read, &t.hidden, &by_result, rules)?;
         let by_state = feed.reverse_to_state(between, (&by_skip, &by_read), wiring, rules)?;
@@ -203,8 +213,8 @@ impl Block {
         let normed = if feed.in_front(wiring).is_some() { by_read } else { by_state };
 
         let input = || Ok(t.input.clone());
-        let (by_input, mixed, by_result) = attention.reverse_to_parts(input, &t.mixed, &mid, rules)?;
-        let kept = (&t.attention, &t.value, &t.context);
+        let (by_input, mixed, by_result) = attention.reverse_to_parts(input, || self.mixed(t), &mid, rules)?;
+        let kept = (&t.attention, &t.value);
         let AttendedGrads { context, attention, value } = attention.op.reverse_to_attention(kept, &by_result, rules)?;
         Ok(Upper { sum, fed, hidden, normed, mid, by_input, mixed, context, attention, value })
     }
@@ -247,11 +257,9 @@ impl LayerTrace {
     /// What a layer did with some tokens, behind the products in which all meet.
     fn only(&self, rows: &Range<usize>) -> Result<Self> {
         let narrow = |x: &Tensor, dim: usize| x.narrow(dim, rows.start, rows.len())?.contiguous();
-        // Fields that hold these tokens alone already.
-        let behind = |x: &Tensor, dim: usize| match &self.rows {
-            Some(own) => x.narrow(dim, rows.start - own.start, rows.len())?.contiguous(),
-            None => narrow(x, dim),
-        };
+        // Fields that may hold few tokens already.
+        let first = self.rows.as_ref().map_or(0, |own| own.start);
+        let behind = |x: &Tensor| x.narrow(1, rows.start - first, rows.len())?.contiguous();
         Ok(LayerTrace {
             around: self.around.clone(),
             input: narrow(&self.input, 1)?,
@@ -260,13 +268,10 @@ impl LayerTrace {
             value: self.value.clone(),
             attention: narrow(&self.attention, 2)?,
             rows: Some(rows.clone()),
-            context: behind(&self.context, 2)?,
-            mixed: behind(&self.mixed, 1)?,
-            mid: behind(&self.mid, 1)?,
-            hidden: behind(&self.hidden, 1)?,
-            fed: behind(&self.fed, 1)?,
-            sum: behind(&self.sum, 1)?,
-            output: behind(&self.output, 1)?,
+            mid: behind(&self.mid)?,
+            hidden: behind(&self.hidden)?,
+            sum: behind(&self.sum)?,
+            output: behind(&self.output)?,
         })
     }
 }

@@ -66,7 +66,7 @@ impl<O> Branch<O> {
     pub(super) fn reverse_to_parts(
         &self,
         state: impl FnOnce() -> Result<Tensor>,
-        added: &Tensor,
+        added: impl FnOnce() -> Result<Tensor>,
         sum: &Tensor,
         rules: &Rules,
     ) -> Result<(Tensor, Tensor, Tensor)> {

@@ -179,7 +179,7 @@ impl PatchEmbedding {
                     let content = self.content(&self.projection.forward(&patches)?)?;
                     let positions = positions.unsqueeze(0)?.broadcast_as(content.shape())?.contiguous()?;
                     let residual = (rules.residual, rules.carried);
-                    let (by_content, _) = residual::reverse(|| Ok(content), &positions, &arriving, residual)?;
+                    let (by_content, _) = residual::reverse(|| Ok(content), || Ok(positions), &arriving, residual)?;
                     by_content.narrow(1, positioned, n)?.contiguous()?
                 }
                 None => own,

@@ -285,7 +285,7 @@ impl Head {
                     Carried::Relevance => {
                         let half = |r: &Reading, x: &Tensor| -> Result<Tensor> { Ok((r.classify(x)? * 0.5)?) };
                         let rule = (rules.residual, rules.carried);
-                        residual::reverse(|| half(first, &of_first), &half(second, &of_second)?, seed, rule)?
+                        residual::reverse(|| half(first, &of_first), || half(second, &of_second), seed, rule)?
                     }
                 };
                 let (first_steps, by_first) = first.reverse(&of_first, &to_first, rules)?;

@@ -28,18 +28,19 @@ pub fn context(attention: &Tensor, value: &Tensor) -> Result<Tensor> {
     kernels::matmul_heads(attention, value, 1.0)
 }
 
-/// Reverse of [`context`] (whose result it may need): what reaches attention `[B,H,T,T]` and value `[B,H,T,E]`.
+/// Reverse of [`context`] (whose result it may ask for): what reaches attention `[B,H,T,T]` and value `[B,H,T,E]`.
 ///
 /// With a constant softmax the value gets everything, and attention the derivative it would have as a free variable.
 pub fn context_reverse(
-    (attention, value, context): (&Tensor, &Tensor, &Tensor),
+    (attention, value): (&Tensor, &Tensor),
+    context: impl FnOnce() -> Result<Tensor>,
     arriving: &Tensor,
     rules: &Rules,
 ) -> Result<(Tensor, Tensor)> {
     let arriving = arriving.contiguous()?;
     let share = factor(rules);
     if rules.carried == Carried::Relevance {
-        let s = quotient(&arriving, context)?;
+        let s = quotient(&arriving, &context()?)?;
         let by_attention = (attention * kernels::matmul_heads(&s, &value.t()?, share)?)?;
         return Ok((by_attention, (value * kernels::matmul_heads(&attention.t()?, &s, share)?)?));
     }
@@ -65,7 +66,7 @@ mod tests {
         let shape = [2, 2, 4, 3];
         let (v, g) = (check::random(&shape, 3), check::random(&shape, 4));
         let a = probabilities(check::random(&[2, 2, 4, 4], 1), None)?;
-        let (ga, gv) = context_reverse((&a, &v, &context(&a, &v)?), &g, &Rules::GRADIENT)?;
+        let (ga, gv) = context_reverse((&a, &v), || context(&a, &v), &g, &Rules::GRADIENT)?;
         check::finite_differences(&a, &g, |a| context(a, &v), &ga);
         check::finite_differences(&v, &g, |v| context(&a, v), &gv);
         Ok(())
@@ -81,7 +82,7 @@ mod tests {
         for (rules, as_relevance) in [(Rules::ATTN_LRP, false), (Rules::TRANSFORMER_ATTRIBUTION, true)] {
             let arriving = check::random(&shape, 4);
             let of = |x: &Tensor, r: &Tensor| if as_relevance { sum(r) } else { sum(&(x * r)?) };
-            let (ra, rv) = context_reverse((&a, &v, &c), &arriving, &rules)?;
+            let (ra, rv) = context_reverse((&a, &v), || Ok(c.clone()), &arriving, &rules)?;
             let want = of(&c, &arriving)? / 2.0;
             assert!((of(&a, &ra)? - want).abs() < 1e-6 && (of(&v, &rv)? - want).abs() < 1e-6);
         }

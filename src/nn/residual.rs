@@ -11,22 +11,22 @@ pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     kernels::add(a, b)
 }
 
-/// What reaches `a` and `b` of what arrives at their sum, `[B,...]` each. `a` is only asked for where the rule needs it.
+/// What reaches `a` and `b` of what arrives at their sum, `[B,...]` each. Both are only asked for where the rule needs them.
 pub fn reverse(
     a: impl FnOnce() -> Result<Tensor>,
-    b: &Tensor,
+    b: impl FnOnce() -> Result<Tensor>,
     arriving: &Tensor,
     (rule, carried): (ResidualRule, Carried),
 ) -> Result<(Tensor, Tensor)> {
     match (rule, carried) {
         (ResidualRule::Plain, Carried::Gradient) => Ok((arriving.clone(), arriving.clone())),
-        (ResidualRule::Plain, Carried::Relevance) => shares(&a()?, b, arriving),
+        (ResidualRule::Plain, Carried::Relevance) => shares(&a()?, &b()?, arriving),
         (ResidualRule::SignAligned(gamma), _) => {
-            let (fa, fb) = factors(&a()?, b, gamma)?;
+            let (fa, fb) = factors(&a()?, &b()?, gamma)?;
             Ok(((arriving * fa)?, (arriving * fb)?))
         }
         (ResidualRule::Proportional, _) => {
-            let (ra, rb) = shares(&a()?, b, arriving)?;
+            let (ra, rb) = shares(&a()?, &b()?, arriving)?;
             let (ta, tb) = (total(&ra)?, total(&rb)?);
             let both = (ta.abs()? + tb.abs()?)?;
             let all = total(arriving)?;
@@ -78,14 +78,15 @@ mod tests {
         let y = (&a + &b)?;
         for gamma in [0.0, 0.25, 1.0, 10.0] {
             let rule = (ResidualRule::SignAligned(gamma), Carried::Gradient);
-            let (ga, gb) = reverse(|| Ok(a.clone()), &b, &g, rule)?;
+            let (ga, gb) = reverse(|| Ok(a.clone()), || Ok(b.clone()), &g, rule)?;
             check::close(&((&a * ga)? + (&b * gb)?)?, &(&y * &g)?, 1e-12);
         }
-        let (ga, gb) = reverse(|| Ok(a.clone()), &b, &g, (ResidualRule::SignAligned(0.0), Carried::Gradient))?;
+        let (ga, gb) =
+            reverse(|| Ok(a.clone()), || Ok(b.clone()), &g, (ResidualRule::SignAligned(0.0), Carried::Gradient))?;
         check::close(&ga, &g, 1e-12);
         check::close(&gb, &g, 1e-12);
         for rule in [ResidualRule::Plain, ResidualRule::Proportional] {
-            let (ra, rb) = reverse(|| Ok(a.clone()), &b, &g, (rule, Carried::Relevance))?;
+            let (ra, rb) = reverse(|| Ok(a.clone()), || Ok(b.clone()), &g, (rule, Carried::Relevance))?;
             check::close(&(total(&ra)? + total(&rb)?)?, &total(&g)?, 1e-6);
         }
         Ok(())

@@ -254,10 +254,11 @@ proptest! {
         let reversed = run.reverse(&Rules::reslrp(gamma)).unwrap();
         for (number, record) in batch.trace().unwrap().layers.iter().enumerate() {
             let grads = run.carried(&reversed, number).unwrap();
-            let (fa, fb) = vitx::nn::residual::factors(&record.input, &record.mixed, gamma).unwrap();
+            let mixed = encoder.blocks[number].mixed(record).unwrap();
+            let (fa, fb) = vitx::nn::residual::factors(&record.input, &mixed, gamma).unwrap();
             let size = |x: &Tensor, f: &Tensor| flat(&((x * &grads.inside.as_ref().unwrap().mid).unwrap() * f).unwrap());
             let whole = flat(&(&record.mid * &grads.inside.as_ref().unwrap().mid).unwrap());
-            let parts = size(&record.input, &fa).into_iter().zip(size(&record.mixed, &fb));
+            let parts = size(&record.input, &fa).into_iter().zip(size(&mixed, &fb));
             for ((a, b), y) in parts.zip(whole) {
                 prop_assert!(a.abs() + b.abs() <= (1.0 + 2.0 / gamma) * y.abs() + 1e-9);
             }

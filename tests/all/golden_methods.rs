@@ -359,8 +359,12 @@ fn additions(run: &Run<'_>, what: &str) -> Vec<f64> {
         let between = run.block(l).norm_behind_attention();
         let skip = between.map_or_else(|| record.mid.clone(), |norm| norm.forward(&record.mid).unwrap());
         for (a, b, g) in [
-            (state(&record.input), state(&record.mixed), state(&grads.inside.as_ref().unwrap().mid)),
-            (state(&skip), state(&record.fed), state(&grads.inside.as_ref().unwrap().sum)),
+            (
+                state(&record.input),
+                state(&run.block(l).mixed(record).unwrap()),
+                state(&grads.inside.as_ref().unwrap().mid),
+            ),
+            (state(&skip), state(&run.block(l).fed(record).unwrap()), state(&grads.inside.as_ref().unwrap().sum)),
         ] {
             let y = (&a + &b).unwrap();
             let (fa, fb) = residual::factors(&a, &b, gamma).unwrap();
