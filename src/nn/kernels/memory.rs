@@ -75,9 +75,13 @@ pub(super) fn by_rows(shape: impl Into<Shape>, width: usize, row: &impl Row) -> 
     let width = width.max(1);
     let each = (8192 / width).max(1);
     let write = |out: &mut [MaybeUninit<f32>]| {
-        out.par_chunks_mut(each * width).enumerate().for_each(|(number, out)| {
+        let chunk = |(number, out)| {
             super::wide::dispatch(Chunk { row, first: number * each, width, out: zeroed(out) });
-        });
+        };
+        match out.len() <= each * width {
+            true => chunk((0, out)), // to ask other threads would take longer
+            false => out.par_chunks_mut(each * width).enumerate().for_each(chunk),
+        }
     };
     // SAFETY: the chunks cover everything, and each is zeroed.
     #[allow(unsafe_code)]

@@ -17,6 +17,8 @@ use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+/// Multiplications that take no longer than it takes to wake another thread.
+const ALONE: usize = 1 << 18;
 /// Terms of a sum that are added in one go; decides where sums are cut, and so their last bits.
 const DEPTH: usize = 768;
 /// Rows that pass by a packed panel before the next one is packed.
@@ -169,13 +171,18 @@ fn run(pairs: &[(Matrix, Matrix)], size: Size, bias: Option<&[f32]>, factor: f32
     let write = |out: &mut [MaybeUninit<f32>]| {
         assert_eq!(out.len(), pairs.len() * size.rows * size.columns);
         let first = Out(out.as_mut_ptr().cast());
-        (0..pairs.len() * blocks * panels).into_par_iter().for_each(|task| {
+        let task = |task: usize| {
             let (number, block, panel) = (task / (blocks * panels), task / panels % blocks, task % panels);
             let (left, right) = pairs[number];
             let rows = block * ROWS..((block + 1) * ROWS).min(size.rows);
             let out = first.behind(number * size.rows * size.columns);
             wide::dispatch(Task { left, right, size, rows, panel, bias, factor, out });
-        });
+        };
+        let tasks = 0..pairs.len() * blocks * panels;
+        match pairs.len() * size.rows * size.depth * size.columns < ALONE {
+            true => tasks.for_each(task),
+            false => tasks.into_par_iter().for_each(task),
+        }
     };
     // SAFETY: every pair's every row and column is of one block and one panel, and a task writes all entries of both.
     #[allow(unsafe_code)]

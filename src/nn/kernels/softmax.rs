@@ -65,9 +65,11 @@ impl InplaceOp1 for InPlace {
             candle_core::bail!("softmax: the scores are not f32 in order");
         };
         let each = (4096 / width).max(1) * width;
-        numbers[from..to].par_chunks_mut(each).for_each(|rows| {
-            wide::dispatch(Rows { rows, width });
-        });
+        let chunk = |rows| wide::dispatch(Rows { rows, width });
+        match to - from <= each {
+            true => chunk(&mut numbers[from..to]),
+            false => numbers[from..to].par_chunks_mut(each).for_each(chunk),
+        }
         Ok(())
     }
 }
