@@ -14,8 +14,10 @@ const LARGE: usize = 2 << 20;
 const AHEAD: usize = 32 * LARGE;
 /// Size of the smallest block for which it is asked.
 const SHARED: usize = LARGE / 4;
+/// Size from which a block has a mapping of its own: the most that glibc takes.
+const OWN_MAPPING: usize = 32 << 20;
 
-// SAFETY: every call goes to the system's allocator as it came; what `advise` does to a block changes neither its address, its
+// SAFETY: every call goes to the system's allocator as it came; what [`advised`] does to a block changes neither its address, its
 // size nor its contents.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for LargePages {
@@ -25,11 +27,12 @@ unsafe impl GlobalAlloc for LargePages {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() < SHARED {
+        if !(SHARED..OWN_MAPPING).contains(&layout.size()) {
+            // Small, or fresh from the system, which hands out zeros as they are written to.
             // SAFETY: the caller's promise.
-            return unsafe { System.alloc_zeroed(layout) };
+            return advised(unsafe { System.alloc_zeroed(layout) }, layout.size());
         }
-        // SAFETY: the caller's promise; the block is written after the advice, which pages in use come too late for.
+        // SAFETY: the caller's promise; the block is written after the advice, which comes too late for pages in use.
         unsafe {
             let block = self.alloc(layout);
             if !block.is_null() {
@@ -70,9 +73,13 @@ fn advised(block: *mut u8, size: usize) -> *mut u8 {
 pub fn keep() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // 32 MiB is the most that glibc takes for the first; larger blocks have a mapping each.
-        let kept = [(libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_ARENA_MAX, 1)];
-        for (what, value) in kept.into_iter().chain([(libc::M_TOP_PAD, AHEAD as i32)]) {
+        let kept = [
+            (libc::M_MMAP_THRESHOLD, OWN_MAPPING as i32),
+            (libc::M_TRIM_THRESHOLD, i32::MAX),
+            (libc::M_ARENA_MAX, 1),
+            (libc::M_TOP_PAD, AHEAD as i32),
+        ];
+        for (what, value) in kept {
             // SAFETY: numbers that glibc takes or refuses; no memory is touched.
             #[allow(unsafe_code)]
             unsafe {

@@ -46,7 +46,7 @@ pub(super) struct AttendedGrads {
 
 impl Attention {
     /// Runs on what the branch reads `[B,T,D]`, every probability multiplied by `factor` (an intervention where it is not
-    /// 1: rows no longer sum to 1); with the result `[B,T,D]`. Of some tokens alone, the context and the result are theirs.
+    /// 1: rows no longer sum to 1); with the result `[B,T,D]`, of `rows` alone where they are given.
     pub(super) fn forward(
         &self,
         read: &Tensor,

@@ -21,6 +21,7 @@ mod heads;
 mod lanes;
 mod memory;
 mod norm;
+mod pack;
 mod product;
 mod softmax;
 mod wide;

@@ -9,6 +9,7 @@
 //! how many rows there are; rten-gemm is as fast only with weights that it packs beforehand, a copy for each direction.
 
 use super::memory::{made, Floats};
+use super::pack::{pack, Matrix};
 use super::wide;
 use crate::error::Result;
 use candle_core::{Tensor, D};
@@ -97,21 +98,6 @@ fn composed(x: &Tensor, m: &Tensor) -> Result<Tensor> {
 /// results have kernels of their own, and a deep sum is cut elsewhere while rows and columns are few.
 fn order_depends_on_rows(rows: usize, (depth, columns): (usize, usize)) -> bool {
     rows == 1 || rows * columns <= 16 * 16 || (columns <= 64 && depth > 512)
-}
-
-/// A matrix in memory: entry (i, j) is number `i * row + j * column`.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    numbers: &'a [f32],
-    row: usize,
-    column: usize,
-}
-
-impl Matrix<'_> {
-    /// Whether the entries of a matrix of this size lie in the numbers.
-    fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows > 0 && columns > 0 && (rows - 1) * self.row + (columns - 1) * self.column < self.numbers.len()
-    }
 }
 
 /// `[rows, depth]` times `[depth, columns]`.
@@ -328,79 +314,6 @@ impl Tile<'_> {
                     std::ptr::copy_nonoverlapping(edge.as_ptr(), place!(r), width);
                 }
             }
-        }
-    }
-}
-
-/// Packs entries (depth, columns) of a matrix: `width` numbers a row, 0 beyond the last column.
-#[inline(always)]
-fn pack(packed: &mut [f32], width: usize, m: Matrix, depth: Range<usize>, columns: Range<usize>) {
-    if columns.len() < width {
-        packed[..depth.len() * width].fill(0.0);
-    }
-    if m.column == 1 {
-        for (k, to) in depth.zip(packed.chunks_exact_mut(width)) {
-            let at = k * m.row + columns.start;
-            to[..columns.len()].copy_from_slice(&m.numbers[at..at + columns.len()]);
-        }
-        return;
-    }
-    let (mut wide, mut deep) = (0, 0);
-    #[cfg(target_arch = "x86_64")]
-    if m.row == 1 {
-        (wide, deep) = (columns.len() / 8 * 8, depth.len() / 8 * 8);
-        for j in (0..wide).step_by(8) {
-            for k in (0..deep).step_by(8) {
-                let from = &m.numbers[(columns.start + j) * m.column + depth.start + k..];
-                assert!(from.len() >= 7 * m.column + 8 && packed.len() >= (k + 7) * width + j + 8);
-                // SAFETY: eight rows of eight numbers on both sides, as asserted; kernels run with AVX2 at least.
-                #[allow(unsafe_code)]
-                unsafe {
-                    turn(from.as_ptr(), m.column, packed.as_mut_ptr().add(k * width + j), width)
-                };
-            }
-        }
-    }
-    for (j, column) in columns.enumerate() {
-        let from = if j < wide { deep } else { 0 };
-        for k in from..depth.len() {
-            packed[k * width + j] = m.numbers[(depth.start + k) * m.row + column * m.column];
-        }
-    }
-}
-
-/// Transposes 8 x 8 numbers; rows are `step` and `width` numbers apart.
-///
-/// # Safety
-/// Eight rows of eight numbers must lie at both places, and the processor must have AVX.
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-#[inline]
-#[target_feature(enable = "avx")]
-unsafe fn turn(from: *const f32, step: usize, to: *mut f32, width: usize) {
-    use std::arch::x86_64::*;
-    let mut rows = [_mm256_setzero_ps(); 8];
-    for (i, row) in rows.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *row = unsafe { _mm256_loadu_ps(from.add(i * step)) };
-    }
-    let mut pairs = rows;
-    for i in 0..4 {
-        pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
-        pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
-    }
-    let mut fours = pairs;
-    for i in [0, 4] {
-        fours[i] = _mm256_shuffle_ps::<0x44>(pairs[i], pairs[i + 2]);
-        fours[i + 1] = _mm256_shuffle_ps::<0xEE>(pairs[i], pairs[i + 2]);
-        fours[i + 2] = _mm256_shuffle_ps::<0x44>(pairs[i + 1], pairs[i + 3]);
-        fours[i + 3] = _mm256_shuffle_ps::<0xEE>(pairs[i + 1], pairs[i + 3]);
-    }
-    for i in 0..4 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]));
-            _mm256_storeu_ps(to.add((i + 4) * width), _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]));
         }
     }
 }

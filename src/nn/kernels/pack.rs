@@ -1,0 +1,91 @@
+//! A factor of a matrix product where it lies, and its columns packed one panel at a time.
+
+use std::ops::Range;
+
+/// A matrix in memory: entry (i, j) is number `i * row + j * column`.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub numbers: &'a [f32],
+    pub row: usize,
+    pub column: usize,
+}
+
+impl Matrix<'_> {
+    /// Whether the entries of a matrix of this size lie in the numbers.
+    pub fn holds(&self, rows: usize, columns: usize) -> bool {
+        rows > 0 && columns > 0 && (rows - 1) * self.row + (columns - 1) * self.column < self.numbers.len()
+    }
+}
+
+/// Packs entries (depth, columns) of a matrix: `width` numbers a row, 0 beyond the last column.
+#[inline(always)]
+pub(super) fn pack(packed: &mut [f32], width: usize, m: Matrix, depth: Range<usize>, columns: Range<usize>) {
+    if columns.len() < width {
+        packed[..depth.len() * width].fill(0.0);
+    }
+    if m.column == 1 {
+        for (k, to) in depth.zip(packed.chunks_exact_mut(width)) {
+            let at = k * m.row + columns.start;
+            to[..columns.len()].copy_from_slice(&m.numbers[at..at + columns.len()]);
+        }
+        return;
+    }
+    let (mut wide, mut deep) = (0, 0);
+    #[cfg(target_arch = "x86_64")]
+    if m.row == 1 {
+        (wide, deep) = (columns.len() / 8 * 8, depth.len() / 8 * 8);
+        for j in (0..wide).step_by(8) {
+            for k in (0..deep).step_by(8) {
+                let from = &m.numbers[(columns.start + j) * m.column + depth.start + k..];
+                assert!(from.len() >= 7 * m.column + 8 && packed.len() >= (k + 7) * width + j + 8);
+                // SAFETY: eight rows of eight numbers on both sides, as asserted; kernels run with AVX2 at least.
+                #[allow(unsafe_code)]
+                unsafe {
+                    turn(from.as_ptr(), m.column, packed.as_mut_ptr().add(k * width + j), width)
+                };
+            }
+        }
+    }
+    for (j, column) in columns.enumerate() {
+        let from = if j < wide { deep } else { 0 };
+        for k in from..depth.len() {
+            packed[k * width + j] = m.numbers[(depth.start + k) * m.row + column * m.column];
+        }
+    }
+}
+
+/// Transposes 8 x 8 numbers; rows are `step` and `width` numbers apart.
+///
+/// # Safety
+/// Eight rows of eight numbers must lie at both places, and the processor must have AVX.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+#[inline]
+#[target_feature(enable = "avx")]
+unsafe fn turn(from: *const f32, step: usize, to: *mut f32, width: usize) {
+    use std::arch::x86_64::*;
+    let mut rows = [_mm256_setzero_ps(); 8];
+    for (i, row) in rows.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *row = unsafe { _mm256_loadu_ps(from.add(i * step)) };
+    }
+    let mut pairs = rows;
+    for i in 0..4 {
+        pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut fours = pairs;
+    for i in [0, 4] {
+        fours[i] = _mm256_shuffle_ps::<0x44>(pairs[i], pairs[i + 2]);
+        fours[i + 1] = _mm256_shuffle_ps::<0xEE>(pairs[i], pairs[i + 2]);
+        fours[i + 2] = _mm256_shuffle_ps::<0x44>(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = _mm256_shuffle_ps::<0xEE>(pairs[i + 1], pairs[i + 3]);
+    }
+    for i in 0..4 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]));
+            _mm256_storeu_ps(to.add((i + 4) * width), _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]));
+        }
+    }
+}
