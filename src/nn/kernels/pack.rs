@@ -17,6 +17,58 @@ impl Matrix<'_> {
     }
 }
 
+/// The cache lines of the panel that is packed next: they are asked for while this one is multiplied, or packing, which reads
+/// weights from the main memory, would wait for each.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a> {
+    numbers: &'a [f32],
+    /// Numbers from the first of a run to that of the next.
+    step: usize,
+    /// Cache lines a run.
+    lines: usize,
+    runs: usize,
+}
+
+/// Numbers in a cache line.
+const LINE: usize = 16;
+
+impl<'a> Ahead<'a> {
+    /// The lines of entries (depth, columns) of a matrix.
+    pub fn of(m: Matrix<'a>, depth: &Range<usize>, columns: &Range<usize>) -> Self {
+        let numbers = m.numbers.get(depth.start * m.row + columns.start * m.column..).unwrap_or_default();
+        let (step, runs, run) = match m.column {
+            1 => (m.row, depth.len(), columns.len()),
+            _ => (m.column, columns.len(), depth.len()),
+        };
+        Ahead { numbers, step, lines: run.div_ceil(LINE), runs }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lines * self.runs
+    }
+
+    /// Asks for one, where there is such a line.
+    #[inline(always)]
+    pub fn ask(&self, line: usize) {
+        if line >= self.count() {
+            return;
+        }
+        let (run, line) = (line / self.lines, line % self.lines);
+        // Lines begin somewhere within a run: the last number of each piece is in the line that is not here yet.
+        let at = self.numbers.as_ptr().wrapping_add(run * self.step + line * LINE + LINE - 1);
+        // SAFETY: a hint about an address, which is not read. Not the intrinsic, of which the compiler believes that it writes:
+        // it would keep the sums of a product in memory.
+        #[allow(unsafe_code)]
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::asm!("prefetcht1 [{}]", in(reg) at, options(nomem, nostack, preserves_flags));
+            #[cfg(target_arch = "aarch64")]
+            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) at, options(nomem, nostack, preserves_flags));
+        }
+    }
+}
+
 /// Packs entries (depth, columns) of a matrix: `width` numbers a row, 0 beyond the last column.
 #[inline(always)]
 pub(super) fn pack(packed: &mut [f32], width: usize, m: Matrix, depth: Range<usize>, columns: Range<usize>) {
@@ -26,7 +78,11 @@ pub(super) fn pack(packed: &mut [f32], width: usize, m: Matrix, depth: Range<usi
     if m.column == 1 {
         for (k, to) in depth.zip(packed.chunks_exact_mut(width)) {
             let at = k * m.row + columns.start;
-            to[..columns.len()].copy_from_slice(&m.numbers[at..at + columns.len()]);
+            let from = &m.numbers[at..at + columns.len()];
+            let (eights, rest) = from.as_chunks::<8>();
+            let (to, last) = to[..from.len()].as_chunks_mut::<8>(); // of a known size: moves, and no call of `memmove`
+            to.iter_mut().zip(eights).for_each(|(to, from)| *to = *from);
+            last.copy_from_slice(rest);
         }
         return;
     }

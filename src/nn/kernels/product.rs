@@ -9,7 +9,7 @@
 //! how many rows there are; rten-gemm is as fast only with weights that it packs beforehand, a copy for each direction.
 
 use super::memory::{made, Floats};
-use super::pack::{pack, Matrix};
+use super::pack::{pack, Ahead, Matrix};
 use super::wide;
 use crate::error::Result;
 use candle_core::{Tensor, D};
@@ -24,6 +24,8 @@ const ALONE: usize = 1 << 18;
 const DEPTH: usize = 768;
 /// Rows that pass by a packed panel before the next one is packed.
 const ROWS: usize = 256;
+/// Terms for each of which a cache line of what is packed next is asked for.
+const EACH: usize = 8;
 /// Rows that are computed at once where there are 32 registers: 24 of them hold results.
 const TALL: usize = 12;
 /// The same for 16 registers.
@@ -195,15 +197,29 @@ impl WithSimd for Task<'_> {
         while start < self.size.depth {
             let depth = start..(start + DEPTH).min(self.size.depth);
             pack(packed, width, self.right, depth.clone(), columns.clone());
+            let (ahead, mut line) = (self.ahead(&depth, &columns), 0);
             let mut row = self.rows.start;
             while row < self.rows.end {
-                let tile = Tile { task: &self, row, depth: depth.clone(), columns: columns.clone(), packed };
+                let tile = Tile { task: &self, row, depth: depth.clone(), columns: columns.clone(), packed, ahead, line };
+                line += depth.len().div_ceil(EACH);
                 let left = self.rows.end - row;
                 row += if S::REGISTER_COUNT >= 32 { tile.tall(simd, left) } else { tile.low(simd, left) };
             }
             start = depth.end;
         }
         PANEL.set(buffer);
+    }
+}
+
+impl<'a> Task<'a> {
+    /// What is packed behind these entries: the next terms of these columns, or the first ones of the next columns.
+    fn ahead(&self, depth: &Range<usize>, columns: &Range<usize>) -> Ahead<'a> {
+        let Size { depth: terms, columns: all, .. } = self.size;
+        let (depth, columns) = match depth.end < terms {
+            true => (depth.end..(depth.end + DEPTH).min(terms), columns.clone()),
+            false => (0..DEPTH.min(terms), columns.end..(columns.end + columns.len()).min(all)),
+        };
+        Ahead::of(self.right, &depth, &columns)
     }
 }
 
@@ -214,6 +230,9 @@ struct Tile<'a> {
     depth: Range<usize>,
     columns: Range<usize>,
     packed: &'a [f32],
+    /// What is asked for meanwhile, and from which line on.
+    ahead: Ahead<'a>,
+    line: usize,
 }
 
 macro_rules! by_rows_left {
@@ -261,60 +280,75 @@ impl Tile<'_> {
                 task.out.0.wrapping_add((self.row + $r) * task.size.columns + self.columns.start)
             };
         }
-        let mut sums = [[simd.splat_f32s(0.0); 2]; R];
         if begins {
             if let Some(bias) = task.bias {
                 edge[..width].copy_from_slice(&bias[self.columns.clone()]);
-                sums = [[load!(edge.as_ptr()), load!(edge.as_ptr().wrapping_add(lanes))]; R];
-            }
-        } else {
-            for r in 0..R {
-                let mut from = place!(r).cast_const();
-                if !whole {
-                    // SAFETY: `width` results of this row, which an earlier depth wrote.
-                    unsafe { std::ptr::copy_nonoverlapping(from, edge.as_mut_ptr(), width) };
-                    from = edge.as_ptr();
-                }
-                sums[r] = [load!(from), load!(from.wrapping_add(lanes))];
             }
         }
         let (row, column) = (task.left.row, task.left.column);
         // SAFETY: entry (row, depth) of a matrix that holds them all, as `run` asserts.
         let left = unsafe { task.left.numbers.as_ptr().add(self.row * row + self.depth.start * column) };
         let panel = self.packed.as_ptr();
-        macro_rules! multiply {
-            ($column:expr) => {
-                for k in 0..self.depth.len() {
-                    let at = panel.wrapping_add(k * 2 * lanes);
-                    let (first, second) = (load!(at), load!(at.wrapping_add(lanes)));
-                    for r in 0..R {
-                        // SAFETY: as above.
-                        let x = simd.splat_f32s(unsafe { *left.add(r * row + k * $column) });
-                        sums[r][0] = simd.mul_add_f32s(x, first, sums[r][0]);
-                        sums[r][1] = simd.mul_add_f32s(x, second, sums[r][1]);
+        let factor = simd.splat_f32s(task.factor);
+        let mut line = self.line;
+        // A sum a variable: an array is kept in memory as soon as the compiler loses sight of an index.
+        macro_rules! rows {
+            ($($r:literal $first:ident $second:ident)*) => {
+                $(
+                    let mut from = edge.as_ptr();
+                    if !begins && $r < R {
+                        from = place!($r).cast_const();
+                        if !whole {
+                            // SAFETY: `width` results of this row, which an earlier depth wrote.
+                            unsafe { std::ptr::copy_nonoverlapping(from, edge.as_mut_ptr(), width) };
+                            from = edge.as_ptr();
+                        }
                     }
+                    let (mut $first, mut $second) = (load!(from), load!(from.wrapping_add(lanes)));
+                )*
+                macro_rules! multiply {
+                    ($column:expr) => {
+                        for k in 0..self.depth.len() {
+                            if k % EACH == 0 {
+                                self.ahead.ask(line);
+                                line += 1;
+                            }
+                            let at = panel.wrapping_add(k * 2 * lanes);
+                            let (one, two) = (load!(at), load!(at.wrapping_add(lanes)));
+                            $(
+                                if $r < R {
+                                    // SAFETY: as above.
+                                    let x = simd.splat_f32s(unsafe { *left.add($r * row + k * $column) });
+                                    $first = simd.mul_add_f32s(x, one, $first);
+                                    $second = simd.mul_add_f32s(x, two, $second);
+                                }
+                            )*
+                        }
+                    };
                 }
+                match column {
+                    1 => multiply!(1),
+                    _ => multiply!(column),
+                }
+                $(
+                    if $r < R {
+                        if ends && task.factor != 1.0 {
+                            ($first, $second) = (simd.mul_f32s($first, factor), simd.mul_f32s($second, factor));
+                        }
+                        let to = if whole { place!($r) } else { edge.as_mut_ptr() };
+                        // SAFETY: as for loading.
+                        unsafe {
+                            to.cast::<S::f32s>().write_unaligned($first);
+                            to.add(lanes).cast::<S::f32s>().write_unaligned($second);
+                            if !whole {
+                                std::ptr::copy_nonoverlapping(edge.as_ptr(), place!($r), width);
+                            }
+                        }
+                    }
+                )*
             };
         }
-        match column {
-            1 => multiply!(1),
-            _ => multiply!(column),
-        }
-        let factor = simd.splat_f32s(task.factor);
-        for r in 0..R {
-            if ends && task.factor != 1.0 {
-                sums[r] = [simd.mul_f32s(sums[r][0], factor), simd.mul_f32s(sums[r][1], factor)];
-            }
-            let to = if whole { place!(r) } else { edge.as_mut_ptr() };
-            // SAFETY: as for loading.
-            unsafe {
-                to.cast::<S::f32s>().write_unaligned(sums[r][0]);
-                to.add(lanes).cast::<S::f32s>().write_unaligned(sums[r][1]);
-                if !whole {
-                    std::ptr::copy_nonoverlapping(edge.as_ptr(), place!(r), width);
-                }
-            }
-        }
+        rows!(0 a0 b0 1 a1 b1 2 a2 b2 3 a3 b3 4 a4 b4 5 a5 b5 6 a6 b6 7 a7 b7 8 a8 b8 9 a9 b9 10 a10 b10 11 a11 b11);
     }
 }
 
