@@ -12,9 +12,14 @@ use divan::counter::ItemsCount;
 use divan::{black_box, Bencher};
 use vitx::encoder::{Inputs, Keep};
 use vitx::input::image::decode;
+use vitx::input::{self, Ready};
+use vitx::method;
 use vitx::model::{Access, Checkpoint, Model, Processor};
 use vitx::nn::rules::{ActivationRule, NormRule};
 use vitx::nn::{attention, Activation, Centre, Linear, Norm, Rules};
+use vitx::render::{self, Scene, Style};
+use vitx::run::Batch;
+use vitx::target::Target;
 
 const TOKENS: usize = 197;
 const HEADS: usize = 12;
@@ -140,4 +145,20 @@ fn reverse(bencher: Bencher) {
     let seed = trace.logits.ones_like().unwrap();
     bencher
         .bench(|| model.encoder.backward_each(black_box(&trace), &seed, &Rules::GRADIENT, &mut |_, _| Ok(())).unwrap());
+}
+
+#[divan::bench]
+fn render_overlay(bencher: Bencher) {
+    let model = model();
+    let Processor::Image(processor) = &model.checkpoint.processor else { panic!("a vision model") };
+    let upright = decode(&picture()).unwrap();
+    let prepared = processor.apply(&upright).unwrap();
+    let (inputs, layouts) = model.image_inputs(std::slice::from_ref(&prepared)).unwrap();
+    let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
+    let outputs = Target::Predicted.resolve(&batch.logits().unwrap()[0]);
+    let found = method::parse("gae").unwrap().explain(&batch.pass(outputs).unwrap().run(0)).unwrap();
+    let ready = Ready::Picture(Box::new(input::prepare::Picture { upright, prepared, remarks: Vec::new() }));
+    let style = Style::default();
+    let overlay = render::find("overlay").unwrap();
+    bencher.bench(|| (overlay.render)(&Scene::of(black_box(&ready), &style), &found).unwrap());
 }

@@ -1,7 +1,11 @@
 //! All methods and targets on inputs that go through the model together: one forward pass, and one reverse pass a target.
 
+pub mod desk;
+
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, RowRequest};
+use crate::guard::guarded;
+use crate::input::prepare::by_size;
 use crate::input::{Ready, Shape};
 use crate::method::{parse_list, Configured};
 use crate::model::{Checkpoint, Model};
@@ -64,7 +68,42 @@ pub struct Answers {
     pub nothing: Vec<Nothing>,
 }
 
+/// Inputs that went through the model together, and what came of them; an error is that of all.
+pub type Group<S> = (Vec<(S, Ready)>, Result<Answers>);
+
+/// Is told of the steps of slow methods as a [`Watch`] is.
+pub type Steps<'a> = dyn Fn(usize, usize) -> bool + Send + Sync + 'a;
+
 impl Asked<'_> {
+    /// Explains inputs, those of one size together; should that fail, each alone, so that one cannot spoil the others. What is
+    /// not `wanted` (of an input the target's and the method's number) is left out.
+    pub fn explain_all<S>(
+        &self,
+        ready: Vec<(S, Ready)>,
+        watch: &Steps<'_>,
+        wanted: &dyn Fn(&S, usize, usize) -> bool,
+    ) -> Vec<Group<S>> {
+        by_size(ready).into_iter().flat_map(|same| self.together(same, watch, wanted)).collect()
+    }
+
+    fn together<S>(
+        &self,
+        same: Vec<(S, Ready)>,
+        watch: &Steps<'_>,
+        wanted: &dyn Fn(&S, usize, usize) -> bool,
+    ) -> Vec<Group<S>> {
+        let (own, ready): (Vec<S>, Vec<Ready>) = same.into_iter().unzip();
+        let of = |place: usize, request, method| own.get(place).is_some_and(|own| wanted(own, request, method));
+        let answers = guarded(|| self.explain(&ready, Box::new(watch), &of));
+        let same = own.into_iter().zip(ready).collect::<Vec<_>>();
+        match answers {
+            Err(e) if same.len() > 1 && !matches!(e, Error::Interrupted) => {
+                same.into_iter().flat_map(|one| self.together(vec![one], watch, wanted)).collect()
+            }
+            answers => vec![(same, answers)],
+        }
+    }
+
     /// Explains inputs of one size. What is not `wanted` (by the input's place, the target's and the method's number) is left
     /// out; `watch` is told of the steps of slow methods.
     ///
@@ -81,7 +120,7 @@ impl Asked<'_> {
         let row = |layout| self.row.map(|r| r.token(layout)).transpose();
         let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
         let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(watch).within(self.memory);
-        let reads = self.methods.iter().map(|m| m.method.reads()).max().unwrap_or(Reads::Logits);
+        let reads = reads(self.methods);
         let alone = ready.len() == 1 && self.methods.len() == 1 && self.methods[0].method.top_down();
         let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads).top_down(alone);
         let logits = batch.logits()?;
@@ -147,6 +186,16 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
         }
     }
     Ok(methods)
+}
+
+/// Bytes that the passes of methods over one input take; of a text as long as the model reads.
+pub fn bytes(model: &Model, methods: &[Configured], shape: Shape) -> usize {
+    model.encoder.bytes(model.checkpoint.tokens(shape), reads(methods).keep())
+}
+
+/// The most that one of them reads.
+fn reads(methods: &[Configured]) -> Reads {
+    methods.iter().map(|m| m.method.reads()).max().unwrap_or(Reads::Logits)
 }
 
 /// What is to be said of methods that will take long on a model; texts are short.

@@ -29,6 +29,7 @@
 //!
 //! Nothing here prints or touches the network unless a hub id is opened; `render` returns bytes.
 
+pub mod abreast;
 pub mod device;
 pub mod encoder;
 pub mod error;

@@ -18,11 +18,14 @@ use vitx::target::Request;
 pub struct Past {
     /// By input and slot.
     pub made: past::Past,
-    /// What every identity of the run has in common; none when nothing of the run states one.
-    common: Option<Identity>,
+    stated: Stated,
     /// Methods of the run.
     methods: usize,
 }
+
+/// What every identity of a run has in common; none when nothing of the run states one.
+#[derive(Clone)]
+pub struct Stated(Option<Identity>);
 
 impl Past {
     /// Looks at the outputs that are there. `common` makes what the identity holds beside contents, method and target; records
@@ -39,16 +42,16 @@ impl Past {
     ) -> Result<Self> {
         let slots = plan.requests.len() * plan.methods.len();
         let made = past::Past::new(plan.ledger_folder().map(Ledger::read), sources.list.len(), slots);
-        let mut own = Past { made, common: None, methods: plan.methods.len() };
+        let mut own = Past { made, stated: Stated(None), methods: plan.methods.len() };
         let shared = plan.style.scale == Span::Shared;
         if own.made.is_noted() || stated {
             // One scale over the run is made of every input: then each output depends on all of them.
-            own.common = Some(common()?.with("inputs", shared.then(|| Source::whole(&sources.list))));
+            own.stated.0 = Some(common()?.with("inputs", shared.then(|| Source::whole(&sources.list))));
         }
         if !plan.replace || plan.resume {
             let names: Vec<_> = sources.list.iter().map(|s| s.stem.to_string_lossy().into_owned()).collect();
             let (common, pairs) =
-                (&own.common, || plan.requests.iter().flat_map(|r| plan.methods.iter().map(move |m| (r, m))));
+                (&own.stated.0, || plan.requests.iter().flat_map(|r| plan.methods.iter().map(move |m| (r, m))));
             own.made.compare(&names, |input| {
                 let source = sources.list.get(input)?;
                 let (common, contents) = (common.as_ref()?, source.contents()?);
@@ -99,9 +102,33 @@ impl Past {
         lost(self.made.add(asked, files, records));
     }
 
+    /// What of an input does not stand, by request and method.
+    pub fn left(&self, input: usize) -> Vec<bool> {
+        self.made.left(input)
+    }
+
+    /// What every identity of the run has in common.
+    pub fn stated(&self) -> Stated {
+        self.stated.clone()
+    }
+
+    /// As [`Stated::identity`].
+    pub fn identity(
+        &self,
+        plan: &Plan,
+        source: &Source,
+        contents: &str,
+        r: &Request,
+        m: &Configured,
+    ) -> Option<Identity> {
+        self.stated.identity(plan, source, contents, r, m)
+    }
+}
+
+impl Stated {
     /// Whether anything of the run states what it depends on.
-    pub fn states(&self) -> bool {
-        self.common.is_some()
+    pub fn any(&self) -> bool {
+        self.0.is_some()
     }
 
     /// The identity of what a method gives for a request and an input; none when nothing states it.
@@ -113,7 +140,7 @@ impl Past {
         r: &Request,
         m: &Configured,
     ) -> Option<Identity> {
-        Some(identity_of(self.common.as_ref()?, plan, source, contents, r, m))
+        Some(identity_of(self.0.as_ref()?, plan, source, contents, r, m))
     }
 }
 

@@ -172,7 +172,7 @@ impl Reporter {
     }
 
     /// A text that did not fit: `left_out` says what of it was not read.
-    fn truncation(&self, input: &str, left_out: Option<String>) {
+    pub fn truncation(&self, input: &str, left_out: Option<String>) {
         if let Some(left_out) = left_out {
             let start: String = input.chars().take(48).collect();
             let dots = if start.len() < input.len() { "..." } else { "" };

@@ -32,12 +32,25 @@ pub struct Walk {
     rules: Rules,
     /// Relevance it began with, `[B]`.
     start: Tensor,
+    /// Whether it leaves [`LayerGrads::inside`] out.
+    bare: bool,
 }
 
 impl Walk {
     /// What arrives below the layers it has gone through, `[B,T,D]`.
     pub fn arriving(&self) -> &Tensor {
         &self.arriving
+    }
+
+    /// What reaches a layer's attention.
+    fn above(&self, block: &Block, layer: &LayerTrace) -> Result<Upper> {
+        let upper = block.backward_to_attention(layer, &self.arriving, &self.rules, self.rows.as_ref())?;
+        Ok(if self.bare { upper.bare() } else { upper })
+    }
+
+    /// The same, leaving out what of each layer [`LayerGrads::inside`] holds.
+    pub fn bare(self, bare: bool) -> Self {
+        Walk { bare, ..self }
     }
 
     /// Layers that it has not gone through.
@@ -107,7 +120,7 @@ impl Encoder {
         start: Tensor,
     ) -> Walk {
         self.passes.backward.fetch_add(1, Ordering::Relaxed);
-        Walk { left, arriving, rows, upper: None, rules: *rules, start }
+        Walk { left, arriving, rows, upper: None, rules: *rules, start, bare: false }
     }
 
     /// Pulls what arrives at the output of the last of `layers`, the first layers of a pass, back through them, to what
@@ -139,7 +152,7 @@ impl Encoder {
         if walk.upper.is_none() {
             let Some((number, block)) = self.next(walk) else { return Ok(None) };
             let Some(layer) = self.recorded(trace, number)? else { return Ok(None) };
-            let upper = block.backward_to_attention(&layer, &walk.arriving, &walk.rules, walk.rows.as_ref())?;
+            let upper = walk.above(block, &layer)?;
             walk.upper = Some((layer.into_owned(), upper));
         }
         Ok(walk.upper.as_ref().map(|(_, upper)| upper.attention.clone()))
@@ -167,11 +180,12 @@ impl Encoder {
     }
 
     fn through(&self, number: usize, layer: &LayerTrace, walk: &mut Walk) -> Result<LayerGrads> {
-        let (block, rules) = (&self.blocks[number], &walk.rules);
+        let block = &self.blocks[number];
         let upper = match walk.upper.take() {
             Some((_, upper)) => upper,
-            None => block.backward_to_attention(layer, &walk.arriving, rules, walk.rows.as_ref())?,
+            None => walk.above(block, layer)?,
         };
+        let rules = &walk.rules;
         let own = block.backward_from_attention(layer, upper, &walk.arriving, rules)?;
         if *rules != Rules::GRADIENT {
             bounded(&layer.input, &own.input, rules, &walk.start, number)?;

@@ -35,16 +35,22 @@ pub struct Finished {
 /// The upper part of a layer's [`LayerGrads`], and what reaches its input through the skip connection.
 #[derive(Debug)]
 pub(super) struct Upper {
+    by_input: Tensor,
+    context: Tensor,
+    pub(super) attention: Tensor,
+    value: Tensor,
+    passed: Option<Passed>,
+}
+
+/// What the reverse of a layer comes through above its attention, and is not asked for any more.
+#[derive(Debug)]
+struct Passed {
     sum: Tensor,
     fed: Tensor,
     hidden: Tensor,
     normed: Tensor,
     mid: Tensor,
-    by_input: Tensor,
     mixed: Tensor,
-    context: Tensor,
-    pub(super) attention: Tensor,
-    value: Tensor,
 }
 
 impl Block {
@@ -216,7 +222,8 @@ impl Block {
         let (by_input, mixed, by_result) = attention.reverse_to_parts(input, || self.mixed(t), &mid, rules)?;
         let kept = (&t.attention, &t.value);
         let AttendedGrads { context, attention, value } = attention.op.reverse_to_attention(kept, &by_result, rules)?;
-        Ok(Upper { sum, fed, hidden, normed, mid, by_input, mixed, context, attention, value })
+        let passed = Some(Passed { sum, fed, hidden, normed, mid, mixed });
+        Ok(Upper { by_input, context, attention, value, passed })
     }
 
     /// Reverses the layer: from what arrives at its output `[B,T,D]` to what reaches everything inside it.
@@ -233,7 +240,7 @@ impl Block {
         output: &Tensor,
         rules: &Rules,
     ) -> Result<LayerGrads> {
-        let Upper { sum, fed, hidden, normed, mid, by_input, mixed, context, attention, value } = upper;
+        let Upper { by_input, context, attention, value, passed } = upper;
         let op = &self.attention.op;
         let queries = op.reverse_to_queries((&t.query, &t.key, &t.attention), &attention, &t.around, rules)?;
         let (query, key) = queries.unzip();
@@ -247,9 +254,11 @@ impl Block {
             op.reverse_to_read(|| self.read(&t.input), (query.as_ref(), key.as_ref(), &value), carried, rules)?;
         let state = || Ok(t.input.clone());
         let input = self.attention.reverse_to_state(state, (&by_input, &read), self.wiring, rules)?;
-        let output = output.clone();
-        let inside = Inside { query, key, value, context, mixed, mid, normed, hidden, fed, sum, output };
-        Ok(LayerGrads { input, read, attention, inside: Some(Box::new(inside)) })
+        let inside = passed.map(|Passed { sum, fed, hidden, normed, mid, mixed }| {
+            let output = output.clone();
+            Box::new(Inside { query, key, value, context, mixed, mid, normed, hidden, fed, sum, output })
+        });
+        Ok(LayerGrads { input, read, attention, inside })
     }
 }
 
@@ -280,18 +289,28 @@ impl Upper {
     /// What reached some tokens, among `tokens` of which nothing reached the others.
     fn among(self, rows: &Range<usize>, tokens: usize) -> Result<Self> {
         let place = |x: &Tensor, dim: usize| x.pad_with_zeros(dim, rows.start, tokens - rows.end);
+        let passed = |p: Passed| -> Result<Passed> {
+            Ok(Passed {
+                sum: place(&p.sum, 1)?,
+                fed: place(&p.fed, 1)?,
+                hidden: place(&p.hidden, 1)?,
+                normed: place(&p.normed, 1)?,
+                mid: place(&p.mid, 1)?,
+                mixed: place(&p.mixed, 1)?,
+            })
+        };
         Ok(Upper {
-            sum: place(&self.sum, 1)?,
-            fed: place(&self.fed, 1)?,
-            hidden: place(&self.hidden, 1)?,
-            normed: place(&self.normed, 1)?,
-            mid: place(&self.mid, 1)?,
             by_input: place(&self.by_input, 1)?,
-            mixed: place(&self.mixed, 1)?,
             context: place(&self.context, 2)?,
             attention: place(&self.attention, 2)?,
             value: self.value,
+            passed: self.passed.map(passed).transpose()?,
         })
+    }
+
+    /// Without what [`LayerGrads::inside`] alone holds.
+    pub(super) fn bare(self) -> Self {
+        Upper { passed: None, ..self }
     }
 }
 

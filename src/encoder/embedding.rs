@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Prefix};
 use crate::nn::resample::{resize_positions, Bicubic};
 use crate::nn::rules::Carried;
-use crate::nn::{residual, Linear, Norm, Places, Rules};
+use crate::nn::{once, residual, Linear, Norm, Places, Rules};
 use candle_core::{DType, Tensor, D};
 
 /// Either kind of embedding.
@@ -131,7 +131,8 @@ impl PatchEmbedding {
             )));
         }
         let pixels = pixels.to_dtype(self.projection.weight.dtype())?;
-        let patches = self.projection.forward(&unfold(&pixels, self.patch, (rows, columns))?)?; // [B,N,D]
+        let patches = unfold(&pixels, self.patch, (rows, columns))?; // [B,N,CPP]
+        let patches = once(&patches, |own| self.projection.forward(own))?; // [B,N,D]
         let content = self.content(&patches)?; // [B,prefix+N,D]
         let states = match self.positions_for((rows, columns))? {
             Some(positions) => content.broadcast_add(&positions)?,

@@ -19,7 +19,7 @@ pub mod scores;
 pub(crate) mod check;
 
 pub use activation::Activation;
-pub use kernels::instructions;
+pub use kernels::{instructions, once};
 pub use linear::Linear;
 pub use norm::{Centre, Norm};
 pub use numbers::{numbers, widened};

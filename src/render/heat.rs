@@ -41,7 +41,8 @@ pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     let alpha = scene.style.alpha;
     paint(scene, e, |x, y, colour| {
         let under = canvas.get_pixel(x, y).0;
-        let blend = |c: usize| (f32::from(under[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha).round() as u8;
+        // Rounds as `round` does, which is a call for each pixel where processors may lack the instruction.
+        let blend = |c: usize| (f32::from(under[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha + 0.5) as u8;
         canvas.put_pixel(x, y, Rgb([blend(0), blend(1), blend(2)]));
     })?;
     Ok(canvas)
@@ -88,7 +89,7 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     for y in top.max(0)..bottom.min(i64::from(picture.height())) {
         for x in left.max(0)..right.min(i64::from(picture.width())) {
             let value = heat[(y - top) as usize * w as usize + (x - left) as usize];
-            put(x as u32, y as u32, colours[(range.place(value, e.signed) * 255.0).round() as usize]);
+            put(x as u32, y as u32, colours[(range.place(value, e.signed) * 255.0 + 0.5) as usize]);
         }
     }
     Ok(())

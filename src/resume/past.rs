@@ -73,6 +73,11 @@ impl Past {
         self.of(input).nth(slot).is_some_and(Option::is_some)
     }
 
+    /// Which results of an input do not stand.
+    pub fn left(&self, input: usize) -> Vec<bool> {
+        self.of(input).map(Option::is_none).collect()
+    }
+
     fn of(&self, input: usize) -> impl Iterator<Item = &Option<Vec<Value>>> {
         self.standing.get(input).into_iter().flatten()
     }

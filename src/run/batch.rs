@@ -21,7 +21,7 @@ pub struct Batch<'m> {
     pub(super) pooled: Vec<OnceLock<Option<Tensor>>>,
     reads: Reads,
     top_down: bool,
-    memory: Option<Memory>,
+    pub(super) memory: Option<Memory>,
     pub(super) noise: Noise,
     pub(super) watch: Option<Watch<'m>>,
 }
@@ -46,7 +46,7 @@ pub enum Reads {
 
 impl Reads {
     /// What the forward pass keeps.
-    fn keep(self) -> Keep {
+    pub fn keep(self) -> Keep {
         match self {
             Reads::Logits => Keep::Logits,
             Reads::Attention => Keep::Attention,
@@ -78,6 +78,11 @@ impl Memory {
         let most = number.map(|n| (n * (1u64 << power) as f64) as usize);
         most.map(|most| Memory { kept: most, most })
             .ok_or_else(|| Error::Usage("expected a number of bytes, such as 2G or 500M".into()))
+    }
+
+    /// What each of so many passes that run at a time may take of it.
+    pub fn shared_by(self, passes: usize) -> Self {
+        Memory { kept: self.kept / passes.max(1), most: self.most / passes.max(1) }
     }
 
     /// An eighth of what is free for what is kept, and all of it where that is too little.
@@ -322,6 +327,7 @@ impl Pass<'_> {
             seeds = encoder.head.probability_seed(&trace.logits, &seeds)?;
         }
         let (head, walk) = encoder.begin(trace, &seeds, rules)?;
+        let walk = walk.bare(self.batch.reads < Reads::Constants);
         let layers = vec![None; encoder.blocks.len()];
         Ok((head, Progress { walk, layers, constants: Vec::new(), forgets }))
     }

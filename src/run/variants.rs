@@ -14,7 +14,7 @@ use candle_core::{DType, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of activations that one chunk of variants may take.
+/// Bytes of activations that one chunk of variants takes at most: a larger one is no faster.
 const BUDGET: usize = 512 << 20;
 
 /// One input by itself.
@@ -235,9 +235,10 @@ impl<'r> Subject<'r> {
         Ok(Arc::new(self.encoder().around(&self.inputs)?))
     }
 
-    /// Number of variants that go through the model together.
+    /// Number of variants that go through the model together, within what passes may take.
     pub fn chunk(&self, keep: Keep) -> usize {
-        self.fitting(keep, BUDGET)
+        let memory = self.run.pass.batch.memory;
+        self.fitting(keep, memory.map_or(BUDGET, |memory| memory.kept.min(BUDGET)))
     }
 
     /// The same where their activations may take so many bytes.

@@ -4,9 +4,10 @@ mod deliver;
 
 use crate::cli::args::{InputArgs, ModelArgs, ReportArgs};
 use crate::cli::job::Job;
-use crate::cli::past::Past;
+use crate::cli::outputs::{Format, Out};
+use crate::cli::past::{Past, Stated};
 use crate::cli::plan::{Asked, OutputArgs, Plan};
-use crate::cli::report::{interrupted, Reporter};
+use crate::cli::report::Reporter;
 use crate::cli::style::StyleArgs;
 use crate::cli::{examples, offered};
 use anyhow::{bail, Result};
@@ -15,16 +16,18 @@ use clap::Parser;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use vitx::explain::{self, Answer, Answers, Nothing};
-use vitx::guard::guarded;
+use vitx::abreast::abreast;
+use vitx::explain::desk::{Desk, Front, Going, Item};
+use vitx::explain::Asked as Question;
 use vitx::identity::Identity;
-use vitx::input::prepare::by_size;
 use vitx::input::Source;
-use vitx::input::{Preparer, Ready};
+use vitx::labels::Labels;
+use vitx::method::Configured;
 use vitx::model::{Checkpoint, Model};
-use vitx::render::json::Record;
+use vitx::render::names::target_part;
 use vitx::render::scale::Span;
 use vitx::resume::Written;
+use vitx::target::{Output, Request};
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
 #[derive(Parser, Debug)]
@@ -76,25 +79,29 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     past.made.begin()?;
-    let mut work = Work {
-        preparer: Preparer::new(&model.checkpoint.processor, args.input.shape.shape()),
-        report,
-        args: &args,
-        plan: &plan,
-        model: &model,
-        past,
-        waiting: Vec::new(),
-        written: HashMap::new(),
-    };
-    work.report.patience(&model.checkpoint, &plan.methods, args.input.shape.shape());
-    work.report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
-    let all: Vec<(usize, &Source)> = job.sources.list.iter().enumerate().collect();
-    for chunk in all.chunks(usize::from(args.input.batch_size)) {
-        work.chunk(chunk)?;
-        if work.stopped() {
-            break;
-        }
-    }
+    report.patience(&model.checkpoint, &plan.methods, args.input.shape.shape());
+    report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
+    let Plan { methods, requests, seed, row, style, .. } = &plan;
+    let (row, memory) = (row.as_ref(), args.model.memory());
+    let question = Question { model: &model, methods, requests, row, seed: *seed, memory };
+    let (stated, together) = (past.stated(), usize::from(args.input.batch_size));
+    let front = Places { plan: &plan, stated: &stated, labels: &model.checkpoint.labels };
+    let desk = Desk::new(question, (args.input.shape.shape(), together), style, &front);
+    let steps = report.watch();
+    let watch = |done: usize, total: usize| steps(done, total);
+    let goings = job.sources.list.iter().enumerate().map(|(number, source)| Going {
+        number,
+        source,
+        left: past.left(number),
+        contents: None,
+    });
+    let goings: Vec<_> = goings.collect();
+    let (args, plan, model, desk) = (&args, &plan, &model, &desk);
+    let mut work = Work { args, plan, model, desk, report, past, waiting: Vec::new(), written: HashMap::new() };
+    let come = |chunk| desk.come(chunk, &watch);
+    abreast(goings.chunks(together), desk.lanes(), come, |came| {
+        work.chunk(came.unwrap_or_else(|read| desk.finished(read, &watch)))
+    })?;
     work.draw_waiting()?;
     let done = (0..inputs).filter(|n| work.past.made.done(*n)).count();
     if done > 0 {
@@ -117,111 +124,53 @@ fn tell_done(report: &Reporter, plan: &Plan, past: &Past, model: &str, number: u
     past.made.records(number, &source.name, model, status).iter().try_for_each(|record| report.json_line(record))
 }
 
-/// An input on its way through the model.
-#[derive(Clone)]
-struct Going<'a> {
-    number: usize,
-    source: &'a Source,
-    /// What was in it before it was read.
-    contents: Option<String>,
+/// Where results go, and what they depend on.
+struct Places<'a> {
+    plan: &'a Plan,
+    stated: &'a Stated,
+    labels: &'a Labels,
 }
 
-/// One explanation, and of which input.
-struct Item<'a> {
-    going: Going<'a>,
-    answer: Answer,
+impl Front for Places<'_> {
+    fn places(
+        &self,
+        source: &Source,
+        (request, method): (&Request, &Configured),
+        output: Output,
+    ) -> Vec<(Format, PathBuf)> {
+        let (name, target) = (self.plan.name(method), target_part(request, output, self.labels));
+        let path = |f: Format| (f, self.plan.out.path(&source.stem, &name, &target, f));
+        self.plan.file_formats(method).map(path).collect()
+    }
+
+    fn identity(
+        &self,
+        source: &Source,
+        contents: &str,
+        (request, method): (&Request, &Configured),
+    ) -> Option<Identity> {
+        self.stated.identity(self.plan, source, contents, request, method)
+    }
+
+    fn states(&self) -> bool {
+        self.stated.any()
+    }
+
+    fn shows(&self) -> bool {
+        self.plan.to_stdout && self.plan.out != Out::Stdout
+    }
 }
 
-/// The run itself.
+/// What is written and said of a run, in the order of the inputs.
 struct Work<'a> {
     args: &'a Args,
     plan: &'a Plan,
     model: &'a Model,
-    preparer: Preparer<'a>,
+    desk: &'a Desk<'a>,
     report: Reporter,
     past: Past,
     /// Explanations that wait for the scale of the whole run.
     waiting: Vec<Item<'a>>,
     /// What this run has written.
     written: HashMap<PathBuf, Option<Written>>,
-}
-
-impl<'a> Work<'a> {
-    /// Whether no further input is to be begun.
-    fn stopped(&self) -> bool {
-        interrupted() || (self.args.input.fail_fast && self.report.failures() > 0)
-    }
-
-    /// Explains some inputs together.
-    fn chunk(&mut self, sources: &[(usize, &'a Source)]) -> Result<()> {
-        let mut ready: Vec<(Going<'a>, Ready)> = Vec::new();
-        for &(number, source) in sources {
-            tell_done(&self.report, self.plan, &self.past, &self.model.checkpoint.id, number, source)?;
-            if self.past.made.done(number) {
-                continue;
-            }
-            let contents = if self.past.states() { source.contents() } else { None };
-            let going = Going { number, source, contents };
-            ready.extend(self.report.prepared(source, &mut self.preparer)?.map(|r| (going, r)));
-            if self.stopped() {
-                return Ok(());
-            }
-        }
-        for same in by_size(ready) {
-            self.batch(same)?;
-        }
-        self.report.advance(sources.len());
-        Ok(())
-    }
-
-    /// Explains inputs of one size; should that fail, each alone, so that one input cannot spoil the others.
-    fn batch(&mut self, ready: Vec<(Going<'a>, Ready)>) -> Result<()> {
-        if self.stopped() {
-            return Ok(());
-        }
-        let (going, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-        match (guarded(|| self.explain(&going, &ready)), &going[..]) {
-            (Err(vitx::Error::Interrupted), _) => Ok(()), // the run ends; nothing of this input was written
-            (Ok(Answers { made, nothing }), _) => {
-                nothing.into_iter().try_for_each(|n| match going.get(n.place) {
-                    Some(one) => self.tell_nothing(one, n),
-                    None => Ok(()),
-                })?;
-                let item = |answer: Answer| Some(Item { going: going.get(answer.place)?.clone(), answer });
-                self.deliver(made.into_iter().filter_map(item).collect(), &going, &ready)
-            }
-            (Err(e), [one]) => self.report.failed(&one.source.name, &e.to_string()),
-            (Err(_), _) => going.into_iter().zip(ready).try_for_each(|one| self.batch(vec![one])),
-        }
-    }
-
-    /// All methods and targets of a batch, but what stands.
-    fn explain(&self, going: &[Going<'a>], ready: &[Ready]) -> vitx::Result<Answers> {
-        let Plan { methods, requests, seed, .. } = self.plan;
-        let asked = explain::Asked {
-            model: self.model,
-            methods,
-            requests,
-            row: self.plan.row.as_ref(),
-            seed: *seed,
-            memory: self.args.model.memory(),
-        };
-        let wanted = |place: usize, request: usize, method: usize| {
-            going.get(place).is_some_and(|one| !self.past.stands(one.number, request, method))
-        };
-        asked.explain(ready, self.report.watch(), &wanted)
-    }
-
-    fn tell_nothing(&mut self, going: &Going<'a>, nothing: Nothing) -> Result<()> {
-        let Some(request) = self.plan.requests.get(nothing.request) else { return Ok(()) };
-        let (input, target) = (going.source.name.clone(), request.text.clone());
-        self.report.note(&format!("note: {input}: {}", nothing.note));
-        let record = Record::Nothing { input, target, note: nothing.note };
-        for (contents, method) in going.contents.iter().flat_map(|c| self.plan.methods.iter().map(move |m| (c, m))) {
-            if let Some(asked) = self.past.identity(self.plan, going.source, contents, request, method) {
-                self.past.add(&asked, Vec::new(), vec![record.value()?]);
-            }
-        }
-        self.report.record(&record)
-    }
 }

@@ -5,9 +5,11 @@ use crate::cli::job;
 use crate::cli::voice::tell;
 use anyhow::Result;
 use clap::Parser;
+use serde_json::json;
 use std::process::ExitCode;
 use vitx::model::{Checkpoint, Demand};
 use vitx::render::printable;
+use vitx::run::Memory;
 use vitx::target::Scale;
 
 /// Show a model's family, sizes, tokens, parameters, and the memory a run will need
@@ -49,18 +51,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut c = job::found(&args.id, &model, report)?;
     c.notes.extend(c.check_weights()?);
     let demand = c.demand()?;
+    let budget = model.memory();
     if args.json {
-        tell!("{}", printable::json(&c.record(demand).to_string()));
+        let mut record = c.record(demand);
+        record["budget"] = budget.map(|m| json!({"kept": m.kept, "most": m.most})).unwrap_or_default();
+        tell!("{}", printable::json(&record.to_string()));
         return Ok(ExitCode::SUCCESS);
     }
-    print(&c, demand);
+    print(&c, demand, budget);
     if args.labels {
         (0..c.labels.len() as u32).for_each(|i| tell!("{i}\t{}", c.labels.name(i)));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(c: &Checkpoint, demand: Demand) {
+fn print(c: &Checkpoint, demand: Demand, budget: Option<Memory>) {
     let s = &c.spec;
     let outputs = match (c.scale, c.labels.len()) {
         (Scale::Softmax, n) => format!("{n} classes"),
@@ -79,6 +84,10 @@ fn print(c: &Checkpoint, demand: Demand) {
     tell!("  parameters  {:.2} M", demand.parameters as f64 / 1e6);
     let (weights, pass) = (demand.weights as f64 / 1e6, demand.pass as f64 / 1e6);
     tell!("  memory      {weights:.0} MB weights in f32, about {pass:.0} MB for an input's forward and reverse pass");
+    if let Some(Memory { kept, most }) = budget {
+        let (kept, most) = (kept as f64 / 1e6, most as f64 / 1e6);
+        tell!("  budget      {kept:.0} MB on this machine for what passes keep, {most:.0} MB for all they take (--memory)");
+    }
     let some: Vec<_> = (0..c.labels.len().min(6) as u32).map(|i| c.labels.name(i)).collect();
     let more = if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" };
     tell!("  labels      {}{more}", some.join("; "));

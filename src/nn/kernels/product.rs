@@ -200,7 +200,8 @@ impl WithSimd for Task<'_> {
             let (ahead, mut line) = (self.ahead(&depth, &columns), 0);
             let mut row = self.rows.start;
             while row < self.rows.end {
-                let tile = Tile { task: &self, row, depth: depth.clone(), columns: columns.clone(), packed, ahead, line };
+                let tile =
+                    Tile { task: &self, row, depth: depth.clone(), columns: columns.clone(), packed, ahead, line };
                 line += depth.len().div_ceil(EACH);
                 let left = self.rows.end - row;
                 row += if S::REGISTER_COUNT >= 32 { tile.tall(simd, left) } else { tile.low(simd, left) };

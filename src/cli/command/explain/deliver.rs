@@ -1,36 +1,64 @@
 //! What becomes of explanations: files, records, lines.
 
-use super::{Going, Item, Work};
-use crate::cli::outputs::{Format, Out};
+use super::{tell_done, Work};
+use crate::cli::outputs::Out;
 use crate::cli::report::interrupted;
 use anyhow::Result;
-use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
-use vitx::guard::guarded;
-use vitx::input::Ready;
-use vitx::render::json::{Done, Record};
-use vitx::render::names::target_part;
+use std::path::Path;
+use vitx::abreast::abreast;
+use vitx::explain::desk::{Came, Going, Item, Part, Read, Sheet, Sheets};
+use vitx::explain::Nothing;
+use vitx::render::json::Record;
+use vitx::render::save;
 use vitx::render::scale::{Range, Span};
-use vitx::render::{save, Scene};
 use vitx::resume::Written;
 
-/// What one explanation became: its record and files.
-type Drawn = (Value, Vec<Written>);
-
 impl<'a> Work<'a> {
-    /// Draws and reports, or sets aside when the scale needs the whole run.
-    pub(super) fn deliver(&mut self, items: Vec<Item<'a>>, going: &[Going<'a>], ready: &[Ready]) -> Result<()> {
-        if self.plan.style.scale == Span::Shared {
-            self.waiting.extend(items);
-            return Ok(());
+    /// Whether no further input is to be begun.
+    fn stopped(&self) -> bool {
+        interrupted() || (self.args.input.fail_fast && self.report.failures() > 0)
+    }
+
+    /// Writes and says what came of some inputs; whether to go on.
+    pub(super) fn chunk(&mut self, came: Came<'a>) -> Result<bool> {
+        for going in &came.chunk {
+            tell_done(&self.report, self.plan, &self.past, &self.model.checkpoint.id, going.number, going.source)?;
         }
-        for (one, ready) in going.iter().zip(ready) {
-            let own: Vec<&Item<'a>> = items.iter().filter(|i| i.going.number == one.number).collect();
-            self.draw_all(one, &own, ready, &BTreeMap::new())?;
+        for read in came.read {
+            self.read(read)?;
         }
-        Ok(())
+        for part in came.parts {
+            if self.stopped() {
+                break;
+            }
+            self.part(part)?;
+        }
+        self.report.advance(came.chunk.len());
+        Ok(!self.stopped())
+    }
+
+    fn read(&self, (source, read): Read<'a>) -> Result<()> {
+        match read {
+            Ok((left_out, remarks)) => {
+                self.report.truncation(&source.name, left_out);
+                self.report.remarks(&source.name, &remarks);
+                Ok(())
+            }
+            Err(e) => self.report.failed(&source.name, &e.to_string()),
+        }
+    }
+
+    fn part(&mut self, part: Part<'a>) -> Result<()> {
+        match part {
+            Part::Failed(source, e) => self.report.failed(&source.name, &e.to_string()),
+            Part::Nothing(going, nothing) => self.tell_nothing(&going, nothing),
+            Part::Waiting(items) => {
+                self.waiting.extend(items);
+                Ok(())
+            }
+            Part::Drawn(sheets) => self.sheets(sheets),
+        }
     }
 
     /// Draws what waited for the scale of the whole run: one range a method. A part of the run has another scale, so that
@@ -47,32 +75,25 @@ impl<'a> Work<'a> {
             ranges.entry(item.answer.method).and_modify(|r| *r = r.union(range)).or_insert(range);
         }
         waiting.sort_by_key(|i| i.going.number); // stable
-        for own in waiting.chunk_by(|a, b| a.going.number == b.going.number) {
-            if interrupted() {
-                break;
-            }
-            let Some(Item { going, .. }) = own.first() else { continue };
-            match going.source.prepare(&mut self.preparer) {
-                Ok(ready) => self.draw_all(going, &own.iter().collect::<Vec<_>>(), &ready, &ranges)?,
-                Err(e) => self.report.failed(&going.source.name, &e.to_string())?,
-            }
-        }
-        Ok(())
+        let inputs = waiting.chunk_by(|a: &Item<'a>, b| a.going.number == b.going.number);
+        let desk = self.desk;
+        abreast(
+            inputs,
+            desk.lanes(),
+            |own| desk.drawn_late(own, &ranges),
+            |part| {
+                part.map_or(Ok(()), |part| self.part(part))?;
+                Ok(!interrupted())
+            },
+        )
     }
 
-    /// Draws all explanations of one input and notes them; the first failure is the input's.
-    fn draw_all(
-        &mut self,
-        going: &Going<'a>,
-        items: &[&Item<'a>],
-        ready: &Ready,
-        ranges: &BTreeMap<usize, Range>,
-    ) -> Result<()> {
-        let mut drawn: Vec<(&Item<'a>, Drawn)> = Vec::new();
-        let mut failure = None;
-        for item in items {
-            match self.draw(item, ready, ranges.get(&item.answer.method).copied())? {
-                Ok(done) => drawn.push((item, done)),
+    /// Writes all explanations of one input and notes them; the first failure is the input's.
+    fn sheets(&mut self, Sheets { going, drawn, asked, mut failure }: Sheets<'a>) -> Result<()> {
+        let mut written: Vec<(&Sheet, Vec<Written>)> = Vec::new();
+        for sheet in &drawn {
+            match self.sheet(&going, sheet)? {
+                Ok(files) => written.push((sheet, files)),
                 Err(e) => {
                     failure = Some(e);
                     break;
@@ -81,14 +102,13 @@ impl<'a> Work<'a> {
         }
         for (r, request) in self.plan.requests.iter().enumerate() {
             for (m, method) in self.plan.methods.iter().enumerate() {
-                let of = |i: &Item<'a>| (i.answer.request, i.answer.method) == (r, m);
-                let whole = items.iter().filter(|i| of(i)).count();
-                let own: Vec<&Drawn> = drawn.iter().filter(|(i, _)| of(i)).map(|(_, d)| d).collect();
+                let whole = asked.iter().filter(|a| **a == (r, m)).count();
+                let own: Vec<_> = written.iter().filter(|(s, _)| (s.request, s.method) == (r, m)).collect();
                 if whole == 0 || own.len() < whole || self.past.stands(going.number, r, m) {
                     continue;
                 }
                 let files = own.iter().flat_map(|(_, files)| files.iter().cloned()).collect();
-                let records = own.iter().map(|(record, _)| record.clone()).collect();
+                let records = own.iter().map(|(s, _)| s.record.value()).collect::<vitx::Result<_>>()?;
                 let contents = going.contents.as_deref();
                 let asked = contents.and_then(|c| self.past.identity(self.plan, going.source, c, request, method));
                 if let Some(asked) = asked {
@@ -102,57 +122,29 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Writes one explanation in every format. The outer error ends the run, the inner one is the input's.
-    fn draw(&mut self, item: &Item<'a>, ready: &Ready, shared: Option<Range>) -> Result<vitx::Result<Drawn>> {
-        let start = Instant::now();
-        let (plan, answer, source) = (self.plan, &item.answer, item.going.source);
-        let (Some(request), Some(method)) = (plan.requests.get(answer.request), plan.methods.get(answer.method)) else {
-            return Ok(Err(vitx::Error::Fault("an answer to what was not asked".into())));
-        };
-        let mut done = Done::new(&source.name, &self.model.into(), &answer.logits, &answer.explanation, plan.seed);
-        done.size = matches!(ready, Ready::Picture(_)).then(|| ready.size());
-        let contents = item.going.contents.as_deref();
-        done.identity = contents.and_then(|c| self.past.identity(plan, source, c, request, method));
-        let output = answer.explanation.output;
-        let said = output.said(&answer.logits, self.model.checkpoint.scale);
-        let headline = format!("{} {said} ({}, {})", done.target.label, output.which(), method.spec);
-        let target = target_part(request, output, &self.model.checkpoint.labels);
-        let path = |f: Format| (f, plan.out.path(&source.stem, &plan.name(method), &target, f));
-        let paths: Vec<(Format, PathBuf)> = plan.file_formats(method).map(path).collect();
-        for (format, path) in &paths {
-            done.outputs.insert(format.name.into(), Value::from(path.display().to_string()));
-        }
-        if !answer.again {
-            let warnings = done.warnings(&method.spec);
-            warnings.iter().for_each(|w| self.report.note(&format!("warning: {}: {w}", source.name)));
-        }
-        done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
-        let record = Record::Ok(Box::new(done));
-        let caption = headline.clone();
-        let scene = Scene { caption, shared, record: Some(&record), ..Scene::of(ready, &plan.style) };
+    /// Writes one explanation and says so. The outer error ends the run, the inner one is the input's.
+    fn sheet(&mut self, going: &Going<'a>, sheet: &Sheet) -> Result<vitx::Result<Vec<Written>>> {
+        let name = &going.source.name;
+        sheet.warnings.iter().for_each(|w| self.report.note(&format!("warning: {name}: {w}")));
         let mut files = Vec::new();
-        for (format, path) in &paths {
-            if answer.again {
+        for (path, bytes) in &sheet.files {
+            if sheet.again {
                 files.extend(self.written.get(path).cloned().flatten());
                 continue;
             }
-            let bytes = match guarded(|| (format.render)(&scene, &answer.explanation)) {
-                Ok(bytes) => bytes,
-                Err(e) => return Ok(Err(e)),
-            };
-            if plan.out == Out::Stdout {
-                self.report.stdout(&bytes)?;
+            if self.plan.out == Out::Stdout {
+                self.report.stdout(bytes)?;
                 continue;
             }
-            match self.write(path, &bytes) {
+            match self.write(path, bytes) {
                 Ok(written) => files.extend(written),
                 Err(e) => return Ok(Err(e)),
             }
         }
-        if !answer.again {
-            self.tell(item, &record, &headline, &scene, &paths)?;
+        if !sheet.again {
+            self.tell(name, sheet)?;
         }
-        Ok(Ok((record.value()?, files)))
+        Ok(Ok(files))
     }
 
     /// Writes a file of this run, once.
@@ -170,27 +162,31 @@ impl<'a> Work<'a> {
     }
 
     /// The result on stdout: a record, or a line and, for texts, the tokens.
-    fn tell(
-        &self,
-        item: &Item<'a>,
-        record: &Record,
-        headline: &str,
-        scene: &Scene<'_>,
-        paths: &[(Format, PathBuf)],
-    ) -> Result<()> {
-        let name = &item.going.source.name;
+    fn tell(&self, name: &str, sheet: &Sheet) -> Result<()> {
+        let headline = &sheet.headline;
         if self.plan.out == Out::Stdout {
             self.report.detail(&format!("{name}: {headline}"));
             return Ok(());
         }
-        self.report.record(record)?;
-        if self.plan.to_stdout {
+        self.report.record(&sheet.record)?;
+        if let Some(tokens) = &sheet.tokens {
             self.report.line(headline)?;
-            let renderer = vitx::render::find("ansi")?;
-            let tokens = (renderer.render)(scene, &item.answer.explanation)?;
-            return self.report.drawn(&tokens); // with its own escape sequences
+            return self.report.drawn(tokens); // with its own escape sequences
         }
-        let files: Vec<_> = paths.iter().map(|(_, p)| p.display().to_string()).collect();
+        let files: Vec<_> = sheet.files.iter().map(|(p, _)| p.display().to_string()).collect();
         self.report.line(&format!("{name}: {headline} -> {}", files.join(" ")))
+    }
+
+    fn tell_nothing(&mut self, going: &Going<'a>, nothing: Nothing) -> Result<()> {
+        let Some(request) = self.plan.requests.get(nothing.request) else { return Ok(()) };
+        let (input, target) = (going.source.name.clone(), request.text.clone());
+        self.report.note(&format!("note: {input}: {}", nothing.note));
+        let record = Record::Nothing { input, target, note: nothing.note };
+        for (contents, method) in going.contents.iter().flat_map(|c| self.plan.methods.iter().map(move |m| (c, m))) {
+            if let Some(asked) = self.past.identity(self.plan, going.source, contents, request, method) {
+                self.past.add(&asked, Vec::new(), vec![record.value()?]);
+            }
+        }
+        self.report.record(&record)
     }
 }

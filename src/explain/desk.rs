@@ -1,0 +1,284 @@
+//! What is done with inputs side by side: reading, explaining and drawing. Nothing here writes a file or says a word.
+
+use super::{bytes, Answer, Answers, Asked, Nothing, Steps};
+use crate::error::{Error, Result};
+use crate::guard::guarded;
+use crate::identity::Identity;
+use crate::input::image::Remark;
+use crate::input::{Preparer, Ready, Shape, Source};
+use crate::method::Configured;
+use crate::render::json::{Done, Record};
+use crate::render::scale::{Range, Span};
+use crate::render::{find, Renderer, Scene, Style};
+use crate::target::{Output, Request};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// What a front end decides of each result.
+pub trait Front: Sync {
+    /// Where it goes, format by format.
+    fn places(
+        &self,
+        source: &Source,
+        asked: (&Request, &Configured),
+        output: Output,
+    ) -> Vec<(&'static Renderer, PathBuf)>;
+
+    /// What it depends on, beside the contents of its input; none where nothing states it.
+    fn identity(&self, source: &Source, contents: &str, asked: (&Request, &Configured)) -> Option<Identity>;
+
+    /// Whether anything states what results depend on: inputs are then read for it.
+    fn states(&self) -> bool;
+
+    /// Whether a text's tokens are drawn for the terminal.
+    fn shows(&self) -> bool;
+}
+
+/// What everything that goes on at a time shares.
+pub struct Desk<'a> {
+    asked: Asked<'a>,
+    shape: Shape,
+    style: &'a Style,
+    front: &'a dyn Front,
+    lanes: usize,
+    /// Those that nobody uses now; each keeps the array that it read last.
+    preparers: Mutex<Vec<Preparer<'a>>>,
+}
+
+/// An input on its way through the model.
+#[derive(Clone)]
+pub struct Going<'a> {
+    /// Its place in the run.
+    pub number: usize,
+    /// Where it is read.
+    pub source: &'a Source,
+    /// What is wanted of it, by request and method.
+    pub left: Vec<bool>,
+    /// What was in it before it was read.
+    pub contents: Option<String>,
+}
+
+/// One explanation, and of which input.
+pub struct Item<'a> {
+    /// The input.
+    pub going: Going<'a>,
+    /// The explanation.
+    pub answer: Answer,
+}
+
+/// What was read of an input: what of it was cut off and what is to be said of it, or why it cannot be used.
+pub type Read<'a> = (&'a Source, Result<(Option<String>, Vec<Remark>)>);
+
+/// Inputs that are read.
+pub struct Prepared<'a> {
+    chunk: Vec<Going<'a>>,
+    read: Vec<Read<'a>>,
+    ready: Vec<(Going<'a>, Ready)>,
+}
+
+/// What came of some inputs.
+pub struct Came<'a> {
+    /// The inputs.
+    pub chunk: Vec<Going<'a>>,
+    /// How reading them went.
+    pub read: Vec<Read<'a>>,
+    /// What came of them then; nothing of those that were interrupted.
+    pub parts: Vec<Part<'a>>,
+}
+
+/// Something that came of an input.
+pub enum Part<'a> {
+    /// Nothing but an error.
+    Failed(&'a Source, Error),
+    /// A target that means no output of it.
+    Nothing(Going<'a>, Nothing),
+    /// Explanations that wait for the scale of the whole run.
+    Waiting(Vec<Item<'a>>),
+    /// Its explanations.
+    Drawn(Sheets<'a>),
+}
+
+/// All explanations of an input, drawn; up to the first that failed.
+pub struct Sheets<'a> {
+    /// The input.
+    pub going: Going<'a>,
+    /// Those that were drawn.
+    pub drawn: Vec<Sheet>,
+    /// Request and method of all that were to be drawn.
+    pub asked: Vec<(usize, usize)>,
+    /// Why there are not more.
+    pub failure: Option<Error>,
+}
+
+/// One explanation in every format.
+pub struct Sheet {
+    /// The target's number.
+    pub request: usize,
+    /// The method's number.
+    pub method: usize,
+    /// What is noted of it.
+    pub record: Record,
+    /// It in a line.
+    pub headline: String,
+    /// What to beware of.
+    pub warnings: Vec<String>,
+    /// An earlier sheet of the input has these files.
+    pub again: bool,
+    /// Places and contents.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// A text's tokens for the terminal.
+    pub tokens: Option<Vec<u8>>,
+}
+
+impl<'a> Desk<'a> {
+    /// For pictures of a shape, so many of which go `together`. What passes may take is divided among as many of those as it and
+    /// the threads allow; another device takes one at a time.
+    pub fn new(asked: Asked<'a>, (shape, together): (Shape, usize), style: &'a Style, front: &'a dyn Front) -> Self {
+        let each = bytes(asked.model, asked.methods, shape) * together;
+        let fitting = asked.memory.map_or(usize::MAX, |m| m.kept / each.max(1));
+        let threads = if asked.model.encoder.device().is_cpu() { rayon::current_num_threads() } else { 1 };
+        let lanes = threads.min(fitting).max(1);
+        let asked = Asked { memory: asked.memory.map(|m| m.shared_by(lanes)), ..asked };
+        Desk { asked, shape, style, front, lanes, preparers: Mutex::default() }
+    }
+
+    /// How many chunks may be worked on at a time.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Does everything with some inputs on the CPU. Another device takes one chunk at a time: they are read alone here, while
+    /// it works, and [`Desk::finished`] is the caller's.
+    pub fn come(&self, chunk: &[Going<'a>], watch: &Steps<'_>) -> std::result::Result<Came<'a>, Prepared<'a>> {
+        let prepared = self.prepared(chunk.to_vec());
+        if self.asked.model.encoder.device().is_cpu() {
+            Ok(self.finished(prepared, watch))
+        } else {
+            Err(prepared)
+        }
+    }
+
+    fn prepared(&self, chunk: Vec<Going<'a>>) -> Prepared<'a> {
+        let (mut read, mut ready) = (Vec::new(), Vec::new());
+        for going in chunk.iter().filter(|going| going.left.contains(&true)) {
+            let contents = if self.front.states() { going.source.contents() } else { None };
+            match self.ready(going.source) {
+                Ok(own) => {
+                    read.push((going.source, Ok((own.truncated(), own.remarks().to_vec()))));
+                    ready.push((Going { contents, ..going.clone() }, own));
+                }
+                Err(e) => read.push((going.source, Err(e))),
+            }
+        }
+        Prepared { chunk, read, ready }
+    }
+
+    fn ready(&self, source: &Source) -> Result<Ready> {
+        let free = self.preparers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let new = || Preparer::new(&self.asked.model.checkpoint.processor, self.shape);
+        let mut preparer = free.unwrap_or_else(new);
+        let ready = source.prepare(&mut preparer);
+        self.preparers.lock().unwrap_or_else(PoisonError::into_inner).push(preparer);
+        ready
+    }
+
+    /// Explains inputs by all methods for all targets, but what stands, and draws what was found unless it must wait for the
+    /// scale of the whole run.
+    pub fn finished(&self, prepared: Prepared<'a>, watch: &Steps<'_>) -> Came<'a> {
+        let Prepared { chunk, read, ready } = prepared;
+        let methods = self.asked.methods.len();
+        let wanted = |going: &Going<'a>, r: usize, m: usize| going.left.get(r * methods + m) == Some(&true);
+        let groups = self.asked.explain_all(ready, watch, &wanted);
+        let parts = groups.into_iter().flat_map(|(same, answers)| match answers {
+            Err(Error::Interrupted) => Vec::new(), // the run ends; nothing of these inputs is written
+            Err(e) => same.first().map(|(going, _)| Part::Failed(going.source, e)).into_iter().collect(),
+            Ok(answers) => self.parts(same, answers),
+        });
+        let parts = parts.collect();
+        Came { chunk, read, parts }
+    }
+
+    fn parts(&self, same: Vec<(Going<'a>, Ready)>, answers: Answers) -> Vec<Part<'a>> {
+        let going = |place: usize| same.get(place).map(|(going, _)| going.clone());
+        let nothing = answers.nothing.into_iter().filter_map(|n| Some(Part::Nothing(going(n.place)?, n)));
+        let mut parts: Vec<_> = nothing.collect();
+        let item = |answer: Answer| Some(Item { going: going(answer.place)?, answer });
+        let items: Vec<Item<'a>> = answers.made.into_iter().filter_map(item).collect();
+        if self.style.scale == Span::Shared {
+            parts.push(Part::Waiting(items));
+            return parts;
+        }
+        for (going, ready) in &same {
+            let own: Vec<_> = items.iter().filter(|i| i.going.number == going.number).collect();
+            parts.push(Part::Drawn(self.sheets(going, &own, ready, &BTreeMap::new())));
+        }
+        parts
+    }
+
+    /// Draws what waited for the scale of the whole run, one range a method.
+    pub fn drawn_late(&self, items: &[Item<'a>], ranges: &BTreeMap<usize, Range>) -> Option<Part<'a>> {
+        let going = &items.first()?.going;
+        Some(match self.ready(going.source) {
+            Ok(ready) => Part::Drawn(self.sheets(going, &items.iter().collect::<Vec<_>>(), &ready, ranges)),
+            Err(e) => Part::Failed(going.source, e),
+        })
+    }
+
+    fn sheets(
+        &self,
+        going: &Going<'a>,
+        items: &[&Item<'a>],
+        ready: &Ready,
+        ranges: &BTreeMap<usize, Range>,
+    ) -> Sheets<'a> {
+        let asked = items.iter().map(|i| (i.answer.request, i.answer.method)).collect();
+        let mut sheets = Sheets { going: going.clone(), drawn: Vec::new(), asked, failure: None };
+        for item in items {
+            match guarded(|| self.sheet(item, ready, ranges.get(&item.answer.method).copied())) {
+                Ok(sheet) => sheets.drawn.push(sheet),
+                Err(e) => {
+                    sheets.failure = Some(e);
+                    break;
+                }
+            }
+        }
+        sheets
+    }
+
+    /// Draws one explanation in every format.
+    fn sheet(&self, item: &Item<'a>, ready: &Ready, shared: Option<Range>) -> Result<Sheet> {
+        let start = Instant::now();
+        let (Asked { model, requests, methods, seed, .. }, answer) = (&self.asked, &item.answer);
+        let (Some(request), Some(method)) = (requests.get(answer.request), methods.get(answer.method)) else {
+            return Err(Error::Fault("an answer to what was not asked".into()));
+        };
+        let (source, asked, output) = (item.going.source, (request, method), answer.explanation.output);
+        let mut done = Done::new(&source.name, &(*model).into(), &answer.logits, &answer.explanation, *seed);
+        done.size = matches!(ready, Ready::Picture(_)).then(|| ready.size());
+        let contents = item.going.contents.as_deref();
+        done.identity = contents.and_then(|contents| self.front.identity(source, contents, asked));
+        let said = output.said(&answer.logits, model.checkpoint.scale);
+        let headline = format!("{} {said} ({}, {})", done.target.label, output.which(), method.spec);
+        let places = self.front.places(source, asked, output);
+        for (format, path) in &places {
+            done.outputs.insert(format.name.into(), Value::from(path.display().to_string()));
+        }
+        let warnings = if answer.again { Vec::new() } else { done.warnings(&method.spec) };
+        done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
+        let record = Record::Ok(Box::new(done));
+        let caption = headline.clone();
+        let scene = Scene { caption, shared, record: Some(&record), ..Scene::of(ready, self.style) };
+        let draw = |(format, path): (&Renderer, PathBuf)| match answer.again {
+            true => Ok((path, Vec::new())),
+            false => (format.render)(&scene, &answer.explanation).map(|bytes| (path, bytes)),
+        };
+        let files = places.into_iter().map(draw).collect::<Result<_>>()?;
+        let shown = self.front.shows() && !answer.again;
+        let tokens = shown.then(|| (find("ansi")?.render)(&scene, &answer.explanation)).transpose()?;
+        let (request, method, again) = (answer.request, answer.method, answer.again);
+        Ok(Sheet { request, method, record, headline, warnings, again, files, tokens })
+    }
+}
