@@ -36,6 +36,8 @@ mod hub;
 #[cfg(feature = "cli")]
 #[path = "all/judging.rs"]
 mod judging;
+#[path = "all/kin.rs"]
+mod kin;
 #[path = "all/loaders.rs"]
 mod loaders;
 #[path = "all/maximize.rs"]

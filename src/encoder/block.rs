@@ -354,8 +354,8 @@ mod tests {
             let kinds = [
                 (Gate::None, false, Scores::Dot, true),
                 (Gate::First, false, Scores::Dot, true),
-                (Gate::None, true, rotary, true),
-                (Gate::First, true, rotary, false),
+                (Gate::None, true, rotary.clone(), true),
+                (Gate::First, true, rotary.clone(), false),
             ];
             for (gate, scale, scores, norm) in kinds {
                 let mut block = block(wiring, gate, scale, scores);

@@ -30,6 +30,8 @@ pub struct PatchEmbedding {
     pub registers: Option<Tensor>,
     /// What is added by position; none where attention scores know the places (DINOv3).
     pub positions: Option<PatchPositions>,
+    /// Norm after the sum (CLIP).
+    pub norm: Option<Norm>,
 }
 
 /// A table of position embeddings over a grid of patches.
@@ -54,6 +56,8 @@ pub struct WordEmbedding {
     pub types: Option<Tensor>,
     /// Norm after the sum.
     pub norm: Norm,
+    /// From the tables' width to D behind the norm, where they are narrower (ALBERT, ELECTRA).
+    pub widened: Option<Linear>,
     /// RoBERTa's padding id: positions count real tokens from this id + 1. None: positions count from 0.
     pub padding_id: Option<u32>,
 }
@@ -134,9 +138,10 @@ impl PatchEmbedding {
         let patches = unfold(&pixels, self.patch, (rows, columns))?; // [B,N,CPP]
         let patches = once(&patches, |own| self.projection.forward(own))?; // [B,N,D]
         let content = self.content(&patches)?; // [B,prefix+N,D]
-        let states = match self.positions_for((rows, columns))? {
-            Some(positions) => content.broadcast_add(&positions)?,
-            None => content,
+        let states = self.placed(content, (rows, columns))?;
+        let states = match &self.norm {
+            Some(norm) => norm.forward(&states)?,
+            None => states,
         };
         let Some(registers) = &self.registers else { return Ok(states) };
         let prefix = self.positioned.len();
@@ -157,6 +162,13 @@ impl PatchEmbedding {
         Ok(Tensor::cat(&parts, 1)?)
     }
 
+    fn placed(&self, content: Tensor, grid: (usize, usize)) -> Result<Tensor> {
+        match self.positions_for(grid)? {
+            Some(positions) => Ok(content.broadcast_add(&positions)?),
+            None => Ok(content),
+        }
+    }
+
     fn positions_for(&self, to: (usize, usize)) -> Result<Option<Tensor>> {
         let Some(PatchPositions { table, grid, kernel }) = &self.positions else { return Ok(None) };
         resize_positions(table, self.positioned.len(), *grid, to, *kernel).map(Some)
@@ -171,12 +183,23 @@ impl PatchEmbedding {
         let (grid, n) = (layout.grid, layout.grid.0 * layout.grid.1);
         let pixels = pixels.to_dtype(self.projection.weight.dtype())?;
         let patches = unfold(&pixels, self.patch, grid)?; // [B,N,CPP]
-        let own = arriving.narrow(1, layout.prefix.len(), n)?.contiguous()?;
+        let positioned = self.positioned.len();
+        let normed = |arriving: &Tensor| -> Result<Tensor> {
+            let own = arriving.narrow(1, layout.prefix.len(), n)?;
+            let whole = Tensor::cat(&[&arriving.narrow(1, 0, positioned)?, &own], 1)?;
+            match &self.norm {
+                Some(norm) => {
+                    let content = self.content(&self.projection.forward(&patches)?)?;
+                    norm.reverse(&self.placed(content, grid)?, &whole, rules.norm)
+                }
+                None => Ok(whole),
+            }
+        };
+        let arriving = normed(arriving)?; // at the sum of content and positions, [B,positioned+N,D]
+        let own = arriving.narrow(1, positioned, n)?.contiguous()?;
         let by_patches = if rules.carried == Carried::Relevance {
             let by_content = match self.positions_for(grid)? {
                 Some(positions) => {
-                    let positioned = self.positioned.len();
-                    let arriving = Tensor::cat(&[&arriving.narrow(1, 0, positioned)?, &own], 1)?;
                     let content = self.content(&self.projection.forward(&patches)?)?;
                     let positions = positions.unsqueeze(0)?.broadcast_as(content.shape())?.contiguous()?;
                     let residual = (rules.residual, rules.carried);
@@ -254,7 +277,11 @@ impl WordEmbedding {
 
     /// `[B,T,D]` from rows of the word table `[B,T,D]`, positions and types `[B,T]`
     fn forward(&self, rows: &Tensor, positions: &Tensor, types: &Tensor) -> Result<Tensor> {
-        self.norm.forward(&self.sum(rows, positions, types)?)
+        let normed = self.norm.forward(&self.sum(rows, positions, types)?)?;
+        match &self.widened {
+            Some(map) => map.forward(&normed),
+            None => Ok(normed),
+        }
     }
 
     /// From what arrives at the first layer's input to what reaches the rows of the word table, `[B,T,D]`.
@@ -266,7 +293,14 @@ impl WordEmbedding {
         arriving: &Tensor,
         rules: &Rules,
     ) -> Result<Tensor> {
-        self.norm.reverse(&self.sum(rows, positions, types)?, arriving, rules.norm)
+        let sum = self.sum(rows, positions, types)?;
+        match &self.widened {
+            Some(map) => {
+                let normed = map.reverse(|| self.norm.forward(&sum), arriving, rules.feed_forward)?;
+                self.norm.reverse(&sum, &normed, rules.norm)
+            }
+            None => self.norm.reverse(&sum, arriving, rules.norm),
+        }
     }
 
     /// Position numbers, `[B,T]`.
@@ -310,6 +344,7 @@ mod tests {
             positioned: vec![(Prefix::Class, check::random(&[5], 3))],
             registers: Some(check::random(&[2, 5], 4)),
             positions: Some(PatchPositions { table: check::random(&[5, 5], 5), grid: (2, 2), kernel: Bicubic::Plain }),
+            norm: None,
         };
         let (pixels, g) = (check::random(&[2, 3, 4, 5], 6), check::random(&[2, 7, 5], 7));
         let patches = unfold(&pixels, (2, 2), (2, 2))?;

@@ -9,7 +9,7 @@ use super::feed_forward::FeedForward;
 use super::head::{Reading, Step};
 use super::Encoder;
 use crate::error::Result;
-use crate::nn::{Linear, Norm};
+use crate::nn::{Disentangled, Linear, Norm, Relative, Scores};
 use candle_core::Tensor;
 
 /// A part of a model that has weights.
@@ -76,7 +76,7 @@ fn of_norm(norm: &mut Norm, each: Each<'_>) -> Result<()> {
 fn of_block(block: &mut Block, each: Each<'_>) -> Result<()> {
     let Block { attention, feed_forward, wiring: _ } = block;
     let Branch { norm: first_norm, op, scale: first_scale } = attention;
-    let Attention { heads: _, query, key, value, projection, scores: _, reach: _ } = op;
+    let Attention { heads: _, query, key, value, projection, scores, reach: _ } = op;
     let Branch { norm: second_norm, op, scale: second_scale } = feed_forward;
     let FeedForward { into, activation: _, gate: _, out } = op;
     for linear in [query, key, value, projection] {
@@ -88,12 +88,20 @@ fn of_block(block: &mut Block, each: Each<'_>) -> Result<()> {
     for scale in [first_scale, second_scale].into_iter().flatten() {
         each(scale)?;
     }
+    match scores {
+        Scores::Table(Relative { table, offsets: _ }) => each(table)?,
+        Scores::Disentangled(Disentangled { places, keys, queries, buckets: _ }) => {
+            each(places)?;
+            [keys, queries].into_iter().flatten().try_for_each(|map| of_linear(map, each))?;
+        }
+        Scores::Dot | Scores::Rotary(_) => {}
+    }
     of_linear(into, each)?;
     of_linear(out, each)
 }
 
 fn of_patches(patches: &mut PatchEmbedding, each: Each<'_>) -> Result<()> {
-    let PatchEmbedding { projection, patch: _, positioned, registers, positions } = patches;
+    let PatchEmbedding { projection, patch: _, positioned, registers, positions, norm } = patches;
     of_linear(projection, each)?;
     if let Some(positions) = positions {
         each(&mut positions.table)?;
@@ -101,13 +109,15 @@ fn of_patches(patches: &mut PatchEmbedding, each: Each<'_>) -> Result<()> {
     if let Some(registers) = registers {
         each(registers)?;
     }
+    norm.as_mut().map_or(Ok(()), |norm| of_norm(norm, each))?;
     positioned.iter_mut().try_for_each(|(_, token)| each(token))
 }
 
 fn of_words(embedding: &mut WordEmbedding, each: Each<'_>) -> Result<()> {
-    let WordEmbedding { words, positions, types, norm, padding_id: _ } = embedding;
+    let WordEmbedding { words, positions, types, norm, widened, padding_id: _ } = embedding;
     for table in [Some(words), positions.as_mut(), types.as_mut()].into_iter().flatten() {
         each(table)?;
     }
-    of_norm(norm, each)
+    of_norm(norm, each)?;
+    widened.as_mut().map_or(Ok(()), |map| of_linear(map, each))
 }

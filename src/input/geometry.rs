@@ -55,6 +55,13 @@ pub struct Pad {
     pub centred: bool,
 }
 
+/// Top and left of a window centred in a picture that is larger, as torchvision's `CenterCrop`: half the difference, rounded to the
+/// even number.
+pub(super) fn centred_evenly((height, width): (usize, usize), window: (usize, usize)) -> (i64, i64) {
+    let offset = |size: usize, crop: usize| (size.saturating_sub(crop) as f64 / 2.0).round_ties_even() as i64;
+    (offset(height, window.0), offset(width, window.1))
+}
+
 /// Top and left of a centred window. As transformers' `center_crop`: half the difference rounded down; of a smaller
 /// picture the odd pixel of padding goes first with Pillow's processors, last with those that work on tensors.
 pub(super) fn centred((height, width): (usize, usize), window: (usize, usize), odd_first: bool) -> (i64, i64) {

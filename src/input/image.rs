@@ -4,7 +4,7 @@ pub use super::decode::{decode, decode_with, Decoded, Remark, Window};
 pub use super::geometry::{Fit, Pad, Resize};
 pub use super::processor::Origin;
 
-use super::geometry::{centred, cropped, padded};
+use super::geometry::{centred, centred_evenly, cropped, padded};
 use super::resize::{resize_levels, Filter};
 use crate::error::{Error, Result};
 use image::{ImageBuffer, Rgb, Rgb32FImage, RgbImage};
@@ -48,6 +48,8 @@ pub struct ImageProcessor {
     pub floats: bool,
     /// Centre crops (or black padding) to these heights and widths, one after the other.
     pub crops: Vec<(usize, usize)>,
+    /// Crops begin where torchvision's do, and not where those of transformers do: a pixel apart for some odd differences.
+    pub even: bool,
     /// Factor on 8-bit values.
     pub rescale: f32,
     /// Subtracted, per channel.
@@ -70,6 +72,7 @@ impl ImageProcessor {
             filter: Filter::Bilinear,
             floats: false,
             crops: Vec::new(),
+            even: false,
             rescale: 1.0 / 255.0,
             mean: vec![0.5; channels],
             std: vec![0.5; channels],
@@ -195,7 +198,8 @@ impl ImageProcessor {
         let mut levels = resize_levels(source, rh, rw, self.filter, !self.floats)?;
         let (sy, sx) = (height as f64 / rh as f64, width as f64 / rw as f64); // picture pixels an input pixel
         for &(h, w) in &self.crops {
-            let window = centred((levels.height() as usize, levels.width() as usize), (h, w), !self.floats);
+            let whole = (levels.height() as usize, levels.width() as usize);
+            let window = if self.even { centred_evenly(whole, (h, w)) } else { centred(whole, (h, w), !self.floats) };
             (top, left) = (top + window.0 as f64 * sy, left + window.1 as f64 * sx);
             levels = cropped(&levels, window, (h, w));
         }

@@ -12,6 +12,7 @@ pub mod resize;
 pub mod source;
 pub mod text;
 mod tiff;
+mod timm;
 mod tokenizer;
 
 pub use prepare::{Input, Preparer, Processor, Ready, Shape};

@@ -1,7 +1,9 @@
 //! From a [`Spec`] and [`Weights`] to an [`Encoder`].
 
 use super::naming::Naming;
-use super::spec::{EmbeddingSpec, LayerSpec, LinearSpec, Names, NormSpec, Pooling, Spec, Spelling, StepSpec};
+use super::spec::{
+    EmbeddingSpec, LayerSpec, LinearSpec, Names, NormSpec, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec,
+};
 use super::task;
 use super::weights::Weights;
 use crate::encoder::{
@@ -10,7 +12,7 @@ use crate::encoder::{
 };
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
-use crate::nn::{Linear, Norm};
+use crate::nn::{Disentangled, Linear, Norm, Relative, Scores};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
@@ -51,7 +53,7 @@ pub fn assemble(
     let head = loader.head(classes)?;
     let encoder = Encoder {
         embedding: loader.embedding()?,
-        blocks: spelling.layers.iter().map(|layer| loader.block(layer)).collect::<Result<_>>()?,
+        blocks: loader.blocks(&spelling.layers)?,
         final_norm: names.final_norm.map(|name| loader.norm(&spec.norm.named(name))).transpose()?,
         head,
         neutral: Neutral::default(),
@@ -92,6 +94,37 @@ impl Loader<'_> {
         }
     }
 
+    /// A tensor that is stored in one of two shapes.
+    fn either(&self, name: &str, [first, second]: [&[usize]; 2], used: &[usize]) -> Result<Tensor> {
+        let stored = self.naming.find(name).and_then(|stored| self.weights.entries().get(&stored));
+        let shape = if stored.is_some_and(|entry| entry.shape == second) { second } else { first };
+        self.shaped(name, shape, used)
+    }
+
+    fn scores(&self, spec: &ScoresSpec, heads: usize) -> Result<Scores> {
+        Ok(match spec {
+            ScoresSpec::Dot => Scores::Dot,
+            ScoresSpec::Rotary(rotary) => Scores::Rotary(*rotary),
+            ScoresSpec::Table { name, entries, offsets } => {
+                Scores::Table(Relative { table: self.tensor(name, &[*entries, heads])?, offsets: *offsets })
+            }
+            ScoresSpec::Disentangled(own) => {
+                let table = self.tensor(&own.places, &[2 * own.span, self.spec.width])?;
+                let norm = own.norm.as_ref().map(|norm| self.norm(norm)).transpose()?;
+                let map = |map: &Option<LinearSpec>| map.as_ref().map(|map| self.linear(map)).transpose();
+                Scores::Disentangled(Disentangled {
+                    places: match (norm, self.contents) {
+                        (Some(norm), Contents::Read) => norm.forward(&table)?,
+                        (Some(_), Contents::Checked) | (None, _) => table,
+                    },
+                    keys: map(&own.keys)?,
+                    queries: map(&own.queries)?,
+                    buckets: own.buckets,
+                })
+            }
+        })
+    }
+
     fn linear(&self, spec: &LinearSpec) -> Result<Linear> {
         let weight = self.part(&format!("{}.weight", spec.name), spec.part, &[spec.out, spec.input])?;
         let bias = spec.bias.then(|| self.part(&format!("{}.bias", spec.name), spec.part, &[spec.out])).transpose()?;
@@ -127,10 +160,28 @@ impl Loader<'_> {
     }
 
     fn norm(&self, spec: &NormSpec) -> Result<Norm> {
-        let d = [self.spec.width];
+        self.sized_norm(spec, self.spec.width)
+    }
+
+    fn sized_norm(&self, spec: &NormSpec, width: usize) -> Result<Norm> {
+        let d = [width];
         let weight = self.tensor(&format!("{}.weight", spec.name), &d)?;
         let bias = spec.kind.bias.then(|| self.tensor(&format!("{}.bias", spec.name), &d)).transpose()?;
         Ok(Norm { weight, bias, eps: spec.kind.eps, centre: spec.kind.centre })
+    }
+
+    /// The layers; those of the same names share their tensors (ALBERT).
+    fn blocks(&self, layers: &[LayerSpec]) -> Result<Vec<Block>> {
+        let mut blocks: Vec<Block> = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let name = |layer: &LayerSpec| layer.projections[0].name.clone();
+            let known = layers.iter().zip(&blocks).find(|(other, _)| name(other) == name(layer));
+            blocks.push(match known {
+                Some((_, block)) => block.clone(),
+                None => self.block(layer)?,
+            });
+        }
+        Ok(blocks)
     }
 
     fn block(&self, layer: &LayerSpec) -> Result<Block> {
@@ -149,7 +200,7 @@ impl Loader<'_> {
                     key: self.linear(key)?,
                     value: self.linear(value)?,
                     projection: self.linear(projection)?,
-                    scores: layer.scores,
+                    scores: self.scores(&layer.scores, layer.heads)?,
                     reach: layer.reach,
                 },
                 norm: norm(first_norm)?,
@@ -171,43 +222,64 @@ impl Loader<'_> {
 
     fn embedding(&self) -> Result<Embedding> {
         let (d, prefix) = (self.spec.width, self.names.embeddings);
-        let at = |name: &str| format!("{prefix}.{name}");
-        let [inputs, norm] = self.names.inputs;
-        match self.spec.embedding {
-            EmbeddingSpec::Patches { image, patch, channels, distillation, registers, table } => {
+        let at = |name: &str| if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
+        let ([inputs, norm], places) = (self.names.inputs, self.names.places);
+        let [class_token, distillation_token, register_tokens] = self.names.tokens;
+        match &self.spec.embedding {
+            &EmbeddingSpec::Patches { image, patch, channels, class, bias, distillation, registers, table, placed } => {
                 let grid = (image.0 / patch.0, image.1 / patch.1);
-                let token = |name: &str| self.shaped(&at(name), &[1, 1, d], &[d]);
-                let mut positioned = vec![(Prefix::Class, token("cls_token")?)];
+                let token = |name: &str| self.either(&at(name), [&[1, 1, d], &[d]], &[d]);
+                let mut positioned = Vec::new();
+                if class {
+                    positioned.push((Prefix::Class, token(class_token)?));
+                }
                 if distillation {
-                    positioned.push((Prefix::Distillation, token("distillation_token")?));
+                    positioned.push((Prefix::Distillation, token(distillation_token)?));
                 }
                 let registers = match registers {
                     0 => None,
-                    n => Some(self.shaped(&at("register_tokens"), &[1, n, d], &[n, d])?),
+                    n => Some(self.shaped(&at(register_tokens), &[1, n, d], &[n, d])?),
                 };
-                let n = positioned.len() + grid.0 * grid.1;
+                let patches = grid.0 * grid.1;
                 let (stored, flat) = ([d, channels, patch.0, patch.1], [d, channels * patch.0 * patch.1]);
                 let weight = self.shaped(&at(&format!("{inputs}.weight")), &stored, &flat)?;
-                let bias = Some(self.tensor(&at(&format!("{inputs}.bias")), &[d])?);
+                let bias = bias.then(|| self.tensor(&at(&format!("{inputs}.bias")), &[d])).transpose()?;
+                let stored = |rows: usize| self.either(&at(places), [&[1, rows, d], &[rows, d]], &[rows, d]);
+                let (prefix, mut registers) = (positioned.len(), registers);
                 let positions = |kernel| -> Result<PatchPositions> {
-                    let table = self.shaped(&at("position_embeddings"), &[1, n, d], &[n, d])?;
+                    let table = match placed {
+                        Placed::Usual => stored(prefix + patches)?,
+                        // Tokens without a place have one of zeros.
+                        Placed::Patches => stored(patches)?.pad_with_zeros(0, prefix, 0)?,
+                        Placed::All => {
+                            let own = registers.as_ref().map_or(Ok(0), |r| r.dim(0))?;
+                            let table = stored(prefix + own + patches)?;
+                            if let Some(registers) = registers.as_mut().filter(|_| self.contents == Contents::Read) {
+                                *registers = (&*registers + table.narrow(0, prefix, own)?)?;
+                            }
+                            let rest = table.narrow(0, prefix + own, patches)?;
+                            Tensor::cat(&[table.narrow(0, 0, prefix)?, rest], 0)?
+                        }
+                    };
                     Ok(PatchPositions { table, grid, kernel })
                 };
                 let (projection, positions) = (Linear { weight, bias }, table.map(positions).transpose()?);
-                Ok(Embedding::Patches(PatchEmbedding { projection, patch, positioned, registers, positions }))
+                let norm = self.names.front.map(|name| self.norm(&self.spec.norm.named(name))).transpose()?;
+                Ok(Embedding::Patches(PatchEmbedding { projection, patch, positioned, registers, positions, norm }))
             }
-            EmbeddingSpec::Words { vocabulary, positions, table, types, padding_id } => {
+            EmbeddingSpec::Words { vocabulary, positions, table, types, padding_id, narrow } => {
+                let d = narrow.as_ref().map_or(d, |map| map.input);
+                let positions = || self.tensor(&at(places), &[*positions, d]);
                 Ok(Embedding::Words(WordEmbedding {
-                    words: self.tensor(&at(&format!("{inputs}.weight")), &[vocabulary, d])?,
-                    positions: table
-                        .then(|| self.tensor(&at("position_embeddings.weight"), &[positions, d]))
-                        .transpose()?,
-                    types: match types {
+                    words: self.tensor(&at(&format!("{inputs}.weight")), &[*vocabulary, d])?,
+                    positions: table.then(positions).transpose()?,
+                    types: match *types {
                         0 => None,
                         n => Some(self.tensor(&at("token_type_embeddings.weight"), &[n, d])?),
                     },
-                    norm: self.norm(&self.spec.norm.named(at(norm)))?,
-                    padding_id,
+                    norm: self.sized_norm(&self.spec.norm.named(at(norm)), d)?,
+                    widened: narrow.as_ref().map(|map| self.linear(map)).transpose()?,
+                    padding_id: *padding_id,
                 }))
             }
         }
@@ -223,6 +295,7 @@ impl Loader<'_> {
                 vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: s.embedding.prefix() }])]
             }
             Pooling::Mean => vec![Pool::Mean { from: 0 }],
+            Pooling::PatchMean => vec![Pool::Mean { from: s.embedding.prefix() }],
         };
         let input = if pooling == Pooling::ClassAndPatchMean { 2 * s.width } else { s.width };
         let reading = |(pool, name): (Pool, &String)| -> Result<Reading> {

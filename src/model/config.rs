@@ -26,6 +26,11 @@ impl Config {
         }
     }
 
+    /// Of these keys.
+    pub fn of(keys: Map<String, Value>) -> Self {
+        Config(keys)
+    }
+
     /// The value of a key; JSON null counts as absent.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|v| !v.is_null())
@@ -91,6 +96,26 @@ impl Config {
     /// A string, if there is one.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)
+    }
+
+    /// The config of a part, such as `vision_config`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is none.
+    pub fn part(&self, key: &str) -> Result<Config> {
+        match self.get(key) {
+            Some(Value::Object(map)) => Ok(Config(map.clone())),
+            _ => Err(self.wrong(key, "the config of a part")),
+        }
+    }
+
+    /// The same where a key that is absent has this value.
+    pub fn with_default(&self, key: &str, value: impl Into<Value>) -> Config {
+        let mut map = self.0.clone();
+        if self.get(key).is_none() {
+            map.insert(key.into(), value.into());
+        }
+        Config(map)
     }
 
     /// `architectures`, empty when absent.

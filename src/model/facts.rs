@@ -26,6 +26,7 @@ impl Checkpoint {
     /// What methods may need to know of it.
     pub fn facts(&self) -> Facts {
         let spec = &self.spec;
+        let mean = matches!(spec.pooling, Pooling::Mean | Pooling::PatchMean);
         Facts {
             text: self.family.modality == Modality::Text,
             gated: spec.gated(),
@@ -33,8 +34,8 @@ impl Checkpoint {
             mask_token: matches!(&self.processor, Processor::Text(t) if t.mask_id().is_some()),
             layers: spec.layers().len(),
             heads: spec.heads(),
-            class_token: spec.pooling != Pooling::Mean,
-            mean: spec.pooling == Pooling::Mean,
+            class_token: !mean,
+            mean,
             distillation_token: matches!(spec.embedding, EmbeddingSpec::Patches { distillation: true, .. }),
             reads_distillation: spec.pooling == Pooling::FirstAndSecond,
             post_norm: spec.wiring == Wiring::Post,

@@ -42,10 +42,26 @@ pub const FAMILIES: &[Family] = &[
     family::dinov2::FAMILY,
     family::dinov2_with_registers::FAMILY,
     family::dinov3_vit::FAMILY,
+    family::vit_msn::FAMILY,
+    family::ijepa::FAMILY,
+    family::beit::FAMILY,
+    family::data2vec_vision::FAMILY,
+    family::clip::FAMILY,
+    family::siglip::FAMILY,
+    family::timm::FAMILY,
     family::bert::FAMILY,
     family::roberta::FAMILY,
     family::distilbert::FAMILY,
     family::modernbert::FAMILY,
+    family::deberta_v2::FAMILY,
+    family::xlm_roberta::FAMILY,
+    family::camembert::FAMILY,
+    family::electra::FAMILY,
+    family::albert::FAMILY,
+    family::mpnet::FAMILY,
+    family::data2vec_text::FAMILY,
+    family::roberta_prelayernorm::FAMILY,
+    family::ernie::FAMILY,
 ];
 
 /// A checkpoint whose small files are read and checked; its weights are not yet.
@@ -123,12 +139,12 @@ impl Checkpoint {
         let spec = (family.spec)(&config)?.checked()?;
         let mut notes = Vec::new();
         let processor = match family.modality {
-            Modality::Image => Processor::Image(image_processor(&files, family, &spec, &mut notes)?),
+            Modality::Image => Processor::Image(image_processor((&files, &config), family, &spec, &mut notes)?),
             Modality::Text => {
                 Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables(&spec)?)?))
             }
         };
-        let (labels, odd) = classes::labels(&config)?;
+        let (labels, odd) = classes::labels(&family::timm::labelled(&config))?;
         let scale = head.map_or_else(|| classes::scale(&config, labels.len()), Ok)?;
         if (scale, labels.len()) == (Scale::Softmax, 1) {
             return Err(Error::Usage(
@@ -214,11 +230,8 @@ fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
     if let Some(family) = FAMILIES.iter().find(|f| Some(f.name) == name) {
         return Ok(family);
     }
-    let timm = config.get("pretrained_cfg").is_some() || name == Some("timm_wrapper");
-    if let Some(architecture) = config.text("architecture").filter(|_| timm || config.get("num_classes").is_some()) {
-        return Err(Error::Model(format!(
-            "config.json is that of a timm checkpoint ({architecture}); use one converted to transformers"
-        )));
+    if config.text("architecture").is_some() && (name == Some("timm_wrapper") || name.is_none()) {
+        return Ok(&family::timm::FAMILY);
     }
     let Some(name) = name else {
         let kind = files.other_kind().map(|what| format!(": this is {what}"));
@@ -237,12 +250,20 @@ fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
 
 /// The image processor of a checkpoint, and what is to be said of it. As in transformers, `image_processor` in
 /// `processor_config.json` stands before `preprocessor_config.json`.
-fn image_processor(files: &Files, family: &Family, spec: &Spec, notes: &mut Vec<String>) -> Result<ImageProcessor> {
+fn image_processor(
+    (files, config): (&Files, &Config),
+    family: &Family,
+    spec: &Spec,
+    notes: &mut Vec<String>,
+) -> Result<ImageProcessor> {
     const OWN: &str = "preprocessor_config.json";
     const JOINED: &str = "processor_config.json";
     let EmbeddingSpec::Patches { image, channels, table, .. } = spec.embedding else {
         return Err(Error::Model("an image family without patches".into()));
     };
+    if let Some(timm) = config.get("pretrained_cfg") {
+        return ImageProcessor::from_timm(timm, channels);
+    }
     let joined = files.json(JOINED)?.and_then(|json| json.get("image_processor").filter(|v| !v.is_null()).cloned());
     let (json, file) = match joined {
         Some(json) => (Some(json), JOINED),
@@ -291,9 +312,8 @@ mod tests {
     fn configs_are_checked_before_weights() {
         let files = Files::Directory("/nowhere".into());
         for (json, part) in [
-            (r#"{"model_type": "beit"}"#, "model_type `beit` is not supported; supported are vit"),
+            (r#"{"model_type": "swin"}"#, "model_type `swin` is not supported; supported are vit"),
             (r#"{"hidden_size": 8}"#, "`model_type` is missing"),
-            (r#"{"architecture": "vit_tiny", "num_classes": 3}"#, "a timm checkpoint (vit_tiny)"),
             (r#"{"model_type": "vit", "architectures": ["ViTModel"]}"#, "ViTModel, without a classification head"),
             (
                 r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#,

@@ -35,6 +35,8 @@ impl<'w> Naming<'w> {
             .filter(|front| front.is_empty() || front.ends_with('.'))
             .collect();
         let own = format!("{base}.");
+        let named: BTreeSet<&str> = fronts.iter().copied().filter(|front| front.ends_with(&own)).collect();
+        let fronts = if named.len() == 1 { named } else { fronts };
         let front = match fronts.len() {
             0 => return Err(foreign(weights, names.first)),
             1 => fronts.first().copied().unwrap_or_default(),

@@ -4,7 +4,7 @@ use crate::encoder::{Gate, Head, Pool, Reading, Wiring};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::nn::resample::Bicubic;
-use crate::nn::{Activation, Centre, Reach, Scores};
+use crate::nn::{Activation, Centre, Offsets, Reach, Rotary};
 use serde_json::Value;
 
 /// What a family reads.
@@ -74,13 +74,16 @@ pub enum Pooling {
     ClassAndPatchMean,
     /// The mean of all real tokens.
     Mean,
+    /// The mean of the patch tokens.
+    PatchMean,
 }
 
 impl Pooling {
     /// What a head pools.
     pub(super) fn of(head: &Head) -> Self {
         match &head.readings[..] {
-            [Reading { pool: Pool::Mean { .. }, .. }] => Pooling::Mean,
+            [Reading { pool: Pool::Mean { from: 0 }, .. }] => Pooling::Mean,
+            [Reading { pool: Pool::Mean { .. }, .. }] => Pooling::PatchMean,
             [Reading { pool: Pool::Beside(_), .. }] => Pooling::ClassAndPatchMean,
             [Reading { pool: Pool::Token(_), .. }] | [] => Pooling::First,
             [_, _, ..] => Pooling::FirstAndSecond,
@@ -96,7 +99,7 @@ pub struct LayerSpec {
     /// Query, key, value, output projection.
     pub projections: [LinearSpec; 4],
     /// How queries and keys become scores.
-    pub scores: Scores,
+    pub scores: ScoresSpec,
     /// Which keys a token sees.
     pub reach: Reach,
     /// The norm around attention and the one around the feed-forward.
@@ -111,6 +114,55 @@ pub struct LayerSpec {
     pub gate: Gate,
     /// The two layer scales (full names).
     pub scales: Option<[String; 2]>,
+}
+
+/// How a layer's scores are made.
+#[derive(Debug, Clone)]
+pub enum ScoresSpec {
+    /// Products of queries and keys.
+    Dot,
+    /// Of rotated ones.
+    Rotary(Rotary),
+    /// Products, and a number from a table `[N,H]`.
+    Table {
+        /// In the checkpoint; `{}` stands for the layer where each has its own.
+        name: String,
+        /// N
+        entries: usize,
+        /// How it counts.
+        offsets: Offsets,
+    },
+    /// Contents and places apart.
+    Disentangled(Box<DisentangledSpec>),
+}
+
+/// Scores of contents and places apart.
+#[derive(Debug, Clone)]
+pub struct DisentangledSpec {
+    /// The table of places, in the checkpoint.
+    pub places: String,
+    /// S: the table has 2S rows.
+    pub span: usize,
+    /// The norm behind the table.
+    pub norm: Option<NormSpec>,
+    /// What queries ask of places; none without this term.
+    pub keys: Option<LinearSpec>,
+    /// What places ask of keys; none without this term.
+    pub queries: Option<LinearSpec>,
+    /// See [`crate::nn::Disentangled::buckets`].
+    pub buckets: Option<(usize, usize)>,
+}
+
+impl ScoresSpec {
+    /// Those of one layer, whose tensors begin so.
+    fn of(&self, layer: &str) -> Self {
+        match self {
+            ScoresSpec::Table { name, entries, offsets } => {
+                ScoresSpec::Table { name: name.replace("{}", layer), entries: *entries, offsets: *offsets }
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 /// A linear map `[out, input]`; `.weight` and `.bias` are understood.
@@ -160,7 +212,7 @@ pub enum StepSpec {
 }
 
 /// The sizes of layers that are all alike.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Uniform {
     /// L
     pub layers: usize,
@@ -181,7 +233,7 @@ pub struct Uniform {
     /// Whether all other linear maps have one.
     pub bias: bool,
     /// How queries and keys become scores.
-    pub scores: Scores,
+    pub scores: ScoresSpec,
 }
 
 /// Sizes of the embedding.
@@ -193,14 +245,20 @@ pub enum EmbeddingSpec {
         image: (usize, usize),
         /// Patch height and width.
         patch: (usize, usize),
+        /// Whether the patch convolution has a bias.
+        bias: bool,
         /// Values a pixel: 3 of a colour picture, 1 of a grey one, others of arrays.
         channels: usize,
+        /// A class token in front.
+        class: bool,
         /// A distillation token behind the class token.
         distillation: bool,
         /// Number of register tokens.
         registers: usize,
         /// How the table of positions is resampled; none for models without a table.
         table: Option<Bicubic>,
+        /// Which tokens it has rows for.
+        placed: Placed,
     },
     /// A text family.
     Words {
@@ -214,14 +272,29 @@ pub enum EmbeddingSpec {
         types: usize,
         /// RoBERTa counts positions from here + 1.
         padding_id: Option<u32>,
+        /// The map from the tables' width to D, where they are narrower.
+        narrow: Option<LinearSpec>,
     },
+}
+
+/// Which tokens have a position embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// All but registers.
+    Usual,
+    /// All.
+    All,
+    /// Patches alone.
+    Patches,
 }
 
 impl EmbeddingSpec {
     /// Tokens before the first patch or word: what the classifier reads, and registers.
     pub fn prefix(&self) -> usize {
         match self {
-            EmbeddingSpec::Patches { distillation, registers, .. } => 1 + usize::from(*distillation) + registers,
+            EmbeddingSpec::Patches { class, distillation, registers, .. } => {
+                usize::from(*class) + usize::from(*distillation) + registers
+            }
             EmbeddingSpec::Words { .. } => 1,
         }
     }
@@ -235,8 +308,14 @@ pub struct Names {
     pub first: &'static str,
     /// Before the embedding's tensors.
     pub embeddings: &'static str,
-    /// The patch convolution or the table of words, and the norm behind the sum (texts).
+    /// The patch convolution or the table of words, and the norm behind the sum (texts; empty for none).
     pub inputs: [&'static str; 2],
+    /// Class token, distillation token and register tokens (pictures).
+    pub tokens: [&'static str; 3],
+    /// The table of positions.
+    pub places: &'static str,
+    /// The norm in front of the first layer (pictures; its full name).
+    pub front: Option<&'static str>,
     /// Before a layer's tensors.
     pub layer: &'static str,
     /// Query, key, value, output projection.
@@ -255,6 +334,13 @@ pub struct Names {
     pub classifiers: &'static [&'static str],
     /// Other heads of the family, told by their tensors.
     pub other_heads: &'static [(Pooling, &'static [&'static str])],
+}
+
+impl Names {
+    /// Before the tensors of a layer.
+    pub(super) fn numbered(&self, number: impl std::fmt::Display) -> String {
+        self.layer.replace("{}", &number.to_string())
+    }
 }
 
 impl Spec {
@@ -290,10 +376,10 @@ impl Spec {
                     layer.heads, self.width
                 )));
             }
-            let coordinates = match (layer.scores, &self.embedding) {
-                (Scores::Dot, _) => 1,
-                (Scores::Rotary(_), EmbeddingSpec::Words { .. }) => 2,
-                (Scores::Rotary(_), EmbeddingSpec::Patches { .. }) => 4,
+            let coordinates = match (&layer.scores, &self.embedding) {
+                (ScoresSpec::Dot | ScoresSpec::Table { .. } | ScoresSpec::Disentangled(_), _) => 1,
+                (ScoresSpec::Rotary(_), EmbeddingSpec::Words { .. }) => 2,
+                (ScoresSpec::Rotary(_), EmbeddingSpec::Patches { .. }) => 4,
             };
             if !(self.width / layer.heads).is_multiple_of(coordinates) {
                 return Err(Error::Model(format!(
@@ -345,10 +431,11 @@ impl LinearSpec {
 impl Uniform {
     /// The layers under one way of naming.
     pub(super) fn spelled(&self, names: &Names) -> Vec<LayerSpec> {
-        (0..self.layers).map(|number| self.layer(&names.layer.replace("{}", &number.to_string()), names)).collect()
+        (0..self.layers).map(|number| self.layer(&names.numbered(number), names)).collect()
     }
 
-    fn layer(&self, layer: &str, names: &Names) -> LayerSpec {
+    /// One layer, whose tensors' names begin with `layer`.
+    pub(super) fn layer(&self, layer: &str, names: &Names) -> LayerSpec {
         let (d, f) = (self.width, self.feed_forward);
         let at = |name: &str| format!("{layer}.{name}");
         let [query, key, value, projection] = names.attention;
@@ -367,7 +454,7 @@ impl Uniform {
                 map(value, (d, d), self.qkv_bias[2]),
                 map(projection, (d, d), self.bias),
             ],
-            scores: self.scores,
+            scores: self.scores.of(layer),
             reach: Reach::All,
             norms: names.norms.map(|name| Some(self.norm.named(at(name)))),
             into,

@@ -24,4 +24,4 @@ pub use linear::Linear;
 pub use norm::{Centre, Norm};
 pub use numbers::{numbers, widened};
 pub use rules::Rules;
-pub use scores::{Around, Places, Reach, Rotary, Scores};
+pub use scores::{Around, Disentangled, Offsets, Places, Reach, Relative, Rotary, Scores};

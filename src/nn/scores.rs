@@ -1,19 +1,68 @@
 //! Attention scores: how much each token's query asks for each token's key, and who may see whom.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::attention::factor;
 use crate::nn::kernels;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Rules, SoftmaxRule};
+use crate::nn::Linear;
 use candle_core::{DType, Device, Tensor, D};
 
 /// How scores are made of queries and keys.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Scores {
     /// `q k / sqrt(E)`
     Dot,
     /// The same of queries and keys that are rotated by their token's place.
     Rotary(Rotary),
+    /// `q k / sqrt(E)` and a learned number for where the key is, seen from the query.
+    Table(Relative),
+    /// Products of queries and keys, of queries and places, and of places and keys (DeBERTa).
+    Disentangled(Disentangled),
+}
+
+/// Scores of contents and places apart (He et al., ICLR 2021): `(q_i k_j + q_i K[d(i,j)] + k_j Q[d(i,j)]) / sqrt(n E)` for the n of
+/// these terms that there are, where d is where the query is, seen from the key.
+#[derive(Debug, Clone)]
+pub struct Disentangled {
+    /// `[2S,D]` embeddings of differences of places, from -S to S - 1, as the projections read them.
+    pub places: Tensor,
+    /// To K, `[2S,D]`: what a query asks of a place; none without this term.
+    pub keys: Option<Linear>,
+    /// To Q, `[2S,D]`: what a place asks of a key; none without this term.
+    pub queries: Option<Linear>,
+    /// Differences are counted one by one up to half of so many buckets, and logarithmically up to the second number; none: one by
+    /// one.
+    pub buckets: Option<(usize, usize)>,
+}
+
+/// Learned numbers for differences of places, by head.
+#[derive(Debug, Clone)]
+pub struct Relative {
+    /// `[N,H]`
+    pub table: Tensor,
+    /// Which of them belongs to which difference.
+    pub offsets: Offsets,
+}
+
+/// How a table of relative positions counts differences of places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offsets {
+    /// Buckets along a line, one half of them for keys behind the query (T5, MPNet).
+    Buckets {
+        /// How many.
+        count: usize,
+        /// Tokens from which on all keys are in the last of their half.
+        most: usize,
+    },
+    /// The `(2R-1)(2C-1)` differences of patches on a grid of R rows and C columns, then one number each for what the class token
+    /// asks of patches, what they ask of it, and what it asks of itself (BEiT).
+    Grid {
+        /// R
+        rows: usize,
+        /// C
+        columns: usize,
+    },
 }
 
 /// Rotary position embedding (Su et al. 2021): the two halves of a head's vector are the coordinates of E/2 points in the
@@ -127,12 +176,36 @@ fn lowest(dtype: DType) -> f64 {
 impl Scores {
     /// Scores `[B,H,T,T]` of queries and keys `[B,H,T,E]`.
     pub fn forward(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<Tensor> {
-        let scale = 1.0 / (query.dim(D::Minus1)? as f64).sqrt();
+        let scale = self.scale(query)?;
         let (query, key) = self.placed(query, key, around)?;
-        kernels::matmul_heads(&query, &key.t()?, scale)
+        let scores = kernels::matmul_heads(&query, &key.t()?, scale)?;
+        match self.beside(&query, &key, around)? {
+            Some(more) => Ok(scores.broadcast_add(&more)?),
+            None => Ok(scores),
+        }
     }
 
-    /// Reverse of [`Scores::forward`]: what reaches query and key, `[B,H,T,E]` each, of what arrives at the scores.
+    /// What products are multiplied by.
+    fn scale(&self, query: &Tensor) -> Result<f64> {
+        let terms = match self {
+            Scores::Disentangled(own) => 1 + usize::from(own.keys.is_some()) + usize::from(own.queries.is_some()),
+            Scores::Dot | Scores::Rotary(_) | Scores::Table(_) => 1,
+        };
+        Ok(1.0 / ((terms * query.dim(D::Minus1)?) as f64).sqrt())
+    }
+
+    /// What is added to the scaled products, `[1 or B,H,T,T]`.
+    fn beside(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<Option<Tensor>> {
+        match self {
+            Scores::Table(relative) => relative.numbers(query.dim(2)?, around.places).map(Some),
+            Scores::Disentangled(own) => own.terms(query, key, self.scale(query)?),
+            Scores::Dot | Scores::Rotary(_) => Ok(None),
+        }
+    }
+
+    /// Reverse of [`Scores::forward`]: what reaches query and key, `[B,H,T,E]` each, of what arrives at the scores. Numbers of a
+    /// table are constants and keep their part of it; a product of a query or key with a place is linear in that one alone, and
+    /// all of its part goes there.
     pub fn reverse(
         &self,
         (query, key): (&Tensor, &Tensor),
@@ -140,16 +213,30 @@ impl Scores {
         around: &Around,
         rules: &Rules,
     ) -> Result<(Tensor, Tensor)> {
-        let share = factor(rules);
+        let (share, scale) = (factor(rules), self.scale(query)?);
         let (q, k) = self.placed(query, key, around)?;
         let (by_query, by_key) = match rules.softmax {
             SoftmaxRule::Gradient | SoftmaxRule::Constant => {
-                let factor = share / (query.dim(D::Minus1)? as f64).sqrt();
-                (kernels::matmul_heads(arriving, &k, factor)?, kernels::matmul_heads(&arriving.t()?, &q, factor)?)
+                let by_query = kernels::matmul_heads(arriving, &k, share * scale)?;
+                let by_key = kernels::matmul_heads(&arriving.t()?, &q, share * scale)?;
+                match self.by_places(&q, arriving)? {
+                    Some((more, other)) => ((by_query + (more * scale)?)?, (by_key + (other * scale)?)?),
+                    None => (by_query, by_key),
+                }
             }
             SoftmaxRule::Identity => {
-                let s = quotient(arriving, &kernels::matmul_heads(&q, &k.t()?, 1.0)?)?; // scores before their scaling
-                ((&q * kernels::matmul_heads(&s, &k, share)?)?, (&k * kernels::matmul_heads(&s.t()?, &q, share)?)?)
+                let product = kernels::matmul_heads(&q, &k.t()?, 1.0)?; // scores before their scaling
+                let whole = match self.beside(&q, &k, around)? {
+                    Some(more) => product.broadcast_add(&(more * (1.0 / scale))?)?,
+                    None => product,
+                };
+                let s = quotient(arriving, &whole)?;
+                let by_query = kernels::matmul_heads(&s, &k, share)?;
+                let by_key = kernels::matmul_heads(&s.t()?, &q, share)?;
+                match self.by_places(&q, &s)? {
+                    Some((more, other)) => ((&q * (by_query + more)?)?, (&k * (by_key + other)?)?),
+                    None => ((&q * by_query)?, (&k * by_key)?),
+                }
             }
         };
         let Scores::Rotary(rotary) = self else { return Ok((by_query, by_key)) };
@@ -163,13 +250,151 @@ impl Scores {
         Ok((back(query, &q, &by_query)?, back(key, &k, &by_key)?))
     }
 
+    /// What reaches queries and keys through products with places, before any scaling.
+    fn by_places(&self, query: &Tensor, arriving: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+        match self {
+            Scores::Disentangled(own) => own.reverse(query, arriving).map(Some),
+            Scores::Dot | Scores::Rotary(_) | Scores::Table(_) => Ok(None),
+        }
+    }
+
     /// Queries and keys as they enter the product.
     fn placed(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<(Tensor, Tensor)> {
         match self {
-            Scores::Dot => Ok((query.clone(), key.clone())),
             Scores::Rotary(rotary) => Ok((rotary.turned(query, around, 1.0)?, rotary.turned(key, around, 1.0)?)),
+            Scores::Dot | Scores::Table(_) | Scores::Disentangled(_) => Ok((query.clone(), key.clone())),
         }
     }
+}
+
+impl Disentangled {
+    /// The two terms beside the product of contents, `[B,H,T,T]`; none without either.
+    fn terms(&self, query: &Tensor, key: &Tensor, scale: f64) -> Result<Option<Tensor>> {
+        let (shape, tokens) = (query.dims4()?, query.dim(2)?);
+        let term = |map: &Linear, x: &Tensor, way: Way| -> Result<Tensor> {
+            let asked = kernels::matmul_heads(x, &self.projected(map, shape)?.t()?, scale)?; // [B,H,T,2S]
+            Ok(asked.gather(&self.index(shape, tokens, way)?, D::Minus1)?)
+        };
+        let by_query = self.keys.as_ref().map(|map| term(map, query, Way::FromQuery)).transpose()?;
+        let by_key = self
+            .queries
+            .as_ref()
+            .map(|map| term(map, key, Way::FromKey)?.t()?.contiguous().map_err(Error::from))
+            .transpose()?;
+        Ok(match (by_query, by_key) {
+            (Some(a), Some(b)) => Some((a + b)?),
+            (one, other) => one.or(other),
+        })
+    }
+
+    /// What reaches queries and keys through the two terms, `[B,H,T,E]` each, before any scaling.
+    fn reverse(&self, query: &Tensor, arriving: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (shape, tokens) = (query.dims4()?, query.dim(2)?);
+        let back = |map: &Option<Linear>, arriving: Tensor, way: Way| -> Result<Tensor> {
+            let Some(map) = map else { return Ok(query.zeros_like()?) };
+            let places = self.places.dim(0)?;
+            let empty = Tensor::zeros((shape.0, shape.1, tokens, places), query.dtype(), query.device())?;
+            let each = empty.scatter_add(&self.index(shape, tokens, way)?, &arriving, D::Minus1)?; // [B,H,T,2S]
+            kernels::matmul_heads(&each, &self.projected(map, shape)?, 1.0)
+        };
+        let by_key = arriving.t()?.contiguous()?;
+        Ok((back(&self.keys, arriving.contiguous()?, Way::FromQuery)?, back(&self.queries, by_key, Way::FromKey)?))
+    }
+
+    /// Places through a projection, a head each, `[B,H,2S,E]`.
+    fn projected(&self, map: &Linear, (b, h, _, e): (usize, usize, usize, usize)) -> Result<Tensor> {
+        let places = self.places.dim(0)?;
+        let heads = map.forward(&self.places)?.reshape((1, places, h, e))?.transpose(1, 2)?; // [1,H,2S,E]
+        Ok(heads.broadcast_as((b, h, places, e))?)
+    }
+
+    /// The place of each pair of tokens, `[B,H,T,T]` u32.
+    fn index(&self, (b, h, _, _): (usize, usize, usize, usize), tokens: usize, way: Way) -> Result<Tensor> {
+        let span = (self.places.dim(0)? / 2) as i64;
+        let place = |n: usize| {
+            let (row, column) = ((n / tokens) as i64, (n % tokens) as i64);
+            let seen = match way {
+                Way::FromQuery => self.bucket(row - column),
+                Way::FromKey => -self.bucket(row - column),
+            };
+            (seen + span).clamp(0, 2 * span - 1) as u32
+        };
+        let index: Vec<u32> = (0..tokens * tokens).map(place).collect();
+        let index = Tensor::from_vec(index, (1, 1, tokens, tokens), self.places.device())?;
+        Ok(index.broadcast_as((b, h, tokens, tokens))?.contiguous()?)
+    }
+
+    /// A difference of places, as it is counted. In f32, as the weights were trained.
+    fn bucket(&self, difference: i64) -> i64 {
+        let Some((buckets, most)) = self.buckets else { return difference };
+        let middle = (buckets / 2) as i64;
+        let size = difference.abs();
+        if size <= middle {
+            return difference;
+        }
+        let share = (size as f32 / middle as f32).ln() / ((most as f32 - 1.0) / middle as f32).ln();
+        ((share * (middle as f32 - 1.0)).ceil() as i64 + middle) * difference.signum()
+    }
+}
+
+/// Whose row of products a difference of places is looked up in.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    FromQuery,
+    FromKey,
+}
+
+impl Relative {
+    /// The numbers of each pair of query and key, `[1,H,T,T]`.
+    fn numbers(&self, tokens: usize, places: Places) -> Result<Tensor> {
+        let (n, heads) = self.table.dims2()?;
+        let rows: Vec<u32> = match (self.offsets, places) {
+            (Offsets::Buckets { count, most }, _) => {
+                (0..tokens * tokens).map(|i| bucket(i / tokens, i % tokens, (count, most))).collect()
+            }
+            (Offsets::Grid { rows, columns }, Places::Grid { prefix: 1, rows: r, columns: c })
+                if (r, c) == (rows, columns) && n == (2 * rows - 1) * (2 * columns - 1) + 3 =>
+            {
+                (0..tokens * tokens).map(|i| difference(i / tokens, i % tokens, (rows, columns))).collect()
+            }
+            (Offsets::Grid { rows, columns }, _) => {
+                return Err(Error::Input(format!(
+                    "makes another grid of patches than the {rows}x{columns} for which this model has relative positions; leave --size out"
+                )))
+            }
+        };
+        let rows = Tensor::from_vec(rows, tokens * tokens, self.table.device())?;
+        let numbers = self.table.index_select(&rows, 0)?.t()?; // [H,T*T]
+        Ok(numbers.contiguous()?.reshape((1, heads, tokens, tokens))?)
+    }
+}
+
+/// The bucket of a key seen from a query: half of them are for keys behind it, each half exact for near keys and
+/// logarithmic up to `most`.
+fn bucket(query: usize, key: usize, (count, most): (usize, usize)) -> u32 {
+    let half = count / 2;
+    let (exact, distance) = (half / 2, query.abs_diff(key));
+    let far = || {
+        let share = ((distance as f32 / exact as f32).ln() / (most as f32 / exact as f32).ln()) * (half - exact) as f32;
+        (exact + share as usize).min(half - 1)
+    };
+    let own = if distance < exact { distance } else { far() };
+    (own + if key > query { half } else { 0 }) as u32
+}
+
+/// The entry of a grid's table for a key seen from a query; token 0 is the class token.
+fn difference(query: usize, key: usize, (rows, columns): (usize, usize)) -> u32 {
+    let all = (2 * rows - 1) * (2 * columns - 1);
+    let place = match (query.checked_sub(1), key.checked_sub(1)) {
+        (None, None) => all + 2,
+        (Some(_), None) => all + 1,
+        (None, Some(_)) => all,
+        (Some(q), Some(k)) => {
+            let down = q / columns + rows - 1 - k / columns;
+            down * (2 * columns - 1) + q % columns + columns - 1 - k % columns
+        }
+    };
+    place as u32
 }
 
 impl Rotary {
@@ -220,7 +445,23 @@ mod tests {
     use crate::nn::attention::{context, probabilities, probabilities_reverse};
     use crate::nn::check;
 
-    const KINDS: [Scores; 2] = [Scores::Dot, Scores::Rotary(Rotary { theta: 100.0 })];
+    fn kinds() -> [Scores; 4] {
+        let linear =
+            |seed| Some(Linear { weight: check::random(&[8, 8], seed), bias: Some(check::random(&[8], seed + 1)) });
+        let disentangled = Disentangled {
+            places: check::random(&[6, 8], 10),
+            keys: linear(11),
+            queries: linear(13),
+            buckets: Some((3, 5)),
+        };
+        let relative = Relative { table: check::random(&[8, 2], 9), offsets: Offsets::Buckets { count: 8, most: 4 } };
+        [
+            Scores::Dot,
+            Scores::Rotary(Rotary { theta: 100.0 }),
+            Scores::Table(relative),
+            Scores::Disentangled(disentangled),
+        ]
+    }
 
     fn around(places: Places, mask: Option<&Tensor>, reach: Reach, dtype: DType) -> Around {
         Around::new(places, mask, (5, dtype, &Device::Cpu), [reach]).unwrap()
@@ -232,7 +473,7 @@ mod tests {
         let (q, k, v) = (check::random(&shape, 1), check::random(&shape, 2), check::random(&shape, 3));
         let g = check::random(&shape, 4);
         let places = [Places::Line, Places::Grid { prefix: 1, rows: 2, columns: 2 }];
-        for (scores, places) in KINDS.iter().flat_map(|s| places.map(|p| (s, p))) {
+        for (scores, places) in kinds().iter().flat_map(|s| places.map(|p| (s, p))) {
             for reach in [Reach::All, Reach::Within(1)] {
                 let around = around(places, None, reach, DType::F64);
                 let run = |q: &Tensor, k: &Tensor| -> Result<Tensor> {
@@ -259,14 +500,20 @@ mod tests {
         let arriving = check::random(&[2, 2, 5, 5], 3);
         let around = around(Places::Line, None, Reach::All, DType::F64);
         let sum = |t: &Tensor| -> Result<f64> { Ok(t.sum_all()?.to_scalar::<f64>()?) };
-        for scores in KINDS {
-            let of_scores = sum(&(scores.forward(&q, &k, &around)? * &arriving)?)?;
+        for scores in kinds() {
+            let (whole, none) = (scores.forward(&q, &k, &around)?, q.zeros_like()?);
+            let constant = scores.forward(&none, &none, &around)?; // what neither query nor key takes part in
             let (gq, gk) = scores.reverse((&q, &k), &arriving, &around, &Rules::ATTN_LRP)?;
-            let (rq, rk) = (sum(&(&q * gq)?)?, sum(&(&k * gk)?)?);
-            assert!((rq - of_scores / 2.0).abs() < 1e-9 && (rk - of_scores / 2.0).abs() < 1e-9, "{scores:?}");
+            let (rq, rk, kept) = (sum(&(&q * gq)?)?, sum(&(&k * gk)?)?, sum(&(&constant * &arriving)?)?);
+            let all = sum(&(&whole * &arriving)?)?;
+            assert!((rq + rk + kept - all).abs() < 1e-9, "{scores:?}");
             let (rq, rk) = scores.reverse((&q, &k), &arriving, &around, &Rules::TRANSFORMER_ATTRIBUTION)?;
+            let kept = sum(&(quotient(&arriving, &whole)? * &constant)?)?;
             let (rq, rk, all) = (sum(&rq)?, sum(&rk)?, sum(&arriving)?);
-            assert!((rq - all / 2.0).abs() < 1e-5 && (rk - all / 2.0).abs() < 1e-5, "{scores:?}: {rq} {rk} of {all}");
+            assert!((rq + rk + kept - all).abs() < 1e-5 * (1.0 + kept.abs()), "{scores:?}: {rq} {rk} {kept} of {all}");
+            if matches!(scores, Scores::Dot | Scores::Rotary(_)) {
+                assert!((rq - rk).abs() < 1e-5, "{scores:?}: each has half");
+            }
         }
         Ok(())
     }

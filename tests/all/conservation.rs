@@ -138,6 +138,7 @@ fn encoder(s: Shape) -> Encoder {
             positions: (!rotary).then(|| w.tensor(&[12, d], 0.5)),
             types: (s.family == "bert").then(|| w.tensor(&[2, d], 0.5)),
             norm: w.norm(d),
+            widened: None,
             padding_id: (s.family == "roberta").then_some(1),
         })
     } else {
@@ -152,7 +153,7 @@ fn encoder(s: Shape) -> Encoder {
         let table = |w: &mut Weights| w.tensor(&[n, d], 0.5);
         let positions =
             (!rotary).then(|| PatchPositions { table: table(&mut w), grid: (2, 3), kernel: Bicubic::Plain });
-        Embedding::Patches(PatchEmbedding { projection, patch: (2, 2), positioned, registers, positions })
+        Embedding::Patches(PatchEmbedding { projection, patch: (2, 2), positioned, registers, positions, norm: None })
     };
     let head = head(&mut w, s);
     let final_norm = (!text(s) || s.family == "modernbert").then(|| w.norm(d));

@@ -57,6 +57,10 @@ pub const CLASSES: &[Class] = &[
         specials: ROBERTA,
     },
     Class { names: &["XLMRobertaTokenizer"], build: Build::Pieces, types: Types::None, specials: ROBERTA },
+    Class { names: &["CamembertTokenizer"], build: Build::AsItStands, types: Types::None, specials: ROBERTA },
+    Class { names: &["MPNetTokenizer"], build: Build::AsItStands, types: Types::None, specials: MPNET },
+    Class { names: &["DebertaV2Tokenizer"], build: Build::AsItStands, types: Types::Fed, specials: DEBERTA },
+    Class { names: &["AlbertTokenizer"], build: Build::AsItStands, types: Types::Fed, specials: ALBERT },
     Class {
         names: &["PreTrainedTokenizer", "TokenizersBackend"],
         build: Build::AsItStands,
@@ -83,6 +87,48 @@ const ROBERTA: &[(&str, &str)] = &[
     ("mask_token", "<mask>"),
 ];
 
+const MPNET: &[(&str, &str)] = &[
+    ("bos_token", "<s>"),
+    ("eos_token", "</s>"),
+    ("unk_token", "[UNK]"),
+    ("sep_token", "</s>"),
+    ("pad_token", "<pad>"),
+    ("cls_token", "<s>"),
+    ("mask_token", "<mask>"),
+];
+
+const DEBERTA: &[(&str, &str)] = &[
+    ("bos_token", "[CLS]"),
+    ("eos_token", "[SEP]"),
+    ("unk_token", "[UNK]"),
+    ("sep_token", "[SEP]"),
+    ("pad_token", "[PAD]"),
+    ("cls_token", "[CLS]"),
+    ("mask_token", "[MASK]"),
+];
+
+const ALBERT: &[(&str, &str)] = &[
+    ("bos_token", "[CLS]"),
+    ("eos_token", "[SEP]"),
+    ("unk_token", "<unk>"),
+    ("sep_token", "[SEP]"),
+    ("pad_token", "<pad>"),
+    ("cls_token", "[CLS]"),
+    ("mask_token", "[MASK]"),
+];
+
+/// The class of a family whose files name none; BERT's of all others.
+const USUAL: &[(&str, &str)] = &[
+    ("roberta", "RobertaTokenizer"),
+    ("roberta-prelayernorm", "RobertaTokenizer"),
+    ("data2vec-text", "RobertaTokenizer"),
+    ("xlm-roberta", "XLMRobertaTokenizer"),
+    ("camembert", "CamembertTokenizer"),
+    ("albert", "AlbertTokenizer"),
+    ("mpnet", "MPNetTokenizer"),
+    ("deberta-v2", "DebertaV2Tokenizer"),
+];
+
 impl Class {
     /// The class that `tokenizer_config.json`, then `config.json`, then the family names.
     ///
@@ -94,7 +140,7 @@ impl Class {
             .into_iter()
             .find_map(|(place, map)| map.get("tokenizer_class").filter(|v| !v.is_null()).map(|v| (place, v)));
         let Some((place, value)) = named else {
-            let usual = if family == "roberta" { "RobertaTokenizer" } else { "BertTokenizer" };
+            let usual = USUAL.iter().find(|(of, _)| *of == family).map_or("BertTokenizer", |(_, class)| class);
             return Class::find(usual).ok_or_else(|| Error::Model(format!("no tokenizer class {usual}")));
         };
         let refused = || {

@@ -79,7 +79,9 @@ pub fn make(file: ReadFile<'_>, family: &str) -> Result<Made> {
 
 fn as_it_stands(bytes: Option<&[u8]>, settings: &Settings, class: &Class) -> Result<Tokenizer> {
     let name = class.names[0];
-    let bytes = bytes.ok_or_else(|| Error::Model(format!("there is no tokenizer.json, which {name} needs")))?;
+    let bytes = bytes.ok_or_else(|| {
+        Error::Model(format!("there is no tokenizer.json, which {name} needs; transformers writes it: python -c \"from transformers import AutoTokenizer as A; A.from_pretrained('DIR').save_pretrained('DIR')\""))
+    })?;
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| Error::Model(format!("tokenizer.json: {e}")))?;
     build::add(&mut tokenizer, settings, class)?;
     if tokenizer.get_post_processor().is_none() {

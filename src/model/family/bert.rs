@@ -4,9 +4,10 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::spec::{
-    activation, dense_and, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+    activation, dense_and, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, ScoresSpec, Spec, Spelling,
+    Uniform,
 };
-use crate::nn::{Activation, Scores};
+use crate::nn::Activation;
 
 /// `model_type: bert`
 pub const FAMILY: Family = Family {
@@ -37,19 +38,8 @@ pub(in crate::model) fn text_spec(c: &Config, names: Names, dense: &str) -> Resu
             "config.json: position_embedding_type `{kind}` is not supported, only `absolute`"
         )));
     }
-    let (width, norm) = (c.size_or("hidden_size", 768)?, NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-12)?));
-    let layers = Uniform {
-        layers: c.size_or("num_hidden_layers", 12)?,
-        heads: c.size_or("num_attention_heads", 12)?,
-        width,
-        feed_forward: c.size_or("intermediate_size", 3072)?,
-        activation: activation(c, "hidden_act")?,
-        gate: Gate::None,
-        norm,
-        qkv_bias: [true; 3],
-        bias: true,
-        scores: Scores::Dot,
-    };
+    let layers = uniform(c)?;
+    let (width, norm) = (layers.width, layers.norm);
     Ok(Spec {
         width,
         wiring: Wiring::Post,
@@ -58,8 +48,9 @@ pub(in crate::model) fn text_spec(c: &Config, names: Names, dense: &str) -> Resu
             vocabulary: c.size_or("vocab_size", 30522)?,
             positions: c.size_or("max_position_embeddings", 512)?,
             table: true,
-            types: c.size_or("type_vocab_size", 2)?,
+            types: c.number_or("type_vocab_size", 2)? as usize,
             padding_id: None,
+            narrow: None,
         },
         pooling: Pooling::First,
         steps: dense_and(dense, width, Activation::Tanh),
@@ -68,10 +59,29 @@ pub(in crate::model) fn text_spec(c: &Config, names: Names, dense: &str) -> Resu
     })
 }
 
+/// BERT's layers.
+pub(in crate::model) fn uniform(c: &Config) -> Result<Uniform> {
+    Ok(Uniform {
+        layers: c.size_or("num_hidden_layers", 12)?,
+        heads: c.size_or("num_attention_heads", 12)?,
+        width: c.size_or("hidden_size", 768)?,
+        feed_forward: c.size_or("intermediate_size", 3072)?,
+        activation: activation(c, "hidden_act")?,
+        gate: Gate::None,
+        norm: NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-12)?),
+        qkv_bias: [true; 3],
+        bias: true,
+        scores: ScoresSpec::Dot,
+    })
+}
+
 pub(in crate::model) const NAMES: Names = Names {
     first: "bert.embeddings.word_embeddings.weight",
     embeddings: "bert.embeddings",
     inputs: ["word_embeddings", "LayerNorm"],
+    tokens: [""; 3],
+    places: "position_embeddings.weight",
+    front: None,
     layer: "bert.encoder.layer.{}",
     attention: ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
     norms: ["attention.output.LayerNorm", "output.LayerNorm"],

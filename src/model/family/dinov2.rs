@@ -4,10 +4,10 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::spec::{
-    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Placed, Pooling, ScoresSpec, Spec, Spelling, Uniform,
 };
 use crate::nn::resample::Bicubic;
-use crate::nn::{Activation, Scores};
+use crate::nn::Activation;
 
 /// `model_type: dinov2`
 pub const FAMILY: Family = Family {
@@ -46,7 +46,7 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
         norm,
         qkv_bias: [c.flag_or("qkv_bias", true)?; 3],
         bias: true,
-        scores: Scores::Dot,
+        scores: ScoresSpec::Dot,
     };
     let spelling = |names: Names| Spelling { layers: layers.spelled(&names), names };
     Ok(Spec {
@@ -57,9 +57,12 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
             image: c.pair_or("image_size", 224)?,
             patch: c.pair_or("patch_size", 16)?,
             channels: c.size_or("num_channels", 3)?,
+            class: true,
+            bias: true,
             distillation: false,
             registers,
             table: Some(kernel),
+            placed: Placed::Usual,
         },
         pooling: Pooling::ClassAndPatchMean,
         steps: Vec::new(),
@@ -72,6 +75,9 @@ pub(in crate::model) const NAMES: Names = Names {
     first: "dinov2.embeddings.patch_embeddings.projection.weight",
     embeddings: "dinov2.embeddings",
     inputs: ["patch_embeddings.projection", ""],
+    tokens: ["cls_token", "distillation_token", "register_tokens"],
+    places: "position_embeddings",
+    front: None,
     layer: "dinov2.encoder.layer.{}",
     attention: [
         "attention.attention.query",

@@ -6,9 +6,9 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::spec::{
-    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Placed, Pooling, ScoresSpec, Spec, Spelling, Uniform,
 };
-use crate::nn::{Rotary, Scores};
+use crate::nn::Rotary;
 
 /// `model_type: dinov3_vit`
 pub const FAMILY: Family = Family {
@@ -34,7 +34,7 @@ fn spec(c: &Config) -> Result<Spec> {
         norm,
         qkv_bias: [c.flag_or("query_bias", true)?, c.flag_or("key_bias", false)?, c.flag_or("value_bias", true)?],
         bias: c.flag_or("mlp_bias", true)?,
-        scores: Scores::Rotary(rotary(c)?),
+        scores: ScoresSpec::Rotary(rotary(c)?),
     };
     let names = if gated { GATED } else { NAMES };
     let mut layers = layers.spelled(&names);
@@ -49,9 +49,12 @@ fn spec(c: &Config) -> Result<Spec> {
             image: c.pair_or("image_size", 224)?,
             patch: c.pair_or("patch_size", 16)?,
             channels: c.size_or("num_channels", 3)?,
+            class: true,
+            bias: true,
             distillation: false,
             registers: c.number_or("num_register_tokens", 0)? as usize,
             table: None,
+            placed: Placed::Usual,
         },
         pooling: Pooling::ClassAndPatchMean,
         steps: Vec::new(),
@@ -75,6 +78,9 @@ const NAMES: Names = Names {
     first: "model.embeddings.patch_embeddings.weight",
     embeddings: "model.embeddings",
     inputs: ["patch_embeddings", ""],
+    tokens: ["cls_token", "distillation_token", "register_tokens"],
+    places: "position_embeddings",
+    front: None,
     layer: "model.layer.{}",
     attention: ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"],
     norms: ["norm1", "norm2"],

@@ -4,9 +4,10 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::spec::{
-    activation, dense_and, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+    activation, dense_and, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, ScoresSpec, Spec, Spelling,
+    Uniform,
 };
-use crate::nn::{Activation, Scores};
+use crate::nn::Activation;
 
 /// `model_type: distilbert`
 pub const FAMILY: Family = Family {
@@ -31,7 +32,7 @@ fn spec(c: &Config) -> Result<Spec> {
         norm,
         qkv_bias: [true; 3],
         bias: true,
-        scores: Scores::Dot,
+        scores: ScoresSpec::Dot,
     };
     Ok(Spec {
         width,
@@ -43,6 +44,7 @@ fn spec(c: &Config) -> Result<Spec> {
             table: true,
             types: 0,
             padding_id: None,
+            narrow: None,
         },
         pooling: Pooling::First,
         steps: dense_and("pre_classifier", width, Activation::Relu),
@@ -55,6 +57,9 @@ const NAMES: Names = Names {
     first: "distilbert.embeddings.word_embeddings.weight",
     embeddings: "distilbert.embeddings",
     inputs: ["word_embeddings", "LayerNorm"],
+    tokens: [""; 3],
+    places: "position_embeddings.weight",
+    front: None,
     layer: "distilbert.transformer.layer.{}",
     attention: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"],
     norms: ["sa_layer_norm", "output_layer_norm"],

@@ -19,12 +19,28 @@
 //! 5. The family in `FAMILIES` of `tests/all/conservation.rs`: random models of it must keep relevance.
 //! 6. `vitx models --markdown` into the README, a line in the CHANGELOG, `cargo test`.
 
+pub(super) mod albert;
+pub(super) mod beit;
 pub(super) mod bert;
+pub(super) mod camembert;
+pub(super) mod clip;
+pub(super) mod data2vec_text;
+pub(super) mod data2vec_vision;
+pub(super) mod deberta_v2;
 pub(super) mod deit;
 pub(super) mod dinov2;
 pub(super) mod dinov2_with_registers;
 pub(super) mod dinov3_vit;
 pub(super) mod distilbert;
+pub(super) mod electra;
+pub(super) mod ernie;
+pub(super) mod ijepa;
 pub(super) mod modernbert;
+pub(super) mod mpnet;
 pub(super) mod roberta;
+pub(super) mod roberta_prelayernorm;
+pub(super) mod siglip;
+pub(super) mod timm;
 pub(super) mod vit;
+pub(super) mod vit_msn;
+pub(super) mod xlm_roberta;

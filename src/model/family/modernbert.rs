@@ -5,10 +5,10 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::spec::{
-    activation, EmbeddingSpec, Family, LinearSpec, Modality, Names, NormKind, Pooling, Spec, Spelling, StepSpec,
-    Uniform,
+    activation, EmbeddingSpec, Family, LinearSpec, Modality, Names, NormKind, Pooling, ScoresSpec, Spec, Spelling,
+    StepSpec, Uniform,
 };
-use crate::nn::{Centre, Reach, Rotary, Scores};
+use crate::nn::{Centre, Reach, Rotary};
 use serde_json::Value;
 
 /// `model_type: modernbert`
@@ -36,7 +36,7 @@ fn spec(c: &Config) -> Result<Spec> {
         norm,
         qkv_bias: [attention_bias; 3],
         bias: mlp_bias,
-        scores: Scores::Dot, // set for each layer below
+        scores: ScoresSpec::Dot, // set for each layer below
     };
     let (global, local) = (rotary(c, "full_attention", "global_rope_theta", 160_000.0)?, local_rotary(c)?);
     let window = Reach::Within(c.size_or("local_attention", 128)? / 2);
@@ -47,8 +47,8 @@ fn spec(c: &Config) -> Result<Spec> {
         }
         layer.projections[3].bias = attention_bias;
         (layer.scores, layer.reach) = match sees_all(c, number)? {
-            true => (Scores::Rotary(global), Reach::All),
-            false => (Scores::Rotary(local), window),
+            true => (ScoresSpec::Rotary(global), Reach::All),
+            false => (ScoresSpec::Rotary(local), window),
         };
         if number == 0 {
             layer.norms[0] = None; // the embedding's norm has just been applied
@@ -65,6 +65,7 @@ fn spec(c: &Config) -> Result<Spec> {
             table: false,
             types: 0,
             padding_id: None,
+            narrow: None,
         },
         pooling: pooling(c)?,
         steps: vec![
@@ -126,6 +127,9 @@ const NAMES: Names = Names {
     first: "model.embeddings.tok_embeddings.weight",
     embeddings: "model.embeddings",
     inputs: ["tok_embeddings", "norm"],
+    tokens: [""; 3],
+    places: "position_embeddings.weight",
+    front: None,
     layer: "model.layers.{}",
     attention: ["attn.Wqkv", "attn.Wqkv", "attn.Wqkv", "attn.Wo"],
     norms: ["attn_norm", "mlp_norm"],

@@ -15,15 +15,20 @@ pub const FAMILY: Family = Family {
     spec,
 };
 
-fn spec(c: &Config) -> Result<Spec> {
-    let mut spec = text_spec(c, NAMES, "classifier.dense")?;
+pub(in crate::model) fn spec(c: &Config) -> Result<Spec> {
+    counted(c, NAMES)
+}
+
+/// What RoBERTa and its kin share.
+pub(in crate::model) fn counted(c: &Config, names: Names) -> Result<Spec> {
+    let mut spec = text_spec(c, names, "classifier.dense")?;
     if let EmbeddingSpec::Words { padding_id, .. } = &mut spec.embedding {
         *padding_id = Some(c.number_or("pad_token_id", 1)?);
     }
     Ok(spec)
 }
 
-const NAMES: Names = Names {
+pub(in crate::model) const NAMES: Names = Names {
     first: "roberta.embeddings.word_embeddings.weight",
     embeddings: "roberta.embeddings",
     layer: "roberta.encoder.layer.{}",

@@ -4,10 +4,9 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::spec::{
-    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Pooling, Spec, Spelling, Uniform,
+    activation, EmbeddingSpec, Family, Modality, Names, NormKind, Placed, Pooling, ScoresSpec, Spec, Spelling, Uniform,
 };
 use crate::nn::resample::Bicubic;
-use crate::nn::Scores;
 
 /// `model_type: vit`
 pub const FAMILY: Family = Family {
@@ -19,7 +18,7 @@ pub const FAMILY: Family = Family {
     spec,
 };
 
-fn spec(c: &Config) -> Result<Spec> {
+pub(in crate::model) fn spec(c: &Config) -> Result<Spec> {
     image_spec(c, NAMES, MODERN)
 }
 
@@ -36,7 +35,7 @@ pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> R
         norm,
         qkv_bias: [c.flag_or("qkv_bias", true)?; 3],
         bias: true,
-        scores: Scores::Dot,
+        scores: ScoresSpec::Dot,
     };
     let spelling = |names: Names| Spelling { layers: layers.spelled(&names), names };
     Ok(Spec {
@@ -47,9 +46,12 @@ pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> R
             image: c.pair_or("image_size", 224)?,
             patch: c.pair_or("patch_size", 16)?,
             channels: c.size_or("num_channels", 3)?,
+            class: true,
+            bias: true,
             distillation: false,
             registers: 0,
             table: Some(Bicubic::Plain),
+            placed: Placed::Usual,
         },
         pooling: Pooling::First,
         steps: Vec::new(),
@@ -62,6 +64,9 @@ pub(in crate::model) const NAMES: Names = Names {
     first: "vit.embeddings.patch_embeddings.projection.weight",
     embeddings: "vit.embeddings",
     inputs: ["patch_embeddings.projection", ""],
+    tokens: ["cls_token", "distillation_token", "register_tokens"],
+    places: "position_embeddings",
+    front: None,
     layer: "vit.encoder.layer.{}",
     attention: [
         "attention.attention.query",

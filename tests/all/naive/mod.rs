@@ -111,7 +111,8 @@ pub struct Transformer {
 
 fn layer(block: &Block) -> Layer {
     let (attention, feed_forward) = (&block.attention, &block.feed_forward);
-    assert_eq!((attention.op.scores, attention.op.reach, feed_forward.op.gate), (Scores::Dot, Reach::All, Gate::None));
+    assert!(matches!(attention.op.scores, Scores::Dot));
+    assert_eq!((attention.op.reach, feed_forward.op.gate), (Reach::All, Gate::None));
     let dense = Dense::of;
     let scale = |s: &Option<Tensor>| s.as_ref().map_or(vec![1.0; block.width()], |s| s.to_vec1().unwrap());
     let norm = |n: &Option<vitx::nn::Norm>| Norm::of(n.as_ref().unwrap());

@@ -1,0 +1,194 @@
+//! timm's vision transformers (Wightman), in timm's own layout: `architecture` and `model_args` in config.json in place of sizes, and
+//! the names of the authors' code. What an architecture's name stands for is in `timm.json`, which
+//! `tests/reference/timm_architectures.py` writes.
+
+use crate::encoder::{Gate, Wiring};
+use crate::error::{nearest, Error, Result};
+use crate::model::config::Config;
+use crate::model::spec::{
+    EmbeddingSpec, Family, Modality, Names, NormKind, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec, Uniform,
+};
+use crate::nn::resample::Bicubic;
+use crate::nn::Activation;
+use serde_json::{Map, Value};
+
+/// timm's layout, also behind transformers' `timm_wrapper`.
+pub const FAMILY: Family = Family {
+    name: "timm",
+    title: "timm's ViT and DeiT",
+    modality: Modality::Image,
+    architectures: &["TimmWrapperForImageClassification"],
+    example: "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    spec,
+};
+
+/// Arguments that change nothing about what is computed.
+const IDLE: &[&str] = &[
+    "num_classes",
+    "dynamic_img_size",
+    "strict_img_size",
+    "dynamic_img_pad",
+    "drop_rate",
+    "pos_drop_rate",
+    "patch_drop_rate",
+    "proj_drop_rate",
+    "attn_drop_rate",
+    "drop_path_rate",
+    "weight_init",
+    "fix_init",
+];
+
+/// Arguments that are read.
+const READ: &[&str] = &[
+    "img_size",
+    "patch_size",
+    "in_chans",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "qkv_bias",
+    "init_values",
+    "class_token",
+    "no_embed_class",
+    "reg_tokens",
+    "pre_norm",
+    "global_pool",
+    "fc_norm",
+    "act_layer",
+    "norm_eps",
+    "swiglu",
+    "distilled",
+];
+
+/// What an architecture's name stands for, and over it what config.json says.
+///
+/// # Errors
+/// [`Error::Model`] for an architecture or an argument that is not known.
+fn arguments(c: &Config) -> Result<Config> {
+    let all: Map<String, Value> = serde_json::from_str(include_str!("timm.json"))
+        .map_err(|e| Error::Fault(format!("the table of timm's architectures: {e}")))?;
+    let full = c.text("architecture").unwrap_or_default();
+    let name = full.split('.').next().unwrap_or_default(); // a tag of the weights may follow
+    let Some(Value::Object(own)) = all.get(name) else {
+        let near = nearest(name, all.keys().map(String::as_str)).map(|n| format!(" (the closest that works: {n})"));
+        return Err(Error::Model(format!(
+            "config.json: timm's architecture `{full}` is not one that vitx reads{}; it reads plain vision transformers (vit_*, deit_*, deit3_*)",
+            near.unwrap_or_default()
+        )));
+    };
+    let mut args = own.clone();
+    if let Some(Value::Object(more)) = c.get("model_args") {
+        args.extend(more.clone());
+    }
+    args.extend(c.get("global_pool").map(|pool| ("global_pool".to_string(), pool.clone())));
+    match args.keys().find(|key| !READ.contains(&key.as_str()) && !IDLE.contains(&key.as_str())) {
+        Some(key) => Err(Error::Model(format!("config.json: `model_args` has `{key}`, which is not supported"))),
+        None => Ok(Config::of(args)),
+    }
+}
+
+/// The config with its classes where transformers has them: `num_classes`, and names where there are some.
+pub(in crate::model) fn labelled(c: &Config) -> Config {
+    let c = c.get("num_classes").map_or_else(|| c.clone(), |n| c.with_default("num_labels", n.clone()));
+    match c.get("label_names").and_then(Value::as_array) {
+        Some(names) => {
+            let named = names.iter().enumerate().map(|(number, name)| (number.to_string(), name.clone()));
+            c.with_default("id2label", Value::Object(named.collect()))
+        }
+        None => c,
+    }
+}
+
+fn spec(c: &Config) -> Result<Spec> {
+    let a = arguments(c)?;
+    let width = a.size_or("embed_dim", 768)?;
+    let norm = NormKind::layer_norm(a.float_or("norm_eps", 1e-6)?);
+    let (gated, front) = (a.flag_or("swiglu", false)?, a.flag_or("pre_norm", false)?);
+    let hidden = (a.float_or("mlp_ratio", 4.0)? * width as f64) as usize; // timm: int(width * ratio)
+    let activation = match (gated, a.text("act_layer")) {
+        (true, _) => Activation::Silu,
+        (false, None) => Activation::Gelu,
+        (false, Some("gelu_tanh")) => Activation::GeluTanh,
+        (false, Some(name)) => Activation::from_name(name)?,
+    };
+    let class = a.flag_or("class_token", true)?;
+    let distilled = a.flag_or("distilled", false)?;
+    let (pool, normed) = match a.text("global_pool").unwrap_or("token") {
+        "token" if distilled => (Pooling::FirstAndSecond, false),
+        "token" if class => (Pooling::First, false),
+        "avg" => (Pooling::PatchMean, true),
+        other => {
+            return Err(Error::Model(format!(
+                "config.json: `global_pool` is `{other}`{}, and heads on `token` and `avg` are supported",
+                if class { "" } else { " without a class token" }
+            )))
+        }
+    };
+    let behind = a.flag_or("fc_norm", normed)?; // the norm stands behind the mean, and not in front of it
+    let names = Names {
+        front: NAMES.front.filter(|_| front),
+        scales: NAMES.scales.filter(|_| a.float_or("init_values", 0.0).is_ok_and(|scale| scale > 0.0)),
+        final_norm: NAMES.final_norm.filter(|_| !behind),
+        classifiers: if distilled { &["head", "head_dist"] } else { &["head"] },
+        ..NAMES
+    };
+    let layers = Uniform {
+        layers: a.size_or("depth", 12)?,
+        heads: a.size_or("num_heads", 12)?,
+        width,
+        feed_forward: if gated { hidden / 2 } else { hidden },
+        activation,
+        gate: if gated { Gate::First } else { Gate::None },
+        norm,
+        qkv_bias: [a.flag_or("qkv_bias", true)?; 3],
+        bias: true,
+        scores: ScoresSpec::Dot,
+    };
+    let mut layers = layers.spelled(&names);
+    for layer in &mut layers {
+        for (which, projection) in layer.projections.iter_mut().take(3).enumerate() {
+            projection.part = Some((which, 3));
+        }
+    }
+    let pretrained = c.get("pretrained_cfg").and_then(|p| p.get("input_size")).and_then(Value::as_array);
+    let trained = pretrained.and_then(|size| Some(Value::from(vec![size.get(1)?.clone(), size.get(2)?.clone()])));
+    Ok(Spec {
+        width,
+        wiring: Wiring::Pre,
+        norm,
+        embedding: EmbeddingSpec::Patches {
+            image: a.with_default("img_size", trained.unwrap_or_else(|| 224.into())).pair_or("img_size", 224)?,
+            patch: a.pair_or("patch_size", 16)?,
+            bias: !front,
+            channels: a.size_or("in_chans", 3)?,
+            class,
+            distillation: distilled,
+            registers: a.number_or("reg_tokens", 0)? as usize,
+            table: Some(Bicubic::Antialiased),
+            placed: if a.flag_or("no_embed_class", false)? { Placed::Patches } else { Placed::All },
+        },
+        pooling: pool,
+        steps: if behind { vec![StepSpec::Norm(norm.named("fc_norm"))] } else { Vec::new() },
+        classifier_bias: true,
+        spellings: vec![Spelling { layers, names }],
+    })
+}
+
+const NAMES: Names = Names {
+    first: "patch_embed.proj.weight",
+    embeddings: "",
+    inputs: ["patch_embed.proj", ""],
+    tokens: ["cls_token", "dist_token", "reg_token"],
+    places: "pos_embed",
+    front: Some("norm_pre"),
+    layer: "blocks.{}",
+    attention: ["attn.qkv", "attn.qkv", "attn.qkv", "attn.proj"],
+    norms: ["norm1", "norm2"],
+    feed_forward: ["mlp.fc1", "mlp.fc2"],
+    second_half: None,
+    scales: Some(["ls1.gamma", "ls2.gamma"]),
+    final_norm: Some("norm"),
+    classifiers: &["head"],
+    other_heads: &[],
+};
