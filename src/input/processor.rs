@@ -60,7 +60,20 @@ impl Geometry {
         let Geometry { cut, resize, crops, pad, filter, floats } = self;
         let Values { rescale, mean, std, reversed } = values;
         let pad = pad.map(|size| super::image::Pad { size, centred: false });
-        ImageProcessor { cut, resize, crops, even: false, pad, filter, floats, rescale, mean, std, reversed, channels: 3 }
+        ImageProcessor {
+            cut,
+            resize,
+            crops,
+            even: false,
+            pad,
+            filter,
+            floats,
+            rescale,
+            mean,
+            std,
+            reversed,
+            channels: 3,
+        }
     }
 }
 

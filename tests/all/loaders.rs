@@ -281,9 +281,13 @@ fn folders_are_called_what_they_are() {
         (
             &[(
                 "config.json",
-                r#"{"architecture": "vit_base_patch16_224", "num_classes": 1000, "pretrained_cfg": {}}"#,
+                r#"{"architecture": "vit_base_patch16_xp_224", "num_classes": 1000, "pretrained_cfg": {}}"#,
             )],
-            "a timm checkpoint (vit_base_patch16_224)",
+            "timm's architecture `vit_base_patch16_xp_224` is not one that vitx reads (the closest that works: vit_base_patch16",
+        ),
+        (
+            &[("config.json", r#"{"architecture": "vit_large_patch16_224", "num_classes": 0, "pretrained_cfg": {}}"#)],
+            "`num_classes` is 0: it is a backbone",
         ),
         (&[("config.json", r#"{"model_type": "vit"}"#), ("model.onnx", "")], "an ONNX export"),
         (&[("config.json", r#"{"model_type": "vit"}"#), ("tf_model.h5", "")], "a TensorFlow model"),

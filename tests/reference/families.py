@@ -212,7 +212,7 @@ TEXT = {
                         "deberta.encoder.rel_embeddings [2 * buckets, D] behind encoder.LayerNorm for all layers; query_proj and "
                         "key_proj map it too (share_att_key)."),
     "deberta-v2-plain": Family(
-        42000, "DebertaV2", "deberta.encoder.layer.*", PLAIN, deberta_v2,
+        42001, "DebertaV2", "deberta.encoder.layer.*", PLAIN, deberta_v2,
         notes=DEBERTA + "Absolute positions and token types are added as well. No buckets: the distance itself, rel_embeddings [2 * "
                         "max_relative_positions, D] without a norm, pos_key_proj and pos_query_proj of its own in each layer (both with "
                         "bias)."),

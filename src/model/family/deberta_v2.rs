@@ -22,7 +22,8 @@ pub const FAMILY: Family = Family {
 
 fn spec(c: &Config) -> Result<Spec> {
     refuse(c)?;
-    let mut spec = text_spec(&c.with_default("layer_norm_eps", 1e-7).with_default("type_vocab_size", 0), NAMES, "pooler.dense")?;
+    let mut spec =
+        text_spec(&c.with_default("layer_norm_eps", 1e-7).with_default("type_vocab_size", 0), NAMES, "pooler.dense")?;
     let width = spec.width;
     spec.steps =
         dense_and("pooler.dense", width, Activation::from_name(c.text("pooler_hidden_act").unwrap_or("gelu"))?);

@@ -51,21 +51,20 @@ impl<'a> Ahead<'a> {
     /// Asks for one, where there is such a line.
     #[inline(always)]
     pub fn ask(&self, line: usize) {
-        if line >= self.count() {
-            return;
+        #[cfg(target_arch = "x86_64")]
+        if line < self.count() {
+            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T1};
+            let (run, line) = (line / self.lines, line % self.lines);
+            // Lines begin somewhere within a run: the last number of each piece is in the line that is not here yet.
+            let at = self.numbers.as_ptr().wrapping_add(run * self.step + line * LINE + LINE - 1);
+            // SAFETY: a hint about an address, which is not read.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T1>(at.cast())
+            };
         }
-        let (run, line) = (line / self.lines, line % self.lines);
-        // Lines begin somewhere within a run: the last number of each piece is in the line that is not here yet.
-        let at = self.numbers.as_ptr().wrapping_add(run * self.step + line * LINE + LINE - 1);
-        // SAFETY: a hint about an address, which is not read. Not the intrinsic, of which the compiler believes that it writes:
-        // it would keep the sums of a product in memory.
-        #[allow(unsafe_code)]
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            std::arch::asm!("prefetcht1 [{}]", in(reg) at, options(nomem, nostack, preserves_flags));
-            #[cfg(target_arch = "aarch64")]
-            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) at, options(nomem, nostack, preserves_flags));
-        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
     }
 }
 
