@@ -333,12 +333,12 @@ fn look_up(table: &Tensor, at: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::{check, Centre};
     use candle_core::Device;
 
     #[test]
     fn folding_undoes_unfolding_and_backward_equals_finite_differences() -> Result<()> {
-        let embedding = PatchEmbedding {
+        let mut embedding = PatchEmbedding {
             projection: Linear { weight: check::random(&[5, 12], 1), bias: Some(check::random(&[5], 2)) },
             patch: (2, 2),
             positioned: vec![(Prefix::Class, check::random(&[5], 3))],
@@ -349,8 +349,37 @@ mod tests {
         let (pixels, g) = (check::random(&[2, 3, 4, 5], 6), check::random(&[2, 7, 5], 7));
         let patches = unfold(&pixels, (2, 2), (2, 2))?;
         check::close(&fold(&patches, 3, (2, 2), (2, 2))?, &pixels.narrow(3, 0, 4)?, 0.0);
-        let grad = embedding.backward(&pixels, &g, &Rules::GRADIENT)?;
-        check::finite_differences(&pixels, &g, |p| embedding.forward(p), &grad);
+        for norm in [None, Some(norm(5, 8))] {
+            embedding.norm = norm;
+            let grad = embedding.backward(&pixels, &g, &Rules::GRADIENT)?;
+            check::finite_differences(&pixels, &g, |p| embedding.forward(p), &grad);
+        }
+        Ok(())
+    }
+
+    fn norm(width: usize, seed: u64) -> Norm {
+        let (weight, bias) = (check::random(&[width], seed), Some(check::random(&[width], seed + 1)));
+        Norm { weight, bias, eps: 1e-6, centre: Centre::Mean }
+    }
+
+    #[test]
+    fn words_backward_equals_finite_differences() -> Result<()> {
+        let linear = Linear { weight: check::random(&[6, 4], 1), bias: Some(check::random(&[6], 2)) };
+        for widened in [None, Some(linear)] {
+            let (d, out) = (4, if widened.is_some() { 6 } else { 4 });
+            let embedding = WordEmbedding {
+                words: check::random(&[9, d], 3),
+                positions: Some(check::random(&[5, d], 4)),
+                types: None,
+                norm: norm(d, 5),
+                widened,
+                padding_id: None,
+            };
+            let zeros = Tensor::zeros((2, 3), DType::U32, &Device::Cpu)?;
+            let (rows, g) = (check::random(&[2, 3, d], 7), check::random(&[2, 3, out], 8));
+            let grad = embedding.backward(&rows, &zeros, &zeros, &g, &Rules::GRADIENT)?;
+            check::finite_differences(&rows, &g, |rows| embedding.forward(rows, &zeros, &zeros), &grad);
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use vitx::encoder::{
 use vitx::explanation::{ImageLayout, Layout, Prefix, TextLayout, TextToken};
 use vitx::method::account;
 use vitx::nn::resample::Bicubic;
-use vitx::nn::{Activation, Centre, Linear, Norm, Reach, Rotary, Rules, Scores};
+use vitx::nn::{Activation, Centre, Disentangled, Linear, Norm, Offsets, Reach, Relative, Rotary, Rules, Scores};
 use vitx::run::{Batch, Pass};
 use vitx::target::Output;
 
@@ -29,8 +29,21 @@ struct Shape {
 }
 
 const CLASSES: usize = 4;
-const FAMILIES: &[&str] =
-    &["vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "bert", "roberta", "distilbert", "modernbert"];
+const FAMILIES: &[&str] = &[
+    "vit",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_vit",
+    "beit",
+    "bert",
+    "roberta",
+    "distilbert",
+    "modernbert",
+    "mpnet",
+    "albert",
+    "deberta-v2",
+];
 
 fn shape() -> impl Strategy<Value = Shape> {
     use Activation::*;
@@ -76,6 +89,12 @@ fn block(w: &mut Weights, s: Shape, number: usize) -> Block {
         ("modernbert", 0) => (Scores::Rotary(Rotary { theta: 50.0 }), Reach::All),
         ("modernbert", _) => (Scores::Rotary(Rotary { theta: 10.0 }), Reach::Within(1)),
         ("dinov3_vit", _) => (Scores::Rotary(Rotary { theta: 100.0 }), Reach::All),
+        ("beit", _) => (relative(w, s, Offsets::Grid { rows: 2, columns: 3 }), Reach::All),
+        ("mpnet", _) => (relative(w, s, Offsets::Buckets { count: 8, most: 4 }), Reach::All),
+        ("deberta-v2", _) => {
+            let (places, keys, queries) = (w.tensor(&[6, d], 1.0), Some(w.linear(d, d)), Some(w.linear(d, d)));
+            (Scores::Disentangled(Disentangled { places, keys, queries, buckets: None }), Reach::All)
+        }
         _ => (Scores::Dot, Reach::All),
     };
     let (query, key, value, projection) = (w.linear(d, d), w.linear(d, d), w.linear(d, d), w.linear(d, d));
@@ -94,8 +113,16 @@ fn block(w: &mut Weights, s: Shape, number: usize) -> Block {
     }
 }
 
+fn relative(w: &mut Weights, s: Shape, offsets: Offsets) -> Scores {
+    let entries = match offsets {
+        Offsets::Buckets { count, .. } => count,
+        Offsets::Grid { rows, columns } => (2 * rows - 1) * (2 * columns - 1) + 3,
+    };
+    Scores::Table(Relative { table: w.tensor(&[entries, s.heads], 1.0), offsets })
+}
+
 fn text(s: Shape) -> bool {
-    ["bert", "roberta", "distilbert", "modernbert"].contains(&s.family)
+    ["bert", "roberta", "distilbert", "modernbert", "mpnet", "albert", "deberta-v2"].contains(&s.family)
 }
 
 /// D; on a grid, rotated heads need whole fours of coordinates.
@@ -109,6 +136,7 @@ fn head(w: &mut Weights, s: Shape) -> Head {
     let prefix = if ["dinov2_with_registers", "dinov3_vit"].contains(&s.family) { 3 } else { 1 };
     let (pools, input) = match s.family {
         "deit" => (vec![Pool::Token(0), Pool::Token(1)], d),
+        "beit" | "clip" => (vec![Pool::Mean { from: 1 }], d),
         "modernbert" if s.seed.is_multiple_of(2) => (vec![Pool::Mean { from: 0 }], d),
         _ if s.family.starts_with("dinov") => {
             (vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: prefix }])], 2 * d)
@@ -133,12 +161,13 @@ fn encoder(s: Shape) -> Encoder {
     let rotary = ["modernbert", "dinov3_vit"].contains(&s.family);
     let blocks = (0..s.layers).map(|number| block(&mut w, s, number)).collect();
     let embedding = if text(s) {
+        let inner = if s.family == "albert" { 5 } else { d };
         Embedding::Words(WordEmbedding {
-            words: w.tensor(&[9, d], 1.0),
-            positions: (!rotary).then(|| w.tensor(&[12, d], 0.5)),
-            types: (s.family == "bert").then(|| w.tensor(&[2, d], 0.5)),
-            norm: w.norm(d),
-            widened: None,
+            words: w.tensor(&[9, inner], 1.0),
+            positions: (!rotary).then(|| w.tensor(&[12, inner], 0.5)),
+            types: (s.family == "bert").then(|| w.tensor(&[2, inner], 0.5)),
+            norm: w.norm(inner),
+            widened: (s.family == "albert").then(|| w.linear(d, inner)),
             padding_id: (s.family == "roberta").then_some(1),
         })
     } else {
@@ -153,7 +182,8 @@ fn encoder(s: Shape) -> Encoder {
         let table = |w: &mut Weights| w.tensor(&[n, d], 0.5);
         let positions =
             (!rotary).then(|| PatchPositions { table: table(&mut w), grid: (2, 3), kernel: Bicubic::Plain });
-        Embedding::Patches(PatchEmbedding { projection, patch: (2, 2), positioned, registers, positions, norm: None })
+        let norm = (s.family == "clip").then(|| w.norm(d));
+        Embedding::Patches(PatchEmbedding { projection, patch: (2, 2), positioned, registers, positions, norm })
     };
     let head = head(&mut w, s);
     let final_norm = (!text(s) || s.family == "modernbert").then(|| w.norm(d));
