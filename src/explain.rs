@@ -188,6 +188,19 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
     Ok(methods)
 }
 
+/// Reads targets; of a backbone there is none to choose.
+///
+/// # Errors
+/// As [`Request::parse_list`], and [`Error::Refused`] for a target of a backbone.
+pub fn requests(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Request>> {
+    if checkpoint.spec.headless && texts.iter().any(|text| text != "predicted") {
+        return Err(Error::Refused(
+            "a backbone without a classifier has no class to explain: leave --target out".into(),
+        ));
+    }
+    Request::parse_list(texts, &checkpoint.labels, checkpoint.scale)
+}
+
 /// Bytes that the passes of methods over one input take; of a text as long as the model reads.
 pub fn bytes(model: &Model, methods: &[Configured], shape: Shape) -> usize {
     model.encoder.bytes(model.checkpoint.tokens(shape), reads(methods).keep())
@@ -210,6 +223,7 @@ impl<'a> From<&'a Model> for About<'a> {
         let c = &model.checkpoint;
         let (id, revision) = (c.id.as_str(), c.revision.as_deref());
         let instructions = model.instructions();
-        About { id, revision, family: c.family.name, labels: &c.labels, scale: c.scale, instructions }
+        let (labels, scale, headless) = (&c.labels, c.scale, c.spec.headless);
+        About { id, revision, family: c.family.name, labels, scale, headless, instructions }
     }
 }

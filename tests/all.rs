@@ -4,6 +4,9 @@
 #[path = "all/support.rs"]
 mod support;
 
+#[cfg(feature = "cli")]
+#[path = "all/backbones.rs"]
+mod backbones;
 #[path = "all/checkpoints.rs"]
 mod checkpoints;
 #[cfg(feature = "cli")]

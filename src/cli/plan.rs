@@ -76,7 +76,7 @@ impl Plan {
     ) -> Result<Self> {
         let text = checkpoint.family.modality == Modality::Text;
         let methods = vitx::explain::methods(asked.method, checkpoint)?;
-        let requests = Request::parse_list(asked.target, &checkpoint.labels, checkpoint.scale);
+        let requests = vitx::explain::requests(asked.target, checkpoint);
         let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;
         let formats = chosen(&asked.output.format, text)?;
         let drawn = formats.iter().find(|f| f.draws > Draws::Numbers);

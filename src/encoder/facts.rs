@@ -30,6 +30,8 @@ pub struct Facts {
     pub post_norm: bool,
     /// What its logits are.
     pub scale: Scale,
+    /// It has no classifier.
+    pub headless: bool,
 }
 
 impl Facts {

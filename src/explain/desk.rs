@@ -261,7 +261,10 @@ impl<'a> Desk<'a> {
         let contents = item.going.contents.as_deref();
         done.identity = contents.and_then(|contents| self.front.identity(source, contents, asked));
         let said = output.said(&answer.logits, model.checkpoint.scale);
-        let headline = format!("{} {said} ({}, {})", done.target.label, output.which(), method.spec);
+        let headline = match &done.target {
+            Some(target) => format!("{} {said} ({}, {})", target.label, output.which(), method.spec),
+            None => method.spec.clone(),
+        };
         let places = self.front.places(source, asked, output);
         for (format, path) in &places {
             done.outputs.insert(format.name.into(), Value::from(path.display().to_string()));

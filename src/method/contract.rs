@@ -39,6 +39,11 @@ pub trait Method: Send + Sync {
         false
     }
 
+    /// Whether its map is of the tokens alone, and the same whatever output is asked about: it needs no classifier.
+    fn agnostic(&self) -> bool {
+        false
+    }
+
     /// Whether there is a map at pixel resolution beside the patch grid.
     fn pixels(&self) -> bool {
         false
@@ -144,6 +149,11 @@ impl Configured {
     /// [`Error::Refused`] with the reason.
     pub fn check(&self, model: &Facts) -> Result<()> {
         self.method.check(model)?;
+        if model.headless && !self.method.agnostic() {
+            return Err(Error::Refused(
+                "the model is a backbone without a classifier, and this method explains what a classifier says; attention, rollout, flow, aggregate, value-zeroing, alti and the norms explain the tokens themselves".into(),
+            ));
+        }
         self.measured.map_or(Ok(()), |m| m.check(model.scale))
     }
 

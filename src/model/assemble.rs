@@ -287,6 +287,9 @@ impl Loader<'_> {
 
     fn head(&self, classes: usize) -> Result<Head> {
         let s = self.spec;
+        if s.headless && task::of_tensors(&self.naming.outside()).is_none() {
+            return self.bare_head();
+        }
         let (pooling, classifiers) = self.classifiers()?;
         let pools = match pooling {
             Pooling::First => vec![Pool::Token(0)],
@@ -335,6 +338,19 @@ impl Loader<'_> {
             "the head is `{name}.{number}`, part of a sequence of layers; the others have no weights and are taken for dropout"
         ));
         Ok((self.spec.pooling, vec![format!("{name}.{number}")]))
+    }
+
+    /// What stands in for the head of a backbone: its class token, or where there is none the mean of all tokens, number by number.
+    fn bare_head(&self) -> Result<Head> {
+        let width = self.spec.width;
+        let class = match self.spec.embedding {
+            EmbeddingSpec::Patches { class, .. } => class,
+            EmbeddingSpec::Words { .. } => true,
+        };
+        let pool = if class { Pool::Token(0) } else { Pool::Mean { from: self.spec.embedding.prefix() } };
+        let weight = Tensor::eye(width, self.dtype, self.device)?;
+        let reading = Reading { pool, steps: Vec::new(), classifier: Linear { weight, bias: None } };
+        Ok(Head { readings: vec![reading], scale: Scale::Value })
     }
 
     fn no_head(&self) -> Error {

@@ -2,6 +2,7 @@
 
 use super::builtin::{Builtin, BUILTINS};
 use super::sniff;
+use super::spec::Spec;
 use super::weights::Weights;
 use crate::error::{nearest, Error, Result};
 use crate::identity;
@@ -122,8 +123,22 @@ impl Files {
         }
     }
 
+    /// Whether weights that are at hand hold a classifier, whatever config.json calls them.
+    pub fn hold_a_head(&self, spec: &Spec) -> bool {
+        let Some(weights) = self.at_hand().then(|| self.weights().ok()).flatten() else { return false };
+        let names = spec.spellings.iter().map(|spelling| &spelling.names);
+        let mut heads =
+            names.flat_map(|n| n.other_heads.iter().map(|(_, names)| *names).chain([n.classifiers])).flatten();
+        heads.any(|head| {
+            let of_head = |name: &String| {
+                name.split_once(head).is_some_and(|(front, _)| front.is_empty() || front.ends_with('.'))
+            };
+            weights.entries().keys().any(of_head)
+        })
+    }
+
     /// Whether nothing needs to be fetched to read the weights.
-    pub fn at_hand(&self) -> bool {
+    fn at_hand(&self) -> bool {
         match self {
             Files::Builtin(_) | Files::Directory(_) => true,
             #[cfg(feature = "hub")]

@@ -40,6 +40,7 @@ impl Checkpoint {
             reads_distillation: spec.pooling == Pooling::FirstAndSecond,
             post_norm: spec.wiring == Wiring::Post,
             scale: self.scale,
+            headless: spec.headless,
         }
     }
 

@@ -134,9 +134,10 @@ impl Checkpoint {
         })?;
         let config = Config::parse(&bytes)?;
         let family = family_of(&config, &files)?;
-        let class = task::check(&config, family, files.at_hand())?;
+        let class = task::check(&config, family)?;
         config.plain()?;
-        let spec = (family.spec)(&config)?.checked()?;
+        let mut spec = (family.spec)(&config)?.checked()?;
+        spec.headless |= task::backbone(&config) && !files.hold_a_head(&spec);
         let mut notes = Vec::new();
         let processor = match family.modality {
             Modality::Image => Processor::Image(image_processor((&files, &config), family, &spec, &mut notes)?),
@@ -144,8 +145,15 @@ impl Checkpoint {
                 Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables(&spec)?)?))
             }
         };
-        let (labels, odd) = classes::labels(&family::timm::labelled(&config))?;
-        let scale = head.map_or_else(|| classes::scale(&config, labels.len()), Ok)?;
+        let (labels, odd) = match spec.headless {
+            true => (Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), None),
+            false => classes::labels(&family::timm::labelled(&config))?,
+        };
+        let scale = match head {
+            Some(scale) if !spec.headless => scale,
+            None if !spec.headless => classes::scale(&config, labels.len())?,
+            _ => Scale::Value,
+        };
         if (scale, labels.len()) == (Scale::Softmax, 1) {
             return Err(Error::Usage(
                 "a softmax over one output is 1 whatever the input; it is a value, or a sigmoid's".into(),
@@ -162,6 +170,20 @@ impl Checkpoint {
             notes: class.into_iter().chain(odd).chain(notes).collect(),
             files,
         })
+    }
+
+    /// Refuses a backbone for what needs a classifier.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] saying what it is good for.
+    pub fn needs_classes(&self, command: &str) -> Result<()> {
+        match self.spec.headless {
+            true => Err(Error::Refused(format!(
+                "model `{}` is a backbone without a classifier, and `vitx {command}` needs classes; `vitx explain` and `vitx heads` show what it attends to",
+                self.id
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Reads the weights (f16 and bf16 are converted once) and builds the model. What there is to say of them is
@@ -314,7 +336,6 @@ mod tests {
         for (json, part) in [
             (r#"{"model_type": "swin"}"#, "model_type `swin` is not supported; supported are vit"),
             (r#"{"hidden_size": 8}"#, "`model_type` is missing"),
-            (r#"{"model_type": "vit", "architectures": ["ViTModel"]}"#, "ViTModel, without a classification head"),
             (
                 r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#,
                 "BertForMaskedLM, which fills in masked",
@@ -324,13 +345,12 @@ mod tests {
             (r#"{"model_type": "bert", "pruned_heads": {"1": [0]}}"#, "`pruned_heads`"),
         ] {
             let config = Config::parse(json.as_bytes()).unwrap();
-            let read =
-                family_of(&config, &files).and_then(|f| task::check(&config, f, false)).and_then(|_| config.plain());
+            let read = family_of(&config, &files).and_then(|f| task::check(&config, f)).and_then(|_| config.plain());
             let error = read.unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains("did you mean"), "{error}");
         }
         let own = Config::parse(br#"{"model_type": "vit", "architectures": ["MyViT"]}"#).unwrap();
-        let note = task::check(&own, family_of(&own, &files).unwrap(), false).unwrap();
+        let note = task::check(&own, family_of(&own, &files).unwrap()).unwrap();
         assert!(note.unwrap().contains("MyViT, which is read as ViTForImageClassification"));
         for (json, part) in [
             (r#"{"hidden_size": 30, "num_attention_heads": 4}"#, "4 attention heads do not divide the hidden size 30"),

@@ -50,6 +50,8 @@ pub struct Spec {
     pub steps: Vec<StepSpec>,
     /// Whether the classifiers have a bias.
     pub classifier_bias: bool,
+    /// The checkpoint is a backbone, without a classifier.
+    pub headless: bool,
     /// The ways in which checkpoints name the same tensors; the first as transformers 4 and the hub have them.
     pub spellings: Vec<Spelling>,
 }

@@ -22,11 +22,11 @@ const TASKS: &[(&str, &str)] = &[
 ];
 
 /// Checks the classes that the config names, as far as they can tell. A class of somebody's own is judged by its tensors,
-/// with a note; so is a bare backbone whose weights are `at_hand`, because scripts put heads on it without a new name.
+/// with a note; so is a bare backbone, because scripts put heads on it without a new name.
 ///
 /// # Errors
 /// [`Error::Model`] saying what such a model is for.
-pub fn check(config: &Config, family: &Family, at_hand: bool) -> Result<Option<String>> {
+pub fn check(config: &Config, family: &Family) -> Result<Option<String>> {
     let classes = config.architectures();
     if classes.is_empty() || classes.iter().any(|c| family.architectures.contains(c)) {
         return Ok(None);
@@ -42,12 +42,13 @@ pub fn check(config: &Config, family: &Family, at_hand: bool) -> Result<Option<S
             return Err(Error::Model(format!("its architecture is {named}, which {what}; {use_other}")));
         }
     }
-    let backbone = classes.iter().any(|c| c.ends_with("Model") && !c.contains("For"));
-    if backbone && !at_hand {
-        return Err(Error::Model(format!("its architecture is {named}, without a classification head; {use_other}")));
-    }
     let read_as = family.architectures.first().unwrap_or(&family.name);
-    Ok((!backbone).then(|| format!("config.json names the class {named}, which is read as {read_as}")))
+    Ok((!backbone(config)).then(|| format!("config.json names the class {named}, which is read as {read_as}")))
+}
+
+/// Whether the classes that the config names are bare models, without a head.
+pub fn backbone(config: &Config) -> bool {
+    config.architectures().iter().any(|c| c.ends_with("Model") && !c.contains("For"))
 }
 
 /// Heads by their tensors: the beginning of a name, and what such a head does.

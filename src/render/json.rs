@@ -21,6 +21,8 @@ pub struct About<'a> {
     pub labels: &'a Labels,
     /// What its logits are.
     pub scale: Scale,
+    /// It has no classifier: there is no target, and nothing is predicted.
+    pub headless: bool,
     /// What the processor ran it with, if it did.
     pub instructions: Option<&'static str>,
 }
@@ -84,8 +86,8 @@ pub struct Done {
     pub model: ModelId,
     /// How.
     pub method: MethodId,
-    /// Which output.
-    pub target: TargetRecord,
+    /// Which output; none of a backbone.
+    pub target: Option<TargetRecord>,
     /// What the model says, likeliest first.
     pub predictions: Vec<Prediction>,
     /// Height and width in pixels of what the model reads of a picture.
@@ -301,8 +303,8 @@ impl Done {
             input: input.to_string(),
             model: ModelId::of(about),
             method: MethodId { name: e.method, params: e.params.clone() },
-            target: TargetRecord::new(about, e.output, logits),
-            predictions: predictions(about, logits, PREDICTIONS),
+            target: (!about.headless).then(|| TargetRecord::new(about, e.output, logits)),
+            predictions: if about.headless { Vec::new() } else { predictions(about, logits, PREDICTIONS) },
             size: None,
             grid,
             tokens,

@@ -285,10 +285,6 @@ fn folders_are_called_what_they_are() {
             )],
             "timm's architecture `vit_base_patch16_xp_224` is not one that vitx reads (the closest that works: vit_base_patch16",
         ),
-        (
-            &[("config.json", r#"{"architecture": "vit_large_patch16_224", "num_classes": 0, "pretrained_cfg": {}}"#)],
-            "`num_classes` is 0: it is a backbone",
-        ),
         (&[("config.json", r#"{"model_type": "vit"}"#), ("model.onnx", "")], "an ONNX export"),
         (&[("config.json", r#"{"model_type": "vit"}"#), ("tf_model.h5", "")], "a TensorFlow model"),
         (&[("config.json", r#"{"model_type": "vit"}"#), ("best.ckpt", "")], "best.ckpt, a checkpoint of Lightning"),

@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use vitx::explain::Answer;
 use vitx::model::Checkpoint;
 use vitx::render::lines::Line;
-use vitx::target::Request;
 
 /// Put methods side by side on one sheet: a row per target, a column per method
 #[derive(Parser, Debug)]
@@ -36,7 +35,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if let Some(m) = methods.iter().find(|m| m.matrix()) {
             bail!("method `{}`: a whole matrix has no place on a sheet; use `vitx explain -f npy`", m.spec);
         }
-        let targets = Request::parse_list(&args.target, &checkpoint.labels, checkpoint.scale)?;
+        let targets = vitx::explain::requests(&args.target, checkpoint)?;
         Ok(Asking { methods, targets, more: () })
     };
     let wanted = Wanted { command: "compare", part: String::new(), seed: args.seed };
@@ -50,7 +49,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut lines = Vec::new();
     while let Some(Answer { explanation, logits, .. }) = answers.peek() {
         let said = explanation.output.said(logits, checkpoint.scale).to_string();
-        let label = vec![explanation.output.label(&checkpoint.labels), said];
+        let label = match checkpoint.spec.headless {
+            true => vec!["no classes".into()],
+            false => vec![explanation.output.label(&checkpoint.labels), said],
+        };
         lines.push(Line { label, maps: answers.by_ref().take(methods.len()).map(|a| a.explanation).collect() });
     }
     if lines.is_empty() {

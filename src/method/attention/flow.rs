@@ -62,6 +62,10 @@ impl Method for Flow {
         (seconds > 10.0).then(|| format!("flow on {tokens} tokens and {layers} layers takes about {seconds:.0} s an input; a smaller --size makes the grid smaller"))
     }
 
+    fn agnostic(&self) -> bool {
+        true
+    }
+
     fn reads(&self) -> Reads {
         Reads::Attention
     }

@@ -43,6 +43,10 @@ impl Method for Attention {
         Some(self.rows)
     }
 
+    fn agnostic(&self) -> bool {
+        true
+    }
+
     fn reads(&self) -> Reads {
         Reads::Attention
     }

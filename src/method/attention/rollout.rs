@@ -53,6 +53,10 @@ impl Method for Rollout {
         Some(self.rows)
     }
 
+    fn agnostic(&self) -> bool {
+        true
+    }
+
     fn reads(&self) -> Reads {
         Reads::Attention
     }

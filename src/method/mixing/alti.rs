@@ -74,6 +74,10 @@ impl Method for Alti {
         Some(self.readout.rows)
     }
 
+    fn agnostic(&self) -> bool {
+        true
+    }
+
     fn reads(&self) -> Reads {
         Reads::States
     }

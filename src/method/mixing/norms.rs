@@ -141,6 +141,10 @@ impl Method for Norms {
         Some(self.readout.rows)
     }
 
+    fn agnostic(&self) -> bool {
+        true
+    }
+
     fn reads(&self) -> Reads {
         Reads::States
     }

@@ -76,6 +76,10 @@ impl Method for ValueZeroing {
         Some(self.readout.rows)
     }
 
+    fn agnostic(&self) -> bool {
+        true
+    }
+
     fn reads(&self) -> Reads {
         Reads::States
     }

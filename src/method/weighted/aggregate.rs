@@ -95,6 +95,10 @@ impl Method for Aggregate {
         Some(self.rows)
     }
 
+    fn agnostic(&self) -> bool {
+        matches!(self.heads, Joined::Attention(_))
+    }
+
     fn reads(&self) -> Reads {
         match self.heads {
             Joined::Attention(_) => Reads::Attention,

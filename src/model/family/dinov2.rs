@@ -67,6 +67,7 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
         pooling: Pooling::ClassAndPatchMean,
         steps: Vec::new(),
         classifier_bias: true,
+        headless: false,
         spellings: vec![spelling(names), spelling(modern)],
     })
 }

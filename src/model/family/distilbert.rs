@@ -49,6 +49,7 @@ fn spec(c: &Config) -> Result<Spec> {
         pooling: Pooling::First,
         steps: dense_and("pre_classifier", width, Activation::Relu),
         classifier_bias: true,
+        headless: false,
         spellings: vec![Spelling { layers: layers.spelled(&NAMES), names: NAMES }], // transformers 5 writes the same names
     })
 }

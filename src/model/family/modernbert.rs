@@ -74,6 +74,7 @@ fn spec(c: &Config) -> Result<Spec> {
             StepSpec::Norm(norm.named("head.norm")),
         ],
         classifier_bias: true,
+        headless: false,
         spellings: vec![Spelling { layers, names: NAMES }],
     })
 }

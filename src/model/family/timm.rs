@@ -102,11 +102,6 @@ pub(in crate::model) fn labelled(c: &Config) -> Config {
 
 fn spec(c: &Config) -> Result<Spec> {
     let a = arguments(c)?;
-    if c.get("num_classes").and_then(Value::as_u64) == Some(0) {
-        return Err(Error::Model(
-            "config.json: `num_classes` is 0: it is a backbone, and vitx explains classifiers; train a head on it (timm.create_model with num_classes) and save that".into(),
-        ));
-    }
     let width = a.size_or("embed_dim", 768)?;
     let norm = NormKind::layer_norm(a.float_or("norm_eps", 1e-6)?);
     let (gated, front) = (a.flag_or("swiglu", false)?, a.flag_or("pre_norm", false)?);
@@ -176,6 +171,7 @@ fn spec(c: &Config) -> Result<Spec> {
         pooling: pool,
         steps: if behind { vec![StepSpec::Norm(norm.named("fc_norm"))] } else { Vec::new() },
         classifier_bias: true,
+        headless: c.get("num_classes").and_then(Value::as_u64) == Some(0),
         spellings: vec![Spelling { layers, names }],
     })
 }
