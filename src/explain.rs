@@ -7,7 +7,7 @@ use crate::explanation::{Explanation, RowRequest};
 use crate::guard::guarded;
 use crate::input::prepare::by_size;
 use crate::input::{Ready, Shape};
-use crate::method::{parse_list, Configured};
+use crate::method::{all, parse, parse_list, Configured};
 use crate::model::{Checkpoint, Model};
 use crate::render::json::About;
 use crate::render::names::target_part;
@@ -174,10 +174,10 @@ impl Asked<'_> {
 /// # Errors
 /// As [`parse_list`], and a method's own refusal.
 pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configured>> {
-    let all = texts.iter().any(|t| t.split(',').any(|p| p.trim().eq_ignore_ascii_case("all")));
+    let every = texts.iter().any(|t| t.split(',').any(|p| p.trim().eq_ignore_ascii_case("all")));
     let facts = checkpoint.facts();
     let mut methods = parse_list(texts)?;
-    if all {
+    if every {
         methods.retain(|m| m.check(&facts).is_ok());
     }
     for m in &methods {
@@ -186,6 +186,13 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
         }
     }
     Ok(methods)
+}
+
+/// Methods that a model refuses, and why.
+pub fn refused(checkpoint: &Checkpoint) -> Vec<(&'static str, Error)> {
+    let facts = checkpoint.facts();
+    let why = |name: &str| parse(name).and_then(|m| m.check(&facts)).err();
+    all().filter_map(|entry| Some((entry.name, why(entry.name)?))).collect()
 }
 
 /// Reads targets; of a backbone there is none to choose.

@@ -1,5 +1,6 @@
 //! What a checkpoint says before its weights are read: facts for methods, its tokens, and what a run will need.
 
+use super::spec::ScoresSpec;
 use super::{Checkpoint, EmbeddingSpec, Modality, Pooling, Processor};
 use crate::device;
 use crate::encoder::{Facts, Wiring};
@@ -141,13 +142,45 @@ impl Checkpoint {
         }
     }
 
+    /// How its layers are built, and what its head reads, in a line.
+    pub fn structure(&self) -> String {
+        let s = &self.spec;
+        let norms = match s.wiring {
+            Wiring::Pre => "norms in front",
+            Wiring::Post => "norms behind",
+        };
+        let added = match &s.embedding {
+            EmbeddingSpec::Patches { table, .. } => table.is_some(),
+            EmbeddingSpec::Words { table, .. } => *table,
+        };
+        let places = match (s.layers().first().map(|l| &l.scores), added) {
+            (Some(ScoresSpec::Rotary(_)), _) => "rotary positions",
+            (Some(ScoresSpec::Table { .. }), false) => "relative positions",
+            (Some(ScoresSpec::Table { .. }), true) => "positions in the embedding and relative ones",
+            (Some(ScoresSpec::Disentangled(_)), _) => "contents and places apart",
+            (Some(ScoresSpec::Dot) | None, true) => "positions in the embedding",
+            (Some(ScoresSpec::Dot) | None, false) => "no positions",
+        };
+        let gate = if s.gated() { ", gated feed-forward" } else { "" };
+        let read = match s.pooling {
+            _ if s.headless => "no head",
+            Pooling::First => "the head reads the first token",
+            Pooling::FirstAndSecond => "two heads, on the class and the distillation token",
+            Pooling::ClassAndPatchMean => "the head reads the class token beside the mean of the patches",
+            Pooling::Mean => "the head reads the mean of all tokens",
+            Pooling::PatchMean => "the head reads the mean of the patches",
+        };
+        format!("{norms}, {places}{gate}; {read}")
+    }
+
     /// All that is known of it, as a record.
     pub fn record(&self, demand: Demand) -> Value {
         let s = &self.spec;
+        let classes = if s.headless { 0 } else { self.labels.len() };
         json!({
-            "id": self.id, "revision": self.revision, "family": self.family.name, "classes": self.labels.len(),
-            "head": self.scale.name(),
-            "labels": (0..self.labels.len() as u32).map(|i| self.labels.name(i)).collect::<Vec<_>>(),
+            "id": self.id, "revision": self.revision, "family": self.family.name, "classes": classes,
+            "head": (!s.headless).then(|| self.scale.name()), "structure": self.structure(),
+            "labels": (0..classes as u32).map(|i| self.labels.name(i)).collect::<Vec<_>>(),
             "input": self.reads(), "tokens": demand.tokens, "layers": s.layers().len(), "heads": s.heads(), "width": s.width,
             "feed_forward": s.feed_forward(), "parameters": demand.parameters,
             "memory": {"weights": demand.weights, "pass": demand.pass}, "notes": self.notes,

@@ -6,6 +6,7 @@ use crate::cli::voice::tell;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use vitx::model::{Checkpoint, Demand};
 use vitx::render::printable;
@@ -54,12 +55,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let budget = model.memory();
     if args.json {
         let mut record = c.record(demand);
+        let refused = vitx::explain::refused(&c).into_iter().map(|(name, why)| (name, why.to_string()));
+        record["methods_refused"] = json!(refused.collect::<BTreeMap<_, _>>());
         record["budget"] = budget.map(|m| json!({"kept": m.kept, "most": m.most})).unwrap_or_default();
         tell!("{}", printable::json(&record.to_string()));
         return Ok(ExitCode::SUCCESS);
     }
     print(&c, demand, budget);
-    if args.labels {
+    if args.labels && !c.spec.headless {
         (0..c.labels.len() as u32).for_each(|i| tell!("{i}\t{}", c.labels.name(i)));
     }
     Ok(ExitCode::SUCCESS)
@@ -89,8 +92,14 @@ fn print(c: &Checkpoint, demand: Demand, budget: Option<Memory>) {
         let (kept, most) = (kept as f64 / 1e6, most as f64 / 1e6);
         tell!("  budget      {kept:.0} MB on this machine for what passes keep, {most:.0} MB for all they take (--memory)");
     }
-    let some: Vec<_> = (0..c.labels.len().min(6) as u32).map(|i| c.labels.name(i)).collect();
-    let more = if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" };
-    tell!("  labels      {}{more}", some.join("; "));
+    tell!("  structure   {}", c.structure());
+    let refused: Vec<_> = vitx::explain::refused(c).into_iter().map(|(name, _)| name).collect();
+    let but = if refused.is_empty() { String::new() } else { format!(" but {}", refused.join(", ")) };
+    tell!("  methods     all{but}");
+    if !s.headless {
+        let some: Vec<_> = (0..c.labels.len().min(6) as u32).map(|i| c.labels.name(i)).collect();
+        let more = if c.labels.len() > 6 { "; ... (--labels lists all)" } else { "" };
+        tell!("  labels      {}{more}", some.join("; "));
+    }
     c.notes.iter().for_each(|note| tell!("  note        {note}"));
 }
