@@ -2,7 +2,7 @@
 
 use super::naming::Naming;
 use super::spec::{
-    EmbeddingSpec, LayerSpec, LinearSpec, Names, NormSpec, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec,
+    EmbeddingSpec, LayerSpec, LinearSpec, Names, NormSpec, Part, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec,
 };
 use super::task;
 use super::weights::Weights;
@@ -127,20 +127,31 @@ impl Loader<'_> {
 
     fn linear(&self, spec: &LinearSpec) -> Result<Linear> {
         let weight = self.part(&format!("{}.weight", spec.name), spec.part, &[spec.out, spec.input])?;
-        let bias = spec.bias.then(|| self.part(&format!("{}.bias", spec.name), spec.part, &[spec.out])).transpose()?;
+        let bias = match (&spec.bias_name, spec.bias) {
+            (_, false) => None,
+            (Some(name), true) => Some(self.tensor(name, &[spec.out])?),
+            (None, true) => Some(self.part(&format!("{}.bias", spec.name), spec.part, &[spec.out])?),
+        };
         Ok(Linear { weight, bias })
     }
 
-    /// A tensor, or the i-th of n equal blocks of rows of a stored one.
-    fn part(&self, name: &str, part: Option<(usize, usize)>, shape: &[usize]) -> Result<Tensor> {
-        let (Some((which, of)), [rows, rest @ ..]) = (part, shape) else { return self.tensor(name, shape) };
+    /// A tensor, or a part of the rows of a stored one.
+    fn part(&self, name: &str, part: Option<Part>, shape: &[usize]) -> Result<Tensor> {
+        let (Some(part), [rows, rest @ ..]) = (part, shape) else { return self.tensor(name, shape) };
+        let (Part::Block { which, of } | Part::OfHeads { which, of, .. }) = part;
         let known = self.last.borrow().as_ref().filter(|(last, _)| last == name).map(|(_, t)| t.clone());
         let stored = match known {
             Some(stored) => stored,
             None => self.tensor(name, &[&[rows * of], rest].concat())?,
         };
         *self.last.borrow_mut() = (which + 1 < of).then(|| (name.to_string(), stored.clone()));
-        Ok(stored.narrow(0, which * rows, *rows)?.contiguous()?)
+        Ok(match part {
+            Part::Block { .. } => stored.narrow(0, which * rows, *rows)?.contiguous()?,
+            Part::OfHeads { heads, .. } => {
+                let by_head = stored.reshape([&[heads, of, rows / heads], rest].concat())?; // [H,of,E,..]
+                by_head.narrow(1, which, 1)?.contiguous()?.reshape(shape)?
+            }
+        })
     }
 
     /// A linear map whose outputs may be stored as several, one behind the other.

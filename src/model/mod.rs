@@ -54,6 +54,7 @@ pub const FAMILIES: &[Family] = &[
     family::distilbert::FAMILY,
     family::modernbert::FAMILY,
     family::deberta_v2::FAMILY,
+    family::deberta::FAMILY,
     family::xlm_roberta::FAMILY,
     family::camembert::FAMILY,
     family::electra::FAMILY,

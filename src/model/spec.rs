@@ -172,14 +172,37 @@ impl ScoresSpec {
 pub struct LinearSpec {
     /// In the checkpoint.
     pub name: String,
-    /// Which of how many equal blocks of rows it is, where several maps are stored as one (fused qkv).
-    pub part: Option<(usize, usize)>,
+    /// Which part it is, where several maps are stored as one (fused qkv).
+    pub part: Option<Part>,
     /// Rows.
     pub out: usize,
     /// Columns.
     pub input: usize,
     /// Whether it has one.
     pub bias: bool,
+    /// The bias's name, where it is stored by itself.
+    pub bias_name: Option<String>,
+}
+
+/// A part of rows of a stored map.
+#[derive(Debug, Clone, Copy)]
+pub enum Part {
+    /// The first of so many equal blocks of rows, or another.
+    Block {
+        /// Counted from 0.
+        which: usize,
+        /// All of them.
+        of: usize,
+    },
+    /// The same of every head's rows, which lie one behind the other (DeBERTa).
+    OfHeads {
+        /// Counted from 0.
+        which: usize,
+        /// All of them.
+        of: usize,
+        /// H
+        heads: usize,
+    },
 }
 
 /// A norm's name and kind.
@@ -426,7 +449,7 @@ impl NormKind {
 impl LinearSpec {
     /// A map stored by itself.
     pub(super) fn whole(name: impl Into<String>, (out, input): (usize, usize), bias: bool) -> Self {
-        LinearSpec { name: name.into(), part: None, out, input, bias }
+        LinearSpec { name: name.into(), part: None, out, input, bias, bias_name: None }
     }
 }
 

@@ -59,7 +59,12 @@ pub const CLASSES: &[Class] = &[
     Class { names: &["XLMRobertaTokenizer"], build: Build::Pieces, types: Types::None, specials: ROBERTA },
     Class { names: &["CamembertTokenizer"], build: Build::AsItStands, types: Types::None, specials: ROBERTA },
     Class { names: &["MPNetTokenizer"], build: Build::AsItStands, types: Types::None, specials: MPNET },
-    Class { names: &["DebertaV2Tokenizer"], build: Build::AsItStands, types: Types::Fed, specials: DEBERTA },
+    Class {
+        names: &["DebertaV2Tokenizer", "DebertaTokenizer"],
+        build: Build::AsItStands,
+        types: Types::Fed,
+        specials: DEBERTA,
+    },
     Class { names: &["AlbertTokenizer"], build: Build::AsItStands, types: Types::Fed, specials: ALBERT },
     Class {
         names: &["PreTrainedTokenizer", "TokenizersBackend"],
@@ -127,6 +132,7 @@ const USUAL: &[(&str, &str)] = &[
     ("albert", "AlbertTokenizer"),
     ("mpnet", "MPNetTokenizer"),
     ("deberta-v2", "DebertaV2Tokenizer"),
+    ("deberta", "DebertaTokenizer"),
 ];
 
 impl Class {

@@ -60,12 +60,12 @@ fn spec(c: &Config) -> Result<Spec> {
 }
 
 /// A number above 0; -1 stands for none.
-fn positive(c: &Config, key: &str) -> Option<usize> {
+pub(in crate::model) fn positive(c: &Config, key: &str) -> Option<usize> {
     c.get(key).and_then(Value::as_u64).filter(|n| *n > 0 && *n < 1 << 24).map(|n| n as usize)
 }
 
 /// `pos_att_type`, a list or names with `|` between them.
-fn kinds(c: &Config) -> Result<Vec<&str>> {
+pub(in crate::model) fn kinds(c: &Config) -> Result<Vec<&str>> {
     let kinds: Vec<&str> = match c.get("pos_att_type") {
         None => Vec::new(),
         Some(Value::String(list)) => list.split('|').map(str::trim).filter(|kind| !kind.is_empty()).collect(),
@@ -94,7 +94,7 @@ fn refuse(c: &Config) -> Result<()> {
     Ok(())
 }
 
-const NAMES: Names = Names {
+pub(in crate::model) const NAMES: Names = Names {
     first: "deberta.embeddings.word_embeddings.weight",
     embeddings: "deberta.embeddings",
     layer: "deberta.encoder.layer.{}",

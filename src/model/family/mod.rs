@@ -26,6 +26,7 @@ pub(super) mod camembert;
 pub(super) mod clip;
 pub(super) mod data2vec_text;
 pub(super) mod data2vec_vision;
+pub(super) mod deberta;
 pub(super) mod deberta_v2;
 pub(super) mod deit;
 pub(super) mod dinov2;

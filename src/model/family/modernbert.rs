@@ -5,8 +5,8 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::spec::{
-    activation, EmbeddingSpec, Family, LinearSpec, Modality, Names, NormKind, Pooling, ScoresSpec, Spec, Spelling,
-    StepSpec, Uniform,
+    activation, EmbeddingSpec, Family, LinearSpec, Modality, Names, NormKind, Part, Pooling, ScoresSpec, Spec,
+    Spelling, StepSpec, Uniform,
 };
 use crate::nn::{Centre, Reach, Rotary};
 use serde_json::Value;
@@ -43,7 +43,7 @@ fn spec(c: &Config) -> Result<Spec> {
     let mut layers = layers.spelled(&NAMES);
     for (number, layer) in layers.iter_mut().enumerate() {
         for (which, projection) in layer.projections.iter_mut().take(3).enumerate() {
-            projection.part = Some((which, 3));
+            projection.part = Some(Part::Block { which, of: 3 });
         }
         layer.projections[3].bias = attention_bias;
         (layer.scores, layer.reach) = match sees_all(c, number)? {

@@ -6,7 +6,8 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::{nearest, Error, Result};
 use crate::model::config::Config;
 use crate::model::spec::{
-    EmbeddingSpec, Family, Modality, Names, NormKind, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec, Uniform,
+    EmbeddingSpec, Family, Modality, Names, NormKind, Part, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec,
+    Uniform,
 };
 use crate::nn::resample::Bicubic;
 use crate::nn::Activation;
@@ -148,7 +149,7 @@ fn spec(c: &Config) -> Result<Spec> {
     let mut layers = layers.spelled(&names);
     for layer in &mut layers {
         for (which, projection) in layer.projections.iter_mut().take(3).enumerate() {
-            projection.part = Some((which, 3));
+            projection.part = Some(Part::Block { which, of: 3 });
         }
     }
     let pretrained = c.get("pretrained_cfg").and_then(|p| p.get("input_size")).and_then(Value::as_array);
