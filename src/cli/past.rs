@@ -18,7 +18,8 @@ use vitx::target::Request;
 pub struct Past {
     /// By input and slot.
     pub made: past::Past,
-    stated: Stated,
+    /// What their identities have in common.
+    pub stated: Stated,
     /// Methods of the run.
     methods: usize,
 }
@@ -79,7 +80,7 @@ impl Past {
         };
         let differs = |source: &Source| -> Option<Vec<String>> {
             let (request, method) = (plan.requests.get(*request)?, plan.methods.get(*method)?);
-            let asked = self.identity(plan, source, &source.contents()?, request, method)?;
+            let asked = self.stated.identity(plan, source, &source.contents()?, request, method)?;
             self.made.differs(first, &asked)
         };
         let made = match sources.list.get(*number).and_then(differs) {
@@ -105,23 +106,6 @@ impl Past {
     /// What of an input does not stand, by request and method.
     pub fn left(&self, input: usize) -> Vec<bool> {
         self.made.left(input)
-    }
-
-    /// What every identity of the run has in common.
-    pub fn stated(&self) -> Stated {
-        self.stated.clone()
-    }
-
-    /// As [`Stated::identity`].
-    pub fn identity(
-        &self,
-        plan: &Plan,
-        source: &Source,
-        contents: &str,
-        r: &Request,
-        m: &Configured,
-    ) -> Option<Identity> {
-        self.stated.identity(plan, source, contents, r, m)
     }
 }
 

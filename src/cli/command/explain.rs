@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let Plan { methods, requests, seed, row, style, .. } = &plan;
     let (row, memory) = (row.as_ref(), args.model.memory());
     let question = Question { model: &model, methods, requests, row, seed: *seed, memory };
-    let (stated, together) = (past.stated(), usize::from(args.input.batch_size));
+    let (stated, together) = (past.stated.clone(), usize::from(args.input.batch_size));
     let front = Places { plan: &plan, stated: &stated, labels: &model.checkpoint.labels };
     let desk = Desk::new(question, (args.input.shape.shape(), together), style, &front);
     let steps = report.watch();

@@ -1,14 +1,10 @@
 //! DeBERTa of the first version (He et al., ICLR 2021): queries, keys and values are stored head by head in one map, and only queries and
 //! values have a bias; places are counted one by one.
 
-use super::bert::text_spec;
-use super::deberta_v2::{kinds, positive};
+use super::deberta_v2::{base, kinds, span};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
-use crate::model::spec::{
-    dense_and, DisentangledSpec, EmbeddingSpec, Family, LinearSpec, Modality, Names, Part, ScoresSpec, Spec,
-};
-use crate::nn::Activation;
+use crate::model::spec::{DisentangledSpec, Family, LinearSpec, Modality, Names, Part, ScoresSpec, Spec};
 
 /// `model_type: deberta`
 pub const FAMILY: Family = Family {
@@ -21,26 +17,15 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    let (width, relative) = (c.size_or("hidden_size", 768)?, c.flag_or("relative_attention", false)?);
+    let relative = c.flag_or("relative_attention", false)?;
     let kinds = kinds(c)?;
     if c.flag_or("talking_head", false)? || (!relative && !kinds.is_empty()) {
         return Err(Error::Model(
             "config.json: `talking_head`, or `pos_att_type` without `relative_attention`, is not supported".into(),
         ));
     }
-    if c.size_or("embedding_size", width)? != width || c.size_or("pooler_hidden_size", width)? != width {
-        return Err(Error::Model(
-            "config.json: `embedding_size` or `pooler_hidden_size` other than `hidden_size` is not supported".into(),
-        ));
-    }
-    let usual = c.with_default("layer_norm_eps", 1e-7).with_default("type_vocab_size", 0);
-    let mut spec = text_spec(&usual, NAMES, "pooler.dense")?;
-    spec.steps =
-        dense_and("pooler.dense", width, Activation::from_name(c.text("pooler_hidden_act").unwrap_or("gelu"))?);
-    let longest = c.size_or("max_position_embeddings", 512)?;
-    if let EmbeddingSpec::Words { table, .. } = &mut spec.embedding {
-        *table = c.flag_or("position_biased_input", true)?;
-    }
+    let mut spec = base(c, NAMES)?;
+    let width = spec.width;
     for layer in spec.spellings.iter_mut().flat_map(|spelling| &mut spelling.layers) {
         let before = layer.projections[0].name.trim_end_matches("in_proj").to_string();
         for (which, projection) in layer.projections.iter_mut().take(3).enumerate() {
@@ -52,7 +37,7 @@ fn spec(c: &Config) -> Result<Spec> {
             let own = |name: &str, bias| LinearSpec::whole(format!("{before}{name}"), (width, width), bias);
             layer.scores = ScoresSpec::Disentangled(Box::new(DisentangledSpec {
                 places: "deberta.encoder.rel_embeddings.weight".into(),
-                span: positive(c, "max_relative_positions").unwrap_or(longest),
+                span: span(c)?,
                 norm: None,
                 keys: kinds.contains(&"c2p").then(|| own("pos_proj", false)),
                 queries: kinds.contains(&"p2c").then(|| own("pos_q_proj", true)),

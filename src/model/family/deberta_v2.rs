@@ -21,18 +21,15 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    refuse(c)?;
-    let mut spec =
-        text_spec(&c.with_default("layer_norm_eps", 1e-7).with_default("type_vocab_size", 0), NAMES, "pooler.dense")?;
-    let width = spec.width;
-    spec.steps =
-        dense_and("pooler.dense", width, Activation::from_name(c.text("pooler_hidden_act").unwrap_or("gelu"))?);
-    let longest = c.size_or("max_position_embeddings", 512)?;
-    if let EmbeddingSpec::Words { table, .. } = &mut spec.embedding {
-        *table = c.flag_or("position_biased_input", true)?;
+    if positive(c, "conv_kernel_size").is_some() {
+        return Err(Error::Model(
+            "config.json: `conv_kernel_size`: the convolution beside the first layer (deberta-v2-xlarge) is not supported; the v3 checkpoints have none".into(),
+        ));
     }
+    let mut spec = base(c, NAMES)?;
+    let width = spec.width;
     if c.flag_or("relative_attention", false)? {
-        let most = positive(c, "max_relative_positions").unwrap_or(longest);
+        let most = span(c)?;
         let buckets = positive(c, "position_buckets");
         let kinds = kinds(c)?;
         let shared = c.flag_or("share_att_key", false)?;
@@ -59,8 +56,32 @@ fn spec(c: &Config) -> Result<Spec> {
     Ok(spec)
 }
 
+/// What all versions share: embedding, sizes, and the head.
+pub(in crate::model) fn base(c: &Config, names: Names) -> Result<Spec> {
+    let mut spec =
+        text_spec(&c.with_default("layer_norm_eps", 1e-7).with_default("type_vocab_size", 0), names, "pooler.dense")?;
+    let width = spec.width;
+    if c.size_or("embedding_size", width)? != width || c.size_or("pooler_hidden_size", width)? != width {
+        return Err(Error::Model(
+            "config.json: `embedding_size` or `pooler_hidden_size` other than `hidden_size` is not supported".into(),
+        ));
+    }
+    spec.steps =
+        dense_and("pooler.dense", width, Activation::from_name(c.text("pooler_hidden_act").unwrap_or("gelu"))?);
+    if let EmbeddingSpec::Words { table, .. } = &mut spec.embedding {
+        *table = c.flag_or("position_biased_input", true)?;
+    }
+    Ok(spec)
+}
+
+/// Tokens up to which differences of places are told apart.
+pub(in crate::model) fn span(c: &Config) -> Result<usize> {
+    let longest = c.size_or("max_position_embeddings", 512)?;
+    Ok(positive(c, "max_relative_positions").unwrap_or(longest))
+}
+
 /// A number above 0; -1 stands for none.
-pub(in crate::model) fn positive(c: &Config, key: &str) -> Option<usize> {
+fn positive(c: &Config, key: &str) -> Option<usize> {
     c.get(key).and_then(Value::as_u64).filter(|n| *n > 0 && *n < 1 << 24).map(|n| n as usize)
 }
 
@@ -76,22 +97,6 @@ pub(in crate::model) fn kinds(c: &Config) -> Result<Vec<&str>> {
         Some(other) => Err(Error::Model(format!("config.json: `pos_att_type` has `{other}`, expected c2p and p2c"))),
         None => Ok(kinds),
     }
-}
-
-/// What the config may ask for and is not done.
-fn refuse(c: &Config) -> Result<()> {
-    if positive(c, "conv_kernel_size").is_some() {
-        return Err(Error::Model(
-            "config.json: `conv_kernel_size`: the convolution beside the first layer (deberta-v2-xlarge) is not supported; the v3 checkpoints have none".into(),
-        ));
-    }
-    let width = c.size_or("hidden_size", 1536)?;
-    if c.size_or("embedding_size", width)? != width || c.size_or("pooler_hidden_size", width)? != width {
-        return Err(Error::Model(
-            "config.json: `embedding_size` or `pooler_hidden_size` other than `hidden_size` is not supported".into(),
-        ));
-    }
-    Ok(())
 }
 
 pub(in crate::model) const NAMES: Names = Names {

@@ -14,7 +14,8 @@
 //!    file: scores of queries and keys and which keys are seen (`src/nn/scores.rs`), norms (`src/nn/norm.rs`), gates
 //!    (`src/encoder/feed_forward.rs`), what a head pools and the steps behind (`src/encoder/head.rs`). The compiler names every
 //!    place to extend; methods need no change, since they read the trace and not the layer.
-//! 4. Golden arrays: an entry in `tests/reference/cases.py`, `python tests/reference/make.py CASE`, the case's name in `CASES`
+//! 4. A case in `tests/reference/families.py` (its passes), held by `tests/all/kin.rs`; what is built otherwise than all others gets
+//!    golden arrays of every method: an entry in `tests/reference/cases.py`, `python tests/reference/make.py CASE`, the case's name in `CASES`
 //!    of `tests/all/support.rs`. They hold the passes to transformers' own model, and every method to its reference.
 //! 5. The family in `FAMILIES` of `tests/all/conservation.rs`: random models of it must keep relevance.
 //! 6. `vitx models --markdown` into the README, a line in the CHANGELOG, `cargo test`.

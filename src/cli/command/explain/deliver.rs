@@ -110,7 +110,8 @@ impl<'a> Work<'a> {
                 let files = own.iter().flat_map(|(_, files)| files.iter().cloned()).collect();
                 let records = own.iter().map(|(s, _)| s.record.value()).collect::<vitx::Result<_>>()?;
                 let contents = going.contents.as_deref();
-                let asked = contents.and_then(|c| self.past.identity(self.plan, going.source, c, request, method));
+                let asked =
+                    contents.and_then(|c| self.past.stated.identity(self.plan, going.source, c, request, method));
                 if let Some(asked) = asked {
                     self.past.add(&asked, files, records);
                 }
@@ -183,7 +184,7 @@ impl<'a> Work<'a> {
         self.report.note(&format!("note: {input}: {}", nothing.note));
         let record = Record::Nothing { input, target, note: nothing.note };
         for (contents, method) in going.contents.iter().flat_map(|c| self.plan.methods.iter().map(move |m| (c, m))) {
-            if let Some(asked) = self.past.identity(self.plan, going.source, contents, request, method) {
+            if let Some(asked) = self.past.stated.identity(self.plan, going.source, contents, request, method) {
                 self.past.add(&asked, Vec::new(), vec![record.value()?]);
             }
         }
