@@ -65,6 +65,34 @@ pub const FAMILIES: &[Family] = &[
     family::ernie::FAMILY,
 ];
 
+/// Types that are asked for and not supported, and why; with the closest that works.
+const OTHERS: &[(&[&str], &str)] = &[
+    (
+        &["swin", "swinv2", "donut-swin", "maxvit", "hiera", "pvt", "pvt_v2", "segformer", "cvt", "levit"],
+        "its layers see windows or grids of different sizes, between which patches are merged; the closest that work are beit and vit",
+    ),
+    (
+        &["convnext", "convnextv2", "resnet", "regnet", "efficientnet", "mobilenet_v1", "mobilenet_v2", "bit", "van"],
+        "it is a convolutional network, without the attention that is explained here; tools for those are pytorch-grad-cam and captum",
+    ),
+    (
+        &["longformer", "big_bird", "led", "funnel", "reformer", "nystromformer", "mega"],
+        "its attention is sparse or approximate; the closest that works for long texts is modernbert",
+    ),
+    (
+        &["gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "phi", "phi3", "opt", "bloom", "xlnet"],
+        "it writes text, each token seeing those before it; the closest that work are modernbert and deberta-v2",
+    ),
+    (
+        &["t5", "mt5", "bart", "mbart", "marian", "pegasus"],
+        "it has an encoder and a decoder; the closest that works is roberta",
+    ),
+    (
+        &["siglip2", "chinese_clip", "align", "blip", "blip-2", "clipseg", "owlvit", "altclip"],
+        "it reads pictures and texts together; the closest that work are the image classifiers of clip and siglip",
+    ),
+];
+
 /// A checkpoint whose small files are read and checked; its weights are not yet.
 pub struct Checkpoint {
     /// As the user named it.
@@ -263,6 +291,9 @@ fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
             kind.unwrap_or_else(|| "; is this a checkpoint of transformers?".into())
         )));
     };
+    if let Some((_, what)) = OTHERS.iter().find(|(types, _)| types.contains(&name)) {
+        return Err(Error::Model(format!("config.json: model_type `{name}` is not supported: {what}")));
+    }
     let list = |modality| FAMILIES.iter().filter(move |f| f.modality == modality).map(|f| f.name).collect::<Vec<_>>();
     Err(Error::Model(format!(
         "config.json: model_type `{name}` is not supported; supported are {} for images and {} for texts",
@@ -335,7 +366,8 @@ mod tests {
     fn configs_are_checked_before_weights() {
         let files = Files::Directory("/nowhere".into());
         for (json, part) in [
-            (r#"{"model_type": "swin"}"#, "model_type `swin` is not supported; supported are vit"),
+            (r#"{"model_type": "nothing"}"#, "model_type `nothing` is not supported; supported are vit"),
+            (r#"{"model_type": "swin"}"#, "model_type `swin` is not supported: its layers see windows"),
             (r#"{"hidden_size": 8}"#, "`model_type` is missing"),
             (
                 r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#,

@@ -1,6 +1,6 @@
 """Fixtures of families that differ from plain ViT and BERT in some detail: only the forward pass and the gradient of attention.
 
-    python tests/reference/families.py [--check] [--tensors] [CASE ...]     all cases without a name
+    python tests/reference/families.py [--check] [--tensors] [CASE ...]     all cases that vitx reads without a name
 
 A case is a folder tests/fixtures/families/CASE/ (`--check` compares instead of writing, `--tensors` lists what model.safetensors holds):
 
@@ -603,6 +603,9 @@ def tensors(folder: str) -> list:
     return [f"{k} {list(v.shape)}" for k, v in sorted(load_file(os.path.join(folder, "model/model.safetensors")).items())]
 
 
+LATER = ("swin", "swinv2", "timm-eva02", "timm-eva02-base")      # not read by vitx yet: made when they are named
+
+
 def main() -> int:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
@@ -612,7 +615,7 @@ def main() -> int:
     if wrong := set(args.cases) - set(CASES):
         ap.error(f"no such case: {', '.join(sorted(wrong))}; there are {', '.join(CASES)}")
     bad = 0
-    for name in args.cases or CASES:
+    for name in args.cases or [name for name in CASES if name not in LATER]:
         start = time.time()
         with tempfile.TemporaryDirectory() as tmp:
             out = tmp if args.check else OUT
