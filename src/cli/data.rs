@@ -63,7 +63,7 @@ impl Checked {
         let usual = if data.texts(&args.data)? { "demo-bert" } else { "demo-vit" };
         let id = args.model.model.clone().unwrap_or_else(|| usual.into());
         let checkpoint = job::open(&id, &args.model, report)?;
-        checkpoint.needs_classes("evaluate")?;
+        checkpoint.needs_classes()?;
         let data = Labelled::of(&args.data, data, &checkpoint, args.limit)?;
         catch_interrupts()?;
         let facts = checkpoint.facts();

@@ -178,10 +178,11 @@ impl Checkpoint {
             true => (Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), None),
             false => classes::labels(&family::timm::labelled(&config))?,
         };
-        let scale = match head {
-            Some(scale) if !spec.headless => scale,
-            None if !spec.headless => classes::scale(&config, labels.len())?,
-            _ => Scale::Value,
+        let scale = match (head, spec.headless) {
+            (Some(_), true) => return Err(Error::Usage("--head: the model is a backbone, which has none".into())),
+            (None, true) => Scale::Value,
+            (Some(scale), false) => scale,
+            (None, false) => classes::scale(&config, labels.len())?,
         };
         if (scale, labels.len()) == (Scale::Softmax, 1) {
             return Err(Error::Usage(
@@ -205,10 +206,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Refused`] saying what it is good for.
-    pub fn needs_classes(&self, command: &str) -> Result<()> {
+    pub fn needs_classes(&self) -> Result<()> {
         match self.spec.headless {
             true => Err(Error::Refused(format!(
-                "model `{}` is a backbone without a classifier, and `vitx {command}` needs classes; `vitx explain` and `vitx heads` show what it attends to",
+                "model `{}` is a backbone without a classifier, and this command needs classes; `vitx explain` and `vitx heads` show what it attends to",
                 self.id
             ))),
             false => Ok(()),
@@ -315,7 +316,7 @@ fn image_processor(
     let EmbeddingSpec::Patches { image, channels, table, .. } = spec.embedding else {
         return Err(Error::Model("an image family without patches".into()));
     };
-    if let Some(timm) = config.get("pretrained_cfg") {
+    if let Some(timm) = config.get("pretrained_cfg").filter(|_| family.name == family::timm::FAMILY.name) {
         return ImageProcessor::from_timm(timm, channels);
     }
     let joined = files.json(JOINED)?.and_then(|json| json.get("image_processor").filter(|v| !v.is_null()).cloned());

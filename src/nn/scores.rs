@@ -1,11 +1,16 @@
 //! Attention scores: how much each token's query asks for each token's key, and who may see whom.
 
-use crate::error::{Error, Result};
+mod disentangled;
+mod relative;
+
+pub use disentangled::Disentangled;
+pub use relative::{Offsets, Relative};
+
+use crate::error::Result;
 use crate::nn::attention::factor;
 use crate::nn::kernels;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Rules, SoftmaxRule};
-use crate::nn::Linear;
 use candle_core::{DType, Device, Tensor, D};
 
 /// How scores are made of queries and keys.
@@ -19,50 +24,6 @@ pub enum Scores {
     Table(Relative),
     /// Products of queries and keys, of queries and places, and of places and keys (DeBERTa).
     Disentangled(Disentangled),
-}
-
-/// Scores of contents and places apart (He et al., ICLR 2021): `(q_i k_j + q_i K[d(i,j)] + k_j Q[d(i,j)]) / sqrt(n E)` for the n of
-/// these terms that there are, where d is where the query is, seen from the key.
-#[derive(Debug, Clone)]
-pub struct Disentangled {
-    /// `[2S,D]` embeddings of differences of places, from -S to S - 1, as the projections read them.
-    pub places: Tensor,
-    /// To K, `[2S,D]`: what a query asks of a place; none without this term.
-    pub keys: Option<Linear>,
-    /// To Q, `[2S,D]`: what a place asks of a key; none without this term.
-    pub queries: Option<Linear>,
-    /// Differences are counted one by one up to half of so many buckets, and logarithmically up to the second number; none: one by
-    /// one.
-    pub buckets: Option<(usize, usize)>,
-}
-
-/// Learned numbers for differences of places, by head.
-#[derive(Debug, Clone)]
-pub struct Relative {
-    /// `[N,H]`
-    pub table: Tensor,
-    /// Which of them belongs to which difference.
-    pub offsets: Offsets,
-}
-
-/// How a table of relative positions counts differences of places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offsets {
-    /// Buckets along a line, one half of them for keys behind the query (T5, MPNet).
-    Buckets {
-        /// How many.
-        count: usize,
-        /// Tokens from which on all keys are in the last of their half.
-        most: usize,
-    },
-    /// The `(2R-1)(2C-1)` differences of patches on a grid of R rows and C columns, then one number each for what the class token
-    /// asks of patches, what they ask of it, and what it asks of itself (BEiT).
-    Grid {
-        /// R
-        rows: usize,
-        /// C
-        columns: usize,
-    },
 }
 
 /// Rotary position embedding (Su et al. 2021): the two halves of a head's vector are the coordinates of E/2 points in the
@@ -267,136 +228,6 @@ impl Scores {
     }
 }
 
-impl Disentangled {
-    /// The two terms beside the product of contents, `[B,H,T,T]`; none without either.
-    fn terms(&self, query: &Tensor, key: &Tensor, scale: f64) -> Result<Option<Tensor>> {
-        let (shape, tokens) = (query.dims4()?, query.dim(2)?);
-        let term = |map: &Linear, x: &Tensor, way: Way| -> Result<Tensor> {
-            let asked = kernels::matmul_heads(x, &self.projected(map, shape)?.t()?, scale)?; // [B,H,T,2S]
-            Ok(asked.gather(&self.index(shape, tokens, way)?, D::Minus1)?)
-        };
-        let by_query = self.keys.as_ref().map(|map| term(map, query, Way::FromQuery)).transpose()?;
-        let by_key = self
-            .queries
-            .as_ref()
-            .map(|map| term(map, key, Way::FromKey)?.t()?.contiguous().map_err(Error::from))
-            .transpose()?;
-        Ok(match (by_query, by_key) {
-            (Some(a), Some(b)) => Some((a + b)?),
-            (one, other) => one.or(other),
-        })
-    }
-
-    /// What reaches queries and keys through the two terms, `[B,H,T,E]` each, before any scaling.
-    fn reverse(&self, query: &Tensor, arriving: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (shape, tokens) = (query.dims4()?, query.dim(2)?);
-        let back = |map: &Option<Linear>, arriving: Tensor, way: Way| -> Result<Tensor> {
-            let Some(map) = map else { return Ok(query.zeros_like()?) };
-            let places = self.places.dim(0)?;
-            let empty = Tensor::zeros((shape.0, shape.1, tokens, places), query.dtype(), query.device())?;
-            let each = empty.scatter_add(&self.index(shape, tokens, way)?, &arriving, D::Minus1)?; // [B,H,T,2S]
-            kernels::matmul_heads(&each, &self.projected(map, shape)?, 1.0)
-        };
-        let by_key = arriving.t()?.contiguous()?;
-        Ok((back(&self.keys, arriving.contiguous()?, Way::FromQuery)?, back(&self.queries, by_key, Way::FromKey)?))
-    }
-
-    /// Places through a projection, a head each, `[B,H,2S,E]`.
-    fn projected(&self, map: &Linear, (b, h, _, e): (usize, usize, usize, usize)) -> Result<Tensor> {
-        let places = self.places.dim(0)?;
-        let heads = map.forward(&self.places)?.reshape((1, places, h, e))?.transpose(1, 2)?; // [1,H,2S,E]
-        Ok(heads.broadcast_as((b, h, places, e))?)
-    }
-
-    /// The place of each pair of tokens, `[B,H,T,T]` u32.
-    fn index(&self, (b, h, _, _): (usize, usize, usize, usize), tokens: usize, way: Way) -> Result<Tensor> {
-        let span = (self.places.dim(0)? / 2) as i64;
-        let place = |n: usize| {
-            let (row, column) = ((n / tokens) as i64, (n % tokens) as i64);
-            let seen = match way {
-                Way::FromQuery => self.bucket(row - column),
-                Way::FromKey => -self.bucket(row - column),
-            };
-            (seen + span).clamp(0, 2 * span - 1) as u32
-        };
-        let index: Vec<u32> = (0..tokens * tokens).map(place).collect();
-        let index = Tensor::from_vec(index, (1, 1, tokens, tokens), self.places.device())?;
-        Ok(index.broadcast_as((b, h, tokens, tokens))?.contiguous()?)
-    }
-
-    /// A difference of places, as it is counted. In f32, as the weights were trained.
-    fn bucket(&self, difference: i64) -> i64 {
-        let Some((buckets, most)) = self.buckets else { return difference };
-        let middle = (buckets / 2) as i64;
-        let size = difference.abs();
-        if size <= middle {
-            return difference;
-        }
-        let share = (size as f32 / middle as f32).ln() / ((most as f32 - 1.0) / middle as f32).ln();
-        ((share * (middle as f32 - 1.0)).ceil() as i64 + middle) * difference.signum()
-    }
-}
-
-/// Whose row of products a difference of places is looked up in.
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    FromQuery,
-    FromKey,
-}
-
-impl Relative {
-    /// The numbers of each pair of query and key, `[1,H,T,T]`.
-    fn numbers(&self, tokens: usize, places: Places) -> Result<Tensor> {
-        let (n, heads) = self.table.dims2()?;
-        let rows: Vec<u32> = match (self.offsets, places) {
-            (Offsets::Buckets { count, most }, _) => {
-                (0..tokens * tokens).map(|i| bucket(i / tokens, i % tokens, (count, most))).collect()
-            }
-            (Offsets::Grid { rows, columns }, Places::Grid { prefix: 1, rows: r, columns: c })
-                if (r, c) == (rows, columns) && n == (2 * rows - 1) * (2 * columns - 1) + 3 =>
-            {
-                (0..tokens * tokens).map(|i| difference(i / tokens, i % tokens, (rows, columns))).collect()
-            }
-            (Offsets::Grid { rows, columns }, _) => {
-                return Err(Error::Input(format!(
-                    "makes another grid of patches than the {rows}x{columns} for which this model has relative positions; leave --size out"
-                )))
-            }
-        };
-        let rows = Tensor::from_vec(rows, tokens * tokens, self.table.device())?;
-        let numbers = self.table.index_select(&rows, 0)?.t()?; // [H,T*T]
-        Ok(numbers.contiguous()?.reshape((1, heads, tokens, tokens))?)
-    }
-}
-
-/// The bucket of a key seen from a query: half of them are for keys behind it, each half exact for near keys and
-/// logarithmic up to `most`.
-fn bucket(query: usize, key: usize, (count, most): (usize, usize)) -> u32 {
-    let half = count / 2;
-    let (exact, distance) = (half / 2, query.abs_diff(key));
-    let far = || {
-        let share = ((distance as f32 / exact as f32).ln() / (most as f32 / exact as f32).ln()) * (half - exact) as f32;
-        (exact + share as usize).min(half - 1)
-    };
-    let own = if distance < exact { distance } else { far() };
-    (own + if key > query { half } else { 0 }) as u32
-}
-
-/// The entry of a grid's table for a key seen from a query; token 0 is the class token.
-fn difference(query: usize, key: usize, (rows, columns): (usize, usize)) -> u32 {
-    let all = (2 * rows - 1) * (2 * columns - 1);
-    let place = match (query.checked_sub(1), key.checked_sub(1)) {
-        (None, None) => all + 2,
-        (Some(_), None) => all + 1,
-        (None, Some(_)) => all,
-        (Some(q), Some(k)) => {
-            let down = q / columns + rows - 1 - k / columns;
-            down * (2 * columns - 1) + q % columns + columns - 1 - k % columns
-        }
-    };
-    place as u32
-}
-
 impl Rotary {
     /// Each token's vector `[B,H,T,E]` turned by its place, backwards with `way` -1 (the transposed rotation).
     fn turned(&self, x: &Tensor, around: &Around, way: f64) -> Result<Tensor> {
@@ -444,6 +275,7 @@ mod tests {
     use super::*;
     use crate::nn::attention::{context, probabilities, probabilities_reverse};
     use crate::nn::check;
+    use crate::nn::Linear;
 
     fn kinds() -> [Scores; 4] {
         let linear =

@@ -83,7 +83,8 @@ fn the_command_line_speaks_of_no_class() {
         for (words, part) in [
             (&["explain"][..], "is a backbone without a classifier, and this method explains"),
             (&["explain", "--method", "rollout", "-t", "id:3"], "has no class to explain"),
-            (&["predict"], "`vitx predict` needs classes"),
+            (&["predict"], "is a backbone without a classifier, and this command needs classes"),
+            (&["explain", "--method", "rollout", "--head", "softmax"], "the model is a backbone, which has none"),
         ] {
             let refused = run(words);
             assert!(!refused.status.success() && stderr(&refused).contains(part), "{words:?}: {}", stderr(&refused));

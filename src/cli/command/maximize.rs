@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let device = job::device(&args.model)?;
     let id = args.model.model.clone().unwrap_or_else(|| "demo-vit".into());
     let checkpoint = job::open(&id, &args.model, args.report)?;
-    checkpoint.needs_classes("maximize")?;
+    checkpoint.needs_classes()?;
     let shape = Shape { size: args.size, ..Shape::default() };
     let (Processor::Image(processor), Some(size)) = (&checkpoint.processor, checkpoint.input_size(shape)) else {
         bail!("model `{id}` reads texts; activation maximisation paints pictures")

@@ -33,7 +33,7 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::resolve(&args.model, &args.input, args.report, None)?;
-    job.checkpoint.needs_classes("predict")?;
+    job.checkpoint.needs_classes()?;
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.shape.shape());
     let mut report = Reporter::new(args.report, job.sources.list.len());

@@ -262,7 +262,7 @@ impl Tile<'_> {
 
     /// `R` rows of two registers each: the sum so far (at first the bias), plus the products of this depth.
     #[inline(always)]
-    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[allow(unsafe_code)]
     fn compute<S: Simd, const R: usize>(&self, simd: S) {
         let (task, lanes, width) = (self.task, S::F32_LANES, self.columns.len());
         let (begins, ends) = (self.depth.start == 0, self.depth.end == task.size.depth);

@@ -1,0 +1,87 @@
+//! Numbers from a table that are added to scores (MPNet, BEiT).
+
+use super::Places;
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+
+/// Learned numbers for differences of places, by head.
+#[derive(Debug, Clone)]
+pub struct Relative {
+    /// `[N,H]`
+    pub table: Tensor,
+    /// Which of them belongs to which difference.
+    pub offsets: Offsets,
+}
+
+/// How a table of relative positions counts differences of places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offsets {
+    /// Buckets along a line, one half of them for keys behind the query (T5, MPNet).
+    Buckets {
+        /// How many.
+        count: usize,
+        /// Tokens from which on all keys are in the last of their half.
+        most: usize,
+    },
+    /// The `(2R-1)(2C-1)` differences of patches on a grid of R rows and C columns, then one number each for what the class token
+    /// asks of patches, what they ask of it, and what it asks of itself (BEiT).
+    Grid {
+        /// R
+        rows: usize,
+        /// C
+        columns: usize,
+    },
+}
+
+impl Relative {
+    /// The numbers of each pair of query and key, `[1,H,T,T]`.
+    pub(super) fn numbers(&self, tokens: usize, places: Places) -> Result<Tensor> {
+        let (n, heads) = self.table.dims2()?;
+        let rows: Vec<u32> = match (self.offsets, places) {
+            (Offsets::Buckets { count, most }, _) => {
+                (0..tokens * tokens).map(|i| bucket(i / tokens, i % tokens, (count, most))).collect()
+            }
+            (Offsets::Grid { rows, columns }, Places::Grid { prefix: 1, rows: r, columns: c })
+                if (r, c) == (rows, columns) && n == (2 * rows - 1) * (2 * columns - 1) + 3 =>
+            {
+                (0..tokens * tokens).map(|i| difference(i / tokens, i % tokens, (rows, columns))).collect()
+            }
+            (Offsets::Grid { rows, columns }, _) => {
+                return Err(Error::Input(format!(
+                    "makes another grid of patches than the {rows}x{columns} for which this model has relative positions; leave --size out"
+                )))
+            }
+        };
+        let rows = Tensor::from_vec(rows, tokens * tokens, self.table.device())?;
+        let numbers = self.table.index_select(&rows, 0)?.t()?; // [H,T*T]
+        Ok(numbers.contiguous()?.reshape((1, heads, tokens, tokens))?)
+    }
+}
+
+/// The bucket of a key seen from a query: half of them are for keys behind it, each half exact for near keys and
+/// logarithmic up to `most`.
+fn bucket(query: usize, key: usize, (count, most): (usize, usize)) -> u32 {
+    let half = count / 2;
+    let (exact, distance) = (half / 2, query.abs_diff(key));
+    let far = || {
+        let share = ((distance as f32 / exact as f32).ln() / (most as f32 / exact as f32).ln()) * (half - exact) as f32;
+        (exact + share as usize).min(half - 1)
+    };
+    let own = if distance < exact { distance } else { far() };
+    (own + if key > query { half } else { 0 }) as u32
+}
+
+/// The entry of a grid's table for a key seen from a query; token 0 is the class token.
+fn difference(query: usize, key: usize, (rows, columns): (usize, usize)) -> u32 {
+    let all = (2 * rows - 1) * (2 * columns - 1);
+    let place = match (query.checked_sub(1), key.checked_sub(1)) {
+        (None, None) => all + 2,
+        (Some(_), None) => all + 1,
+        (None, Some(_)) => all,
+        (Some(q), Some(k)) => {
+            let down = q / columns + rows - 1 - k / columns;
+            down * (2 * columns - 1) + q % columns + columns - 1 - k % columns
+        }
+    };
+    place as u32
+}
