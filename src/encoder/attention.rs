@@ -107,8 +107,9 @@ impl Attention {
         let (mut by_query, mut by_key) = (Vec::new(), Vec::new());
         // Heads do not meet here, and what reaches their scores is as large as the attention itself.
         for head in (0..heads).step_by(each) {
-            let own = |x: &Tensor| x.narrow(1, head, each.min(heads - head))?.contiguous();
-            let by_scores = attention::probabilities_reverse(&own(attention)?, &own(arriving)?, rules)?;
+            let own = |x: &Tensor| x.narrow(1, head, each.min(heads - head));
+            let (probabilities, by_them) = (own(attention)?.contiguous()?, own(arriving)?.contiguous()?);
+            let by_scores = attention::probabilities_reverse(&probabilities, &by_them, rules)?;
             let Some(by_scores) = by_scores else { return Ok(None) };
             let (query, key) = self.scores.reverse((&own(query)?, &own(key)?), &by_scores, around, rules)?;
             by_query.push(query);

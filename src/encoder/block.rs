@@ -115,8 +115,8 @@ impl Block {
     /// The layer from `mid` `[B,T,D]` on. Tokens do not meet here.
     pub fn finish(&self, mid: &Tensor) -> Result<Finished> {
         let (branch, state) = (&self.feed_forward, self.between(mid)?);
-        let hidden = branch.op.hidden(&branch.read(&state, self.wiring)?)?;
-        let fed = branch.added(branch.op.output(&hidden)?)?;
+        let (hidden, result) = branch.op.forward(&branch.read(&state, self.wiring)?)?;
+        let fed = branch.added(result)?;
         let sum = residual::forward(&state, &fed)?;
         let output = branch.left(&sum, self.wiring)?;
         Ok(Finished { hidden, sum, output })

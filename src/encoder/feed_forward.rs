@@ -28,12 +28,22 @@ pub enum Gate {
 }
 
 impl FeedForward {
-    /// State before the activation: `[B,T,D]` -> `[B,T,F]` (gated: `[B,T,2F]`)
-    pub(super) fn hidden(&self, x: &Tensor) -> Result<Tensor> {
-        self.into.forward(x)
+    /// The state before the activation, `[B,T,F]` (gated: `[B,T,2F]`), and the result `[B,T,D]` for what is read, `[B,T,D]`.
+    pub(super) fn forward(&self, read: &Tensor) -> Result<(Tensor, Tensor)> {
+        match self.gate {
+            Gate::None => {
+                let (hidden, activated) = self.into.activated(read, self.activation)?;
+                Ok((hidden, self.out.forward(&activated)?))
+            }
+            Gate::First => {
+                let hidden = self.into.forward(read)?;
+                let result = self.output(&hidden)?;
+                Ok((hidden, result))
+            }
+        }
     }
 
-    /// The rest: `[B,T,F]` -> `[B,T,D]`
+    /// The result once more, from the state before the activation: `[B,T,F]` -> `[B,T,D]`
     pub(super) fn output(&self, hidden: &Tensor) -> Result<Tensor> {
         match self.gate {
             Gate::None => self.out.forward(&self.activation.forward(hidden)?),

@@ -97,9 +97,14 @@ impl Activation {
 
     /// `f(x)`, same shape.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        kernels::activate(x, self)
+    }
+
+    /// The same by candle's operations.
+    pub(super) fn composed(self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
-            Gelu => kernels::gelu(x)?,
-            Gelu10 => kernels::gelu(x)?.minimum(10.0)?,
+            Gelu => x.gelu_erf()?,
+            Gelu10 => Gelu.forward(x)?.minimum(10.0)?,
             GeluTanh => x.gelu()?,
             QuickGelu => (x * sigmoid(&(x * 1.702)?)?)?,
             Relu => x.relu()?,
@@ -122,10 +127,8 @@ impl Activation {
     pub fn reverse(self, x: &Tensor, grad: &Tensor, rule: ActivationRule) -> Result<Tensor> {
         match (rule, self) {
             (ActivationRule::Identity, _) => Ok(grad.clone()),
-            (ActivationRule::Gradient, Gelu) => kernels::gelu_vjp(x, grad),
-            (ActivationRule::Gradient, _) => Ok((self.derivative(x)? * grad)?),
-            (ActivationRule::Gate, Gelu) => kernels::gelu_gate(x, grad),
-            (ActivationRule::Gate, _) => Ok((self.gate(x)? * grad)?),
+            (ActivationRule::Gradient, _) => kernels::activate_vjp(x, grad, self),
+            (ActivationRule::Gate, _) => kernels::activate_gate(x, grad, self),
         }
     }
 
@@ -137,7 +140,7 @@ impl Activation {
         Ok(match self {
             Gelu => cdf(x)?,
             // Where gelu(x) is above 10, 10 / x.
-            Gelu10 => ((cdf(x)? * 10.0)? / kernels::gelu(x)?.maximum(10.0)?)?,
+            Gelu10 => ((cdf(x)? * 10.0)? / Gelu.forward(x)?.maximum(10.0)?)?,
             GeluTanh => {
                 let cube = (x.sqr()? * x)?;
                 ((x + (cube * 0.044715)?)? * (2.0 / PI).sqrt())?.tanh()?.affine(0.5, 0.5)?
@@ -176,7 +179,7 @@ impl Activation {
         };
         Ok(match self {
             Gelu => (cdf(x)? + (x * density(x)?)?)?,
-            Gelu10 => (kernels::gelu(x)?.lt(10.0)?.to_dtype(x.dtype())? * Gelu.derivative(x)?)?,
+            Gelu10 => (Gelu.forward(x)?.lt(10.0)?.to_dtype(x.dtype())? * Gelu.derivative(x)?)?,
             GeluTanh => {
                 let k = (2.0 / PI).sqrt();
                 let cube = (x.sqr()? * x)?;

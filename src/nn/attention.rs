@@ -1,7 +1,7 @@
 //! Multi-head attention behind its scores: probabilities, and their product with the values.
 
 use crate::error::Result;
-use crate::nn::kernels;
+use crate::nn::kernels::{self, Order};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Carried, MatmulRule, Rules, SoftmaxRule};
 use candle_core::Tensor;
@@ -25,7 +25,7 @@ pub fn probabilities_reverse(attention: &Tensor, arriving: &Tensor, rules: &Rule
 
 /// Attention times value: `[B,H,T,T]` x `[B,H,T,E]` -> `[B,H,T,E]`
 pub fn context(attention: &Tensor, value: &Tensor) -> Result<Tensor> {
-    kernels::matmul_heads(attention, value, 1.0)
+    kernels::matmul_heads(attention, value, 1.0, Order::Rows)
 }
 
 /// Reverse of [`context`] (whose result it may ask for): what reaches attention `[B,H,T,T]` and value `[B,H,T,E]`.
@@ -37,15 +37,14 @@ pub fn context_reverse(
     arriving: &Tensor,
     rules: &Rules,
 ) -> Result<(Tensor, Tensor)> {
-    let arriving = arriving.contiguous()?;
     let share = factor(rules);
     if rules.carried == Carried::Relevance {
-        let s = quotient(&arriving, &context()?)?;
-        let by_attention = (attention * kernels::matmul_heads(&s, &value.t()?, share)?)?;
-        return Ok((by_attention, (value * kernels::matmul_heads(&attention.t()?, &s, share)?)?));
+        let s = quotient(arriving, &context()?)?;
+        let by_attention = (attention * kernels::matmul_heads(&s, &value.t()?, share, Order::Heads)?)?;
+        return Ok((by_attention, (value * kernels::matmul_heads(&attention.t()?, &s, share, Order::Rows)?)?));
     }
-    let by_attention = kernels::matmul_heads(&arriving, &value.t()?, share)?;
-    Ok((by_attention, kernels::matmul_heads(&attention.t()?, &arriving, share)?))
+    let by_attention = kernels::matmul_heads(arriving, &value.t()?, share, Order::Heads)?;
+    Ok((by_attention, kernels::matmul_heads(&attention.t()?, arriving, share, Order::Rows)?))
 }
 
 /// The part of a product's reverse that each factor gets.

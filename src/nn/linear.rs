@@ -1,9 +1,9 @@
 //! `y = x W^T + b`, weights stored `[out, in]` as in PyTorch.
 
 use crate::error::Result;
-use crate::nn::kernels;
 use crate::nn::relevance::quotient;
 use crate::nn::rules::LinearRule;
+use crate::nn::{kernels, Activation};
 use candle_core::Tensor;
 
 /// Added to the gamma rule's denominator, with its sign.
@@ -22,6 +22,11 @@ impl Linear {
     /// `[..., in]` -> `[..., out]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         kernels::matmul(x, &self.weight.t()?, self.bias.as_ref())
+    }
+
+    /// The same before and behind an activation, `[..., out]` each.
+    pub fn activated(&self, x: &Tensor, f: Activation) -> Result<(Tensor, Tensor)> {
+        kernels::matmul_activated(x, &self.weight.t()?, self.bias.as_ref(), f)
     }
 
     /// Derivative with respect to the input: `[..., out]` -> `[..., in]`

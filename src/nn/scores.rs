@@ -8,7 +8,7 @@ pub use relative::{Offsets, Relative};
 
 use crate::error::Result;
 use crate::nn::attention::factor;
-use crate::nn::kernels;
+use crate::nn::kernels::{self, Order};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Rules, SoftmaxRule};
 use candle_core::{DType, Device, Tensor, D};
@@ -139,7 +139,7 @@ impl Scores {
     pub fn forward(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<Tensor> {
         let scale = self.scale(query)?;
         let (query, key) = self.placed(query, key, around)?;
-        let scores = kernels::matmul_heads(&query, &key.t()?, scale)?;
+        let scores = kernels::matmul_heads(&query, &key.t()?, scale, Order::Heads)?;
         match self.beside(&query, &key, around)? {
             Some(more) => Ok(scores.broadcast_add(&more)?),
             None => Ok(scores),
@@ -178,22 +178,22 @@ impl Scores {
         let (q, k) = self.placed(query, key, around)?;
         let (by_query, by_key) = match rules.softmax {
             SoftmaxRule::Gradient | SoftmaxRule::Constant => {
-                let by_query = kernels::matmul_heads(arriving, &k, share * scale)?;
-                let by_key = kernels::matmul_heads(&arriving.t()?, &q, share * scale)?;
+                let by_query = kernels::matmul_heads(arriving, &k, share * scale, Order::Rows)?;
+                let by_key = kernels::matmul_heads(&arriving.t()?, &q, share * scale, Order::Rows)?;
                 match self.by_places(&q, arriving)? {
                     Some((more, other)) => ((by_query + (more * scale)?)?, (by_key + (other * scale)?)?),
                     None => (by_query, by_key),
                 }
             }
             SoftmaxRule::Identity => {
-                let product = kernels::matmul_heads(&q, &k.t()?, 1.0)?; // scores before their scaling
+                let product = kernels::matmul_heads(&q, &k.t()?, 1.0, Order::Heads)?; // scores before their scaling
                 let whole = match (self, self.beside(&q, &k, around)?) {
                     (Scores::Disentangled(_), Some(more)) => (product + (more * (1.0 / scale))?)?,
                     _ => product, // numbers of a table are constants, which take no part, like biases
                 };
                 let s = quotient(arriving, &whole)?;
-                let by_query = kernels::matmul_heads(&s, &k, share)?;
-                let by_key = kernels::matmul_heads(&s.t()?, &q, share)?;
+                let by_query = kernels::matmul_heads(&s, &k, share, Order::Rows)?;
+                let by_key = kernels::matmul_heads(&s.t()?, &q, share, Order::Rows)?;
                 match self.by_places(&q, &s)? {
                     Some((more, other)) => ((&q * (by_query + more)?)?, (&k * (by_key + other)?)?),
                     None => ((&q * by_query)?, (&k * by_key)?),

@@ -190,7 +190,7 @@ impl<'p> Run<'p> {
 
     /// Values of a layer, bias included, `[H,T,E]`.
     pub fn value(&self, layer: usize) -> Result<Tensor> {
-        let own = self.record(layer)?.value.get(self.row)?.narrow(1, 0, self.tokens())?;
+        let own = self.record(layer)?.value.get(self.row)?.narrow(1, 0, self.tokens())?.contiguous()?;
         widened(&own)
     }
 

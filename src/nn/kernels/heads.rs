@@ -1,31 +1,19 @@
-//! The copies that split a state among heads and merge it back, means over heads, and the sum of a skip connection.
+//! A state split among heads and merged back, means over heads, and the sum of a skip connection.
 
 use super::memory::{by_rows, Floats, Row};
 use crate::error::Result;
 use candle_core::Tensor;
 
-/// `[B,T,D]` -> `[B,H,T,E]`
+/// `[B,T,D]` -> `[B,H,T,E]`, the same numbers where they are.
 pub fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     let (b, t, d) = x.dims3()?;
-    let e = d / heads;
-    if let Some(own) = Floats::of(x) {
-        if let Some(x) = own.in_order() {
-            // Row (example, head, token) lies at (example, token, head).
-            return by_rows((b, heads, t, e), e, &Exchanged { x, sizes: (heads, t) });
-        }
-    }
-    Ok(x.reshape((b, t, heads, e))?.transpose(1, 2)?.contiguous()?)
+    Ok(x.reshape((b, t, heads, d / heads))?.transpose(1, 2)?)
 }
 
-/// `[B,H,T,E]` -> `[B,T,D]`
+/// `[B,H,T,E]` -> `[B,T,D]`; the same numbers where heads lie between the tokens.
 pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
     let (b, h, t, e) = x.dims4()?;
-    if let Some(own) = Floats::of(x) {
-        if let Some(x) = own.in_order() {
-            return by_rows((b, t, h * e), e, &Exchanged { x, sizes: (t, h) });
-        }
-    }
-    Ok(x.transpose(1, 2)?.contiguous()?.reshape((b, t, h * e))?)
+    Ok(x.transpose(1, 2)?.reshape((b, t, h * e))?)
 }
 
 /// `a + b`, both of one shape.
@@ -94,22 +82,6 @@ impl Row for Mean<'_> {
     }
 }
 
-/// Rows `[B,M,N]` of what lies as rows `[B,N,M]`.
-struct Exchanged<'a> {
-    x: &'a [f32],
-    sizes: (usize, usize),
-}
-
-impl Row for Exchanged<'_> {
-    #[inline(always)]
-    fn write(&self, number: usize, out: &mut [f32]) {
-        let (m, n) = self.sizes;
-        let (example, i, j) = (number / (m * n), number / n % m, number % n);
-        let from = (example * m * n + j * m + i) * out.len();
-        out.copy_from_slice(&self.x[from..from + out.len()]);
-    }
-}
-
 struct Sum<'a> {
     x: &'a [f32],
     y: &'a [f32],
@@ -147,13 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn copies_and_sums_are_those_of_the_composed_path() -> Result<()> {
+    fn heads_are_parts_of_the_width_and_sums_those_of_the_composed_path() -> Result<()> {
         for (b, t, heads, e) in [(1, 1, 1, 1), (2, 5, 3, 4), (3, 197, 2, 64)] {
             let x = check::random(&[b, t, heads * e], 1).to_dtype(DType::F32)?;
             let split = split_heads(&x, heads)?;
-            check::close(&split, &composed(|| split_heads(&x, heads))?, 0.0);
+            let one = split.narrow(0, b - 1, 1)?.narrow(1, heads - 1, 1)?.reshape((t, e))?;
+            check::close(&one, &x.get(b - 1)?.narrow(1, (heads - 1) * e, e)?, 0.0);
             check::close(&merge_heads(&split)?, &x, 0.0);
-            check::close(&composed(|| merge_heads(&split))?, &x, 0.0);
+            check::close(&merge_heads(&split.contiguous()?)?, &x, 0.0);
             check::close(&add(&x, &x)?, &(&x + &x)?, 0.0);
             check::close(
                 &add(&x.narrow(1, 0, 1)?, &x.narrow(1, t - 1, 1)?)?,

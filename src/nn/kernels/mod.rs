@@ -16,7 +16,7 @@
 //!    it promises; machines differ in the last bits, so the tolerance is not 0.
 //! 6. The operation's file in `src/nn/` calls it; finite differences there go through the f64 path as before.
 
-mod gelu;
+mod curve;
 mod heads;
 mod lanes;
 mod memory;
@@ -25,12 +25,13 @@ mod once;
 mod pack;
 mod product;
 mod softmax;
+mod tile;
 mod wide;
 
-pub use gelu::{gelu, gelu_gate, gelu_vjp};
+pub use curve::{activate, activate_gate, activate_vjp};
 pub use heads::{add, mean_heads, mean_products, merge_heads, split_heads};
 pub use norm::{norm, norm_vjp};
 pub use once::once;
-pub use product::{matmul, matmul_heads};
+pub use product::{matmul, matmul_activated, matmul_heads, Order};
 pub use softmax::{softmax, softmax_vjp};
 pub use wide::instructions;

@@ -1,7 +1,8 @@
 //! Scores of contents and places apart (DeBERTa).
 
 use crate::error::{Error, Result};
-use crate::nn::{kernels, Linear};
+use crate::nn::kernels::{self, Order};
+use crate::nn::Linear;
 use candle_core::{Tensor, D};
 
 /// Scores of contents and places apart (He et al., ICLR 2021): `(q_i k_j + q_i K[d(i,j)] + k_j Q[d(i,j)]) / sqrt(n E)` for the n of
@@ -24,7 +25,7 @@ impl Disentangled {
     pub(super) fn terms(&self, query: &Tensor, key: &Tensor, scale: f64) -> Result<Option<Tensor>> {
         let (shape, tokens) = (query.dims4()?, query.dim(2)?);
         let term = |map: &Linear, x: &Tensor, way: Way| -> Result<Tensor> {
-            let asked = kernels::matmul_heads(x, &self.projected(map, shape)?.t()?, scale)?; // [B,H,T,2S]
+            let asked = kernels::matmul_heads(x, &self.projected(map, shape)?.t()?, scale, Order::Heads)?; // [B,H,T,2S]
             Ok(asked.gather(&self.index(shape, tokens, way)?, D::Minus1)?)
         };
         let by_query = self.keys.as_ref().map(|map| term(map, query, Way::FromQuery)).transpose()?;
@@ -47,7 +48,7 @@ impl Disentangled {
             let places = self.places.dim(0)?;
             let empty = Tensor::zeros((shape.0, shape.1, tokens, places), query.dtype(), query.device())?;
             let each = empty.scatter_add(&self.index(shape, tokens, way)?, &arriving, D::Minus1)?; // [B,H,T,2S]
-            kernels::matmul_heads(&each, &self.projected(map, shape)?, 1.0)
+            kernels::matmul_heads(&each, &self.projected(map, shape)?, 1.0, Order::Rows)
         };
         let by_key = arriving.t()?.contiguous()?;
         Ok((back(&self.keys, arriving.contiguous()?, Way::FromQuery)?, back(&self.queries, by_key, Way::FromKey)?))
