@@ -18,36 +18,80 @@ pub fn abreast<T: Send, R: Send, E: From<Error>>(
     things: impl IntoIterator<Item = T>,
     most: usize,
     work: impl Fn(T) -> R + Sync,
+    each: impl FnMut(R) -> std::result::Result<bool, E>,
+) -> std::result::Result<(), E> {
+    relay(things, most, (work, Passed::Done, |never: std::convert::Infallible| match never {}), each)
+}
+
+/// What becomes of a thing when the calling thread has had it.
+pub enum Passed<Q, R> {
+    /// It is worked on further.
+    On(Q),
+    /// It is done.
+    Done(R),
+}
+
+/// What comes from the pool.
+enum Event<P, R> {
+    Before(Result<P>),
+    After(Result<R>),
+}
+
+/// As [`abreast`], with work in three parts: the second one on this thread, in the order of the things, while the pool does the
+/// first of later ones and the third of earlier ones.
+///
+/// # Errors
+/// As [`abreast`].
+pub fn relay<T: Send, P: Send, Q: Send, R: Send, E: From<Error>>(
+    things: impl IntoIterator<Item = T>,
+    most: usize,
+    (before, mut here, after): (impl Fn(T) -> P + Sync, impl FnMut(P) -> Passed<Q, R>, impl Fn(Q) -> R + Sync),
     mut each: impl FnMut(R) -> std::result::Result<bool, E>,
 ) -> std::result::Result<(), E> {
     let mut things = things.into_iter().fuse();
-    let work = &work;
+    let (before, after, most) = (&before, &after, most.max(1));
     rayon::in_place_scope(|scope| {
-        let (send, receive) = mpsc::channel::<(usize, Result<R>)>();
-        let (mut begun, mut ended, mut handed) = (0, 0, 0);
-        let mut early = BTreeMap::new();
+        let (send, receive) = mpsc::channel::<(usize, Event<P, R>)>();
+        let (mut begun, mut ended, mut passed, mut handed) = (0, 0, 0, 0);
+        let (mut waiting, mut done) = (BTreeMap::new(), BTreeMap::new());
+        let mut blocked = None;
         loop {
-            while begun - ended < most.max(1) && begun - handed < WAITING * most.max(1) {
+            for (number, event) in blocked.take().into_iter().chain(receive.try_iter()) {
+                match event {
+                    Event::Before(result) => {
+                        waiting.insert(number, result);
+                        ended += 1;
+                    }
+                    Event::After(result) => drop(done.insert(number, result)),
+                }
+            }
+            while begun - ended < most && begun - handed < WAITING * most {
                 let Some(thing) = things.next() else { break };
                 let (send, number) = (send.clone(), begun);
                 // Nobody receives any more when `each` has ended the work.
-                scope.spawn(move |_| drop(send.send((number, caught(|| work(thing))))));
+                scope.spawn(move |_| drop(send.send((number, Event::Before(caught(|| before(thing)))))));
                 begun += 1;
             }
-            if let Some(result) = early.remove(&handed) {
+            if let Some(result) = done.remove(&handed) {
                 handed += 1;
                 if !each(result?)? {
                     return Ok(());
                 }
-                continue;
-            }
-            if begun == ended {
+            } else if let Some(result) = waiting.remove(&passed) {
+                match here(result?) {
+                    Passed::Done(result) => drop(done.insert(passed, Ok(result))),
+                    Passed::On(thing) => {
+                        let (send, number) = (send.clone(), passed);
+                        scope.spawn(move |_| drop(send.send((number, Event::After(caught(|| after(thing)))))));
+                    }
+                }
+                passed += 1;
+            } else if handed == begun {
                 return Ok(());
+            } else {
+                let lost = |_| Error::Fault("work that had begun was lost".into());
+                blocked = Some(receive.recv().map_err(lost)?);
             }
-            let lost = |_| Error::Fault("work that had begun was lost".into());
-            let (number, result) = receive.recv().map_err(lost)?;
-            early.insert(number, result);
-            ended += 1;
         }
     })
 }
@@ -74,6 +118,31 @@ mod tests {
         })?;
         assert_eq!(seen, (0..60).map(|n| n * n).collect::<Vec<u64>>());
         assert!(most.into_inner() <= 3);
+        Ok(())
+    }
+
+    #[test]
+    fn a_relay_s_second_part_runs_here_and_in_order() -> Result<()> {
+        let (here, mut seen, mut handed) = (std::thread::current().id(), Vec::new(), Vec::new());
+        let pause = |n: u64| std::thread::sleep(Duration::from_micros((n * 7919) % 900));
+        let before = |n: u64| (pause(n), n).1;
+        let second = |n: u64| {
+            assert_eq!(std::thread::current().id(), here);
+            seen.push(n);
+            if n.is_multiple_of(3) {
+                Passed::Done(n)
+            } else {
+                Passed::On(n)
+            }
+        };
+        let after = |n: u64| (pause(n + 1), assert_ne!(std::thread::current().id(), here), n).2;
+        relay(0..60, 2, (before, second, after), |n| {
+            handed.push(n);
+            Ok::<_, Error>(true)
+        })?;
+        assert!(seen == handed && handed == (0..60).collect::<Vec<u64>>());
+        let failed = relay(0..9, 2, (|n| n, Passed::<i32, i32>::On, |_| panic!("no")), |_| Ok::<_, Error>(true));
+        assert!(failed.is_err_and(|e| e.to_string().contains("vitx itself failed")));
         Ok(())
     }
 

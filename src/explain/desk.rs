@@ -1,6 +1,7 @@
 //! What is done with inputs side by side: reading, explaining and drawing. Nothing here writes a file or says a word.
 
-use super::{bytes, Answer, Answers, Asked, Nothing, Steps};
+use super::{bytes, Answer, Answers, Asked, Group, Nothing, Steps};
+use crate::abreast::{relay, Passed};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
 use crate::identity::Identity;
@@ -73,10 +74,23 @@ pub struct Item<'a> {
 pub type Read<'a> = (&'a Source, Result<(Option<String>, Vec<Remark>)>);
 
 /// Inputs that are read.
-pub struct Prepared<'a> {
+struct Prepared<'a> {
     chunk: Vec<Going<'a>>,
     read: Vec<Read<'a>>,
     ready: Vec<(Going<'a>, Ready)>,
+}
+
+/// Inputs that are explained.
+struct Explained<'a> {
+    chunk: Vec<Going<'a>>,
+    read: Vec<Read<'a>>,
+    groups: Vec<Group<Going<'a>>>,
+}
+
+/// What the pool did first with some inputs.
+enum Begun<'a> {
+    Read(Prepared<'a>),
+    All(Came<'a>),
 }
 
 /// What came of some inputs.
@@ -135,7 +149,7 @@ pub struct Sheet {
 
 impl<'a> Desk<'a> {
     /// For pictures of a shape, so many of which go `together`. What passes may take is divided among as many of those as it and
-    /// the threads allow; another device takes one at a time.
+    /// the threads allow; another device takes one at a time, while others are read and drawn.
     pub fn new(asked: Asked<'a>, (shape, together): (Shape, usize), style: &'a Style, front: &'a dyn Front) -> Self {
         let each = bytes(asked.model, asked.methods, shape) * together;
         let fitting = asked.memory.map_or(usize::MAX, |m| m.kept / each.max(1));
@@ -150,15 +164,26 @@ impl<'a> Desk<'a> {
         self.lanes
     }
 
-    /// Does everything with some inputs on the CPU. Another device takes one chunk at a time: they are read alone here, while
-    /// it works, and [`Desk::finished`] is the caller's.
-    pub fn come(&self, chunk: &[Going<'a>], watch: &Steps<'_>) -> std::result::Result<Came<'a>, Prepared<'a>> {
-        let prepared = self.prepared(chunk.to_vec());
-        if self.asked.model.encoder.device().is_cpu() {
-            Ok(self.finished(prepared, watch))
-        } else {
-            Err(prepared)
-        }
+    /// Explains inputs, so many `together`, by all methods for all targets, but what stands; draws what was found unless it must wait
+    /// for the scale of the whole run; and hands it to `each` in order, which answers whether to go on.
+    ///
+    /// # Errors
+    /// Those of `each`, and [`Error::Fault`] where vitx itself fails.
+    pub fn work<E: From<Error>>(
+        &self,
+        (goings, together): (&[Going<'a>], usize),
+        watch: &Steps<'_>,
+        each: impl FnMut(Came<'a>) -> std::result::Result<bool, E>,
+    ) -> std::result::Result<(), E> {
+        let begin = |chunk: &[Going<'a>]| match self.prepared(chunk.to_vec()) {
+            read if self.lanes == 1 => Begun::Read(read),
+            read => Begun::All(self.drawn(self.explained(read, watch))),
+        };
+        let here = |begun| match begun {
+            Begun::Read(read) => Passed::On(self.explained(read, watch)),
+            Begun::All(came) => Passed::Done(came),
+        };
+        relay(goings.chunks(together.max(1)), self.lanes, (begin, here, |explained| self.drawn(explained)), each)
     }
 
     fn prepared(&self, chunk: Vec<Going<'a>>) -> Prepared<'a> {
@@ -185,20 +210,21 @@ impl<'a> Desk<'a> {
         ready
     }
 
-    /// Explains inputs by all methods for all targets, but what stands, and draws what was found unless it must wait for the
-    /// scale of the whole run.
-    pub fn finished(&self, prepared: Prepared<'a>, watch: &Steps<'_>) -> Came<'a> {
+    fn explained(&self, prepared: Prepared<'a>, watch: &Steps<'_>) -> Explained<'a> {
         let Prepared { chunk, read, ready } = prepared;
         let methods = self.asked.methods.len();
         let wanted = |going: &Going<'a>, r: usize, m: usize| going.left.get(r * methods + m) == Some(&true);
-        let groups = self.asked.explain_all(ready, watch, &wanted);
+        Explained { chunk, read, groups: self.asked.explain_all(ready, watch, &wanted) }
+    }
+
+    fn drawn(&self, explained: Explained<'a>) -> Came<'a> {
+        let Explained { chunk, read, groups } = explained;
         let parts = groups.into_iter().flat_map(|(same, answers)| match answers {
             Err(Error::Interrupted) => Vec::new(), // the run ends; nothing of these inputs is written
             Err(e) => same.first().map(|(going, _)| Part::Failed(going.source, e)).into_iter().collect(),
             Ok(answers) => self.parts(same, answers),
         });
-        let parts = parts.collect();
-        Came { chunk, read, parts }
+        Came { chunk, read, parts: parts.collect() }
     }
 
     fn parts(&self, same: Vec<(Going<'a>, Ready)>, answers: Answers) -> Vec<Part<'a>> {

@@ -16,7 +16,6 @@ use clap::Parser;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use vitx::abreast::abreast;
 use vitx::explain::desk::{Desk, Front, Going, Item};
 use vitx::explain::Asked as Question;
 use vitx::identity::Identity;
@@ -98,10 +97,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let goings: Vec<_> = goings.collect();
     let (args, plan, model, desk) = (&args, &plan, &model, &desk);
     let mut work = Work { args, plan, model, desk, report, past, waiting: Vec::new(), written: HashMap::new() };
-    let come = |chunk| desk.come(chunk, &watch);
-    abreast(goings.chunks(together), desk.lanes(), come, |came| {
-        work.chunk(came.unwrap_or_else(|read| desk.finished(read, &watch)))
-    })?;
+    desk.work((&goings, together), &watch, |came| work.chunk(came))?;
     work.draw_waiting()?;
     let done = (0..inputs).filter(|n| work.past.made.done(*n)).count();
     if done > 0 {

@@ -167,7 +167,7 @@ struct Cubic;
 impl Logistic for Cubic {
     #[inline(always)]
     fn inner(x: f32) -> (f32, f32) {
-        const TWICE: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+        const TWICE: f32 = 1.595_769; // 2 sqrt(2 / pi)
         let square = 0.044_715 * x * x;
         (TWICE * x.mul_add(square, x), TWICE * 3f32.mul_add(square, 1.0))
     }
