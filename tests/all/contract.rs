@@ -39,6 +39,17 @@ fn rows(inputs: &Inputs, layouts: &[Layout], order: &[u32]) -> (Inputs, Vec<Layo
     (inputs, order.iter().map(|&i| layouts[i as usize].clone()).collect())
 }
 
+/// The same to the last bit. Candle's own product (`VITX_KERNELS=off`, processors without AVX2) sums few rows in another order
+/// than many, so that a pass of fewer rows has other last bits there.
+fn assert_same(what: &str, got: &[f32], want: &[f32]) {
+    if vitx::nn::instructions().unwrap() == "portable" {
+        let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        assert_close(what, &wide(got), &wide(want), 1e-5, 1e-4);
+    } else {
+        assert_eq!(got, want, "{what}");
+    }
+}
+
 /// One row without its padding.
 fn alone(inputs: &Inputs, layouts: &[Layout], row: usize) -> (Inputs, Vec<Layout>) {
     let inputs = inputs.example(row, layouts[row].len()).unwrap();
@@ -79,7 +90,9 @@ fn methods_keep_their_contract_on_every_family() {
             }
             let reads = method::parse(&spec).unwrap().method.reads();
             let again = explain_reading(reads, &model, &inputs, &layouts, &spec, &[0, 0]);
-            assert_eq!(base, again, "{what}: deterministic, and the same when passes keep no more than it reads");
+            for (base, again) in base.iter().zip(&again) {
+                assert_same(&format!("{what}: when passes keep no more than it reads"), again, base);
+            }
 
             let order = [1, 0, 0, 1, 1, 0, 1, 0];
             let (eight, eight_layouts) = rows(&inputs, &layouts, &order);
@@ -128,7 +141,9 @@ fn settings_of_methods_read_what_they_say() {
         let reads = method::parse(spec).unwrap().method.reads();
         assert!(reads < Reads::Everything, "{spec}");
         let less = explain_reading(reads, &model, &inputs, &layouts, spec, &[0, 0]);
-        assert_eq!(less, explain(&model, &inputs, &layouts, spec, &[0, 0]), "{spec}");
+        for (less, all) in less.iter().zip(&explain(&model, &inputs, &layouts, spec, &[0, 0])) {
+            assert_same(spec, less, all);
+        }
     }
 }
 
@@ -149,11 +164,16 @@ fn what_a_pass_does_not_keep_changes_nothing() {
             };
             let batch = || Batch::new(&model.encoder, inputs.clone(), layouts.clone()).unwrap();
             let whole = explained(batch());
-            assert_eq!(explained(batch().reading(reads).top_down(top_down)), whole, "{name}, {}", entry.name);
+            assert_same(
+                &format!("{name}, {}", entry.name),
+                &explained(batch().reading(reads).top_down(top_down)),
+                &whole,
+            );
             let anew = explained(batch().reading(reads).top_down(top_down).within(none));
-            assert_eq!(anew, whole, "{name}, {}: anew", entry.name);
+            assert_same(&format!("{name}, {}: anew", entry.name), &anew, &whole);
             // One that says it goes down and does not is slow, and right.
-            assert_eq!(explained(batch().reading(reads).top_down(true)), whole, "{name}, {}: top down", entry.name);
+            let down = explained(batch().reading(reads).top_down(true));
+            assert_same(&format!("{name}, {}: top down", entry.name), &down, &whole);
         }
     }
 }
@@ -207,7 +227,8 @@ fn logits_alone_equal_those_of_the_recorded_pass() {
             let order: Vec<u32> = (0..n * copies).map(|i| i % n).collect();
             let (many, _) = rows(&inputs, &layouts, &order);
             let recorded = model.encoder.forward(&many, Keep::Layers).unwrap().logits;
-            assert_eq!(flat(&model.encoder.logits(&many).unwrap()), flat(&recorded), "{name}");
+            let numbers = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_same(name, &numbers(&model.encoder.logits(&many).unwrap()), &numbers(&recorded));
         }
         assert_eq!(model.encoder.passes.counts().0, 6, "a batch counts once");
     }

@@ -61,7 +61,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["error", "identity", "target", "trace", "input", "nn", "encoder", "run", "method", "model", "render"],
     ),
     ("model", &["error", "device", "identity", "explanation", "labels", "scale", "target", "input", "nn", "encoder"]),
-    ("explain", &["abreast", "error", "guard", "identity", "explanation", "target", "input", "run", "method", "model", "render"]),
+    (
+        "explain",
+        &[
+            "abreast",
+            "error",
+            "guard",
+            "identity",
+            "explanation",
+            "target",
+            "input",
+            "run",
+            "method",
+            "model",
+            "render",
+        ],
+    ),
     ("render", &["error", "identity", "explanation", "target", "input"]),
 ];
 
