@@ -52,7 +52,7 @@ impl Target {
         if let Some(p) = text.strip_prefix("above:") {
             return above(text, p, scale);
         }
-        if let Some((class, _)) = labels.lookup(text)? {
+        if let Some(class) = class(text, labels)? {
             return Ok(Target::Class(class));
         }
         contrast(text, labels)?.ok_or_else(|| labels.unknown(text))
@@ -74,6 +74,27 @@ impl Target {
     }
 }
 
+/// The class of a label, or of `text:TEXT` where classes are texts.
+fn class(text: &str, labels: &Labels) -> Result<Option<u32>> {
+    let known = match (labels.lookup(text)?, text.trim().strip_prefix(TEXT)) {
+        (None, Some(text)) => labels.lookup(text)?,
+        (known, _) => known,
+    };
+    Ok(known.map(|(class, _)| class))
+}
+
+const TEXT: &str = "text:";
+
+/// The texts that targets name: `text:TEXT`, `-text:TEXT`, `text:A-text:B`.
+pub fn texts(targets: &[impl AsRef<str>]) -> Vec<String> {
+    let named = |target: &str| -> Vec<String> {
+        let target = target.trim().strip_prefix('-').unwrap_or(target.trim());
+        let Some(first) = target.strip_prefix(TEXT) else { return Vec::new() };
+        first.split(&format!("-{TEXT}")).map(|text| text.trim().to_string()).collect()
+    };
+    targets.iter().flat_map(|target| named(target.as_ref())).collect()
+}
+
 fn above(text: &str, p: &str, scale: Scale) -> Result<Target> {
     if scale == Scale::Value {
         return Err(Error::Refused(format!(
@@ -92,12 +113,12 @@ fn above(text: &str, p: &str, scale: Scale) -> Result<Target> {
 fn contrast(text: &str, labels: &Labels) -> Result<Option<Target>> {
     let mut unclear = None;
     for (at, _) in text.match_indices('-') {
-        let (a, b) = (labels.lookup(&text[..at]), labels.lookup(&text[at + 1..]));
+        let (a, b) = (class(&text[..at], labels), class(&text[at + 1..], labels));
         match (a, b) {
-            (Ok(Some((class, _))), Ok(Some((against, _)))) if class == against => {
+            (Ok(Some(class)), Ok(Some(against))) if class == against => {
                 return Err(Error::Usage(format!("target `{text}` contrasts a class with itself")));
             }
-            (Ok(Some((class, _))), Ok(Some((against, _)))) => return Ok(Some(Target::Contrast { class, against })),
+            (Ok(Some(class)), Ok(Some(against))) => return Ok(Some(Target::Contrast { class, against })),
             (Err(e), Ok(Some(_)) | Err(_)) | (Ok(Some(_)), Err(e)) => unclear = unclear.or(Some(e)),
             (Ok(None), _) | (_, Ok(None)) => {}
         }
@@ -235,6 +256,8 @@ mod tests {
             ("t-shirt-dog", Target::Contrast { class: 2, against: 3 }),
             ("3-0", Target::Contrast { class: 3, against: 0 }),
             ("id:3-id:0", Target::Contrast { class: 3, against: 0 }),
+            ("text:dog", Target::Class(3)),
+            ("text:dog-text:t-shirt", Target::Contrast { class: 3, against: 2 }),
             ("above:0.5", Target::Above { probability: 0.5, scale: Scale::Sigmoid }),
         ] {
             assert_eq!(Target::parse(text, &l, Scale::Sigmoid).unwrap(), want, "{text}");
@@ -286,6 +309,12 @@ mod tests {
         let swapped = Target::Contrast { class: 0, against: 3 };
         assert_eq!(read(&["-dog-tabby"]), [("-dog-tabby".to_string(), swapped, false)]);
         assert_eq!(read(&["-predicted", "predicted"])[0], ("-predicted".to_string(), Target::Predicted, true));
+    }
+
+    #[test]
+    fn texts_of_targets_are_classes_to_be() {
+        let targets = ["predicted", "text:a cat, asleep", "-text:a dog", "text:a-b-text:c", "dog"];
+        assert_eq!(texts(&targets), ["a cat, asleep", "a dog", "a-b", "c"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use vitx::input::image::{Fit, Window};
 use vitx::input::{prepare, Shape};
+use vitx::model::{Classes, Outputs};
 use vitx::run::Memory;
 use vitx::target::Scale;
 
@@ -40,9 +41,39 @@ pub struct ModelArgs {
     /// values in their own unit
     #[arg(long, value_name = "HEAD", value_parser = heads())]
     pub head: Option<Scale>,
+    #[command(flatten)]
+    pub classes: ClassArgs,
+}
+
+/// Classes that are texts.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Model")]
+pub struct ClassArgs {
+    /// Classes for a model that compares pictures with texts (CLIP), separated by commas
+    #[arg(long, value_name = "TEXT,TEXT", value_delimiter = ',')]
+    classes: Vec<String>,
+    /// The same, a line each: names may hold commas
+    #[arg(long, value_name = "FILE", conflicts_with = "classes")]
+    classes_file: Option<PathBuf>,
+    /// The text of a class, with {} for its name, such as "a photo of a {}" (default: the name)
+    #[arg(long, value_name = "TEMPLATE")]
+    prompt: Option<String>,
+    /// Texts that targets name
+    #[arg(skip)]
+    pub targets: Vec<String>,
 }
 
 impl ModelArgs {
+    /// What is said of the outputs.
+    ///
+    /// # Errors
+    /// As [`Classes::named`].
+    pub fn outputs(&self) -> vitx::Result<Outputs> {
+        let ClassArgs { classes, classes_file, prompt, targets } = &self.classes;
+        let classes = Classes::named((classes, classes_file.as_deref()), targets, prompt.as_deref())?;
+        Ok(Outputs { head: self.head, classes })
+    }
+
     /// What the passes may take.
     pub fn memory(&self) -> Option<Memory> {
         self.memory.or_else(|| vitx::device::free_memory().map(Memory::share))
@@ -93,7 +124,7 @@ pub struct InputArgs {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
     /// Take every N-th input only, beginning with the I-th (I from 1 to N): to split a run over machines
-    #[arg(long, value_name = "I/N", value_parser = shard)]
+    #[arg(long, value_name = "I/N", value_parser = prepare::shard)]
     pub shard: Option<(usize, usize)>,
     /// Stop at the first input that fails
     #[arg(long)]
@@ -198,21 +229,4 @@ pub fn named<T: Copy + Send + Sync + 'static>(
         let found = names.iter().find(|(n, ..)| *n == name);
         found.map(|(.., value)| *value).ok_or("there is no such value")
     })
-}
-
-fn shard(text: &str) -> Result<(usize, usize), String> {
-    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    let valid = parts.filter(|(i, n): &(usize, usize)| *i >= 1 && i <= n);
-    valid.ok_or_else(|| "expected I/N with I from 1 to N, such as 1/4".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_are_checked() {
-        assert_eq!(shard("2/3"), Ok((2, 3)));
-        assert!(shard("0/3").is_err() && shard("4/3").is_err() && shard("1").is_err());
-    }
 }

@@ -103,7 +103,7 @@ pub fn found(id: &str, args: &ModelArgs, reporting: ReportArgs) -> Result<Checkp
     if args.revision.is_some() && (Path::new(id).is_dir() || BUILTINS.iter().any(|b| b.name == id)) {
         bail!("--revision is for models of the hub; `{id}` is read from where it is");
     }
-    Ok(Checkpoint::open_as(id, &access(args, reporting), args.head)?)
+    Ok(Checkpoint::open_as(id, &access(args, reporting), &args.outputs()?)?)
 }
 
 /// How models are found.

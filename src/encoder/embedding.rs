@@ -55,7 +55,7 @@ pub struct WordEmbedding {
     /// `[types, D]`
     pub types: Option<Tensor>,
     /// Norm after the sum.
-    pub norm: Norm,
+    pub norm: Option<Norm>,
     /// From the tables' width to D behind the norm, where they are narrower (ALBERT, ELECTRA).
     pub widened: Option<Linear>,
     /// RoBERTa's padding id: positions count real tokens from this id + 1. None: positions count from 0.
@@ -277,11 +277,15 @@ impl WordEmbedding {
 
     /// `[B,T,D]` from rows of the word table `[B,T,D]`, positions and types `[B,T]`
     fn forward(&self, rows: &Tensor, positions: &Tensor, types: &Tensor) -> Result<Tensor> {
-        let normed = self.norm.forward(&self.sum(rows, positions, types)?)?;
+        let normed = self.normed(self.sum(rows, positions, types)?)?;
         match &self.widened {
             Some(map) => map.forward(&normed),
             None => Ok(normed),
         }
+    }
+
+    fn normed(&self, sum: Tensor) -> Result<Tensor> {
+        self.norm.as_ref().map_or(Ok(sum.clone()), |norm| norm.forward(&sum))
     }
 
     /// From what arrives at the first layer's input to what reaches the rows of the word table, `[B,T,D]`.
@@ -294,13 +298,11 @@ impl WordEmbedding {
         rules: &Rules,
     ) -> Result<Tensor> {
         let sum = self.sum(rows, positions, types)?;
-        match &self.widened {
-            Some(map) => {
-                let normed = map.reverse(|| self.norm.forward(&sum), arriving, rules.feed_forward)?;
-                self.norm.reverse(&sum, &normed, rules.norm)
-            }
-            None => self.norm.reverse(&sum, arriving, rules.norm),
-        }
+        let by_normed = match &self.widened {
+            Some(map) => map.reverse(|| self.normed(sum.clone()), arriving, rules.feed_forward)?,
+            None => arriving.clone(),
+        };
+        self.norm.as_ref().map_or(Ok(by_normed.clone()), |norm| norm.reverse(&sum, &by_normed, rules.norm))
     }
 
     /// Position numbers, `[B,T]`.
@@ -365,13 +367,13 @@ mod tests {
     #[test]
     fn words_backward_equals_finite_differences() -> Result<()> {
         let linear = Linear { weight: check::random(&[6, 4], 1), bias: Some(check::random(&[6], 2)) };
-        for widened in [None, Some(linear)] {
+        for (widened, normed) in [(None, true), (Some(linear), true), (None, false)] {
             let (d, out) = (4, if widened.is_some() { 6 } else { 4 });
             let embedding = WordEmbedding {
                 words: check::random(&[9, d], 3),
                 positions: Some(check::random(&[5, d], 4)),
                 types: None,
-                norm: norm(d, 5),
+                norm: normed.then(|| norm(d, 5)),
                 widened,
                 padding_id: None,
             };

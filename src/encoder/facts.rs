@@ -20,7 +20,7 @@ pub struct Facts {
     pub heads: usize,
     /// The classifier reads a class token.
     pub class_token: bool,
-    /// The classifier reads the mean of all tokens in place of a class token.
+    /// The classifier reads the mean of all tokens, or the last, in place of a class token.
     pub mean: bool,
     /// There is a distillation token.
     pub distillation_token: bool,

@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub enum Pool {
     /// One token.
     Token(usize),
+    /// The last real token.
+    Last,
     /// The mean of the real tokens from this one on.
     Mean {
         /// The first that takes part.
@@ -60,6 +62,11 @@ impl Pool {
     fn forward(&self, states: &Tensor, around: &Around) -> Result<Tensor> {
         match self {
             Pool::Token(number) => Ok(states.narrow(1, *number, 1)?.squeeze(1)?.contiguous()?),
+            Pool::Last => {
+                let (b, tokens, _) = states.dims3()?;
+                let last = self.readout(b, tokens, around, states)?; // [B,T]
+                Ok(states.broadcast_mul(&last.unsqueeze(2)?)?.sum(1)?)
+            }
             Pool::Mean { from } => Ok(self.mean_keepdim(states, *from, around)?.squeeze(1)?),
             Pool::Beside(parts) => {
                 let parts = parts.iter().map(|p| p.forward(states, around)).collect::<Result<Vec<_>>>()?;
@@ -79,7 +86,7 @@ impl Pool {
     /// Number of states it reads, P / D.
     fn width(&self) -> usize {
         match self {
-            Pool::Token(_) | Pool::Mean { .. } => 1,
+            Pool::Token(_) | Pool::Last | Pool::Mean { .. } => 1,
             Pool::Beside(parts) => parts.iter().map(Pool::width).sum(),
         }
     }
@@ -95,6 +102,10 @@ impl Pool {
         let (b, p) = arriving.dims2()?;
         match self {
             Pool::Token(number) => Ok(arriving.unsqueeze(1)?.pad_with_zeros(1, *number, tokens - number - 1)?),
+            Pool::Last => {
+                let last = self.readout(b, tokens, around, arriving)?;
+                Ok(arriving.unsqueeze(1)?.broadcast_mul(&last.unsqueeze(2)?)?)
+            }
             Pool::Mean { from } => {
                 let weights = self.readout(b, tokens, around, arriving)?.narrow(1, *from, tokens - from)?;
                 let share = arriving.unsqueeze(1)?.broadcast_mul(&weights.unsqueeze(2)?)?; // [B,N,D]
@@ -130,6 +141,7 @@ impl Pool {
     pub fn shares(&self, tokens: usize) -> Option<Vec<f64>> {
         match self {
             Pool::Token(_) => None,
+            Pool::Last => Some((1..=tokens).map(|t| if t == tokens { 1.0 } else { 0.0 }).collect()),
             Pool::Mean { from } => {
                 let share = 1.0 / tokens.saturating_sub(*from).max(1) as f64;
                 Some((0..tokens).map(|t| if t < *from { 0.0 } else { share }).collect())
@@ -148,6 +160,15 @@ impl Pool {
         };
         match self {
             Pool::Token(number) => row(&|t| if t == *number { 1.0 } else { 0.0 }),
+            Pool::Last => match &around.real {
+                None => row(&|t| if t + 1 == tokens { 1.0 } else { 0.0 }),
+                // Real tokens are counted up to each; the one that reaches their number is the last.
+                Some(real) => {
+                    let real = real.to_dtype(like.dtype())?;
+                    let reached = real.cumsum(1)?.broadcast_eq(&real.sum_keepdim(1)?)?.to_dtype(like.dtype())?;
+                    Ok((reached * real)?)
+                }
+            },
             Pool::Mean { from } => match &around.real {
                 None => row(&|t| if t < *from { 0.0 } else { 1.0 / (tokens - from) as f64 }),
                 Some(real) => {
@@ -240,7 +261,7 @@ impl Head {
     pub fn rows(&self) -> Option<Range<usize>> {
         let of = |reading: &Reading| match reading.pool {
             Pool::Token(number) => Some(number..number + 1),
-            Pool::Mean { .. } | Pool::Beside(_) => None,
+            Pool::Last | Pool::Mean { .. } | Pool::Beside(_) => None,
         };
         let all = self.readings.iter().map(of).collect::<Option<Vec<_>>>()?;
         all.into_iter().reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
@@ -353,7 +374,8 @@ mod tests {
                 reading(Pool::Token(1), Vec::new(), linear(3, 4, 4)),
             ],
             vec![reading(beside, Vec::new(), linear(3, 8, 5))],
-            vec![reading(Pool::Mean { from: 0 }, dense, linear(3, 5, 6))],
+            vec![reading(Pool::Mean { from: 0 }, dense.clone(), linear(3, 5, 6))],
+            vec![reading(Pool::Last, dense, linear(3, 5, 6))],
         ];
         let padded = Tensor::new(&[[1u8, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], &Device::Cpu)?;
         for mask in [None, Some(&padded)] {
@@ -375,6 +397,7 @@ mod tests {
     fn what_a_head_reads_sums_to_one() {
         assert_eq!(Pool::Token(0).shares(3), None);
         assert_eq!(Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: 1 }]).shares(3), None);
+        assert_eq!(Pool::Last.shares(3), Some(vec![0.0, 0.0, 1.0]));
         assert_eq!(Pool::Mean { from: 1 }.shares(3), Some(vec![0.0, 0.5, 0.5]));
     }
 }

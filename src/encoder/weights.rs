@@ -118,6 +118,6 @@ fn of_words(embedding: &mut WordEmbedding, each: Each<'_>) -> Result<()> {
     for table in [Some(words), positions.as_mut(), types.as_mut()].into_iter().flatten() {
         each(table)?;
     }
-    of_norm(norm, each)?;
+    norm.as_mut().map_or(Ok(()), |norm| of_norm(norm, each))?;
     widened.as_mut().map_or(Ok(()), |map| of_linear(map, each))
 }

@@ -289,12 +289,24 @@ impl Ready {
     }
 }
 
+/// Reads `I/N`: the I-th of N parts of a run.
+///
+/// # Errors
+/// What was expected.
+pub fn shard(text: &str) -> std::result::Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let valid = parts.filter(|(i, n): &(usize, usize)| *i >= 1 && i <= n);
+    valid.ok_or_else(|| "expected I/N with I from 1 to N, such as 1/4".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_windows_are_checked() {
+    fn sizes_windows_and_shards_are_checked() {
+        assert_eq!(shard("2/3"), Ok((2, 3)));
+        assert!(shard("0/3").is_err() && shard("4/3").is_err() && shard("1").is_err());
         assert_eq!((size("224x336").unwrap(), size("64").unwrap()), ((224, 336), (64, 64)));
         assert!(size("0x3").is_err() && size("x").is_err() && size("9999999").is_err());
         assert_eq!(window("0,4095").unwrap(), Window { low: 0.0, high: 4095.0 });

@@ -12,7 +12,7 @@ use crate::encoder::{
 };
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
-use crate::nn::{Disentangled, Linear, Norm, Relative, Scores};
+use crate::nn::{Centre, Disentangled, Linear, Norm, Relative, Scores};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
@@ -26,13 +26,22 @@ pub enum Contents {
     Checked,
 }
 
+/// Where the classifier comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Classifier<'a> {
+    /// From the checkpoint; it has so many classes.
+    Stored(usize),
+    /// It is this.
+    Given(&'a Linear),
+}
+
 /// Builds the encoder, reading every tensor once; with what the user may want to know of the weights.
 ///
 /// # Errors
 /// [`Error::Model`] as [`Weights::get`], and for a checkpoint without a classification head.
 pub fn assemble(
     spec: &Spec,
-    classes: usize,
+    classifier: Classifier,
     weights: &Weights,
     contents: Contents,
     (dtype, device): (DType, &Device),
@@ -50,7 +59,7 @@ pub fn assemble(
     let notes = RefCell::new(weights.notes());
     let names = &spelling.names;
     let loader = Loader { spec, names, naming, weights, contents, dtype, device, notes, last: RefCell::default() };
-    let head = loader.head(classes)?;
+    let head = loader.head(classifier)?;
     let encoder = Encoder {
         embedding: loader.embedding()?,
         blocks: loader.blocks(&spelling.layers)?,
@@ -60,7 +69,7 @@ pub fn assemble(
         passes: Passes::default(),
     };
     let mut notes = loader.notes.into_inner();
-    notes.extend(loader.naming.notes());
+    notes.extend(loader.naming.notes(names.apart));
     Ok((encoder, notes))
 }
 
@@ -288,7 +297,10 @@ impl Loader<'_> {
                         0 => None,
                         n => Some(self.tensor(&at("token_type_embeddings.weight"), &[n, d])?),
                     },
-                    norm: self.sized_norm(&self.spec.norm.named(at(norm)), d)?,
+                    norm: match norm {
+                        "" => None,
+                        norm => Some(self.sized_norm(&self.spec.norm.named(at(norm)), d)?),
+                    },
                     widened: narrow.as_ref().map(|map| self.linear(map)).transpose()?,
                     padding_id: *padding_id,
                 }))
@@ -296,29 +308,46 @@ impl Loader<'_> {
         }
     }
 
-    fn head(&self, classes: usize) -> Result<Head> {
+    fn head(&self, classifier: Classifier) -> Result<Head> {
         let s = self.spec;
+        let classes = match classifier {
+            Classifier::Stored(classes) => classes,
+            Classifier::Given(classifier) => {
+                let (mut pools, steps) = (self.pools(s.pooling), self.steps()?);
+                let pool = pools.pop().ok_or_else(|| Error::Model("a head that reads nothing".into()))?;
+                let reading = Reading { pool, steps, classifier: classifier.clone() };
+                return Ok(Head { readings: vec![reading], scale: Scale::Softmax });
+            }
+        };
         if s.headless && task::of_tensors(&self.naming.outside()).is_none() {
             return self.bare_head();
         }
         let (pooling, classifiers) = self.classifiers()?;
-        let pools = match pooling {
-            Pooling::First => vec![Pool::Token(0)],
-            Pooling::FirstAndSecond => vec![Pool::Token(0), Pool::Token(1)],
-            Pooling::ClassAndPatchMean => {
-                vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: s.embedding.prefix() }])]
-            }
-            Pooling::Mean => vec![Pool::Mean { from: 0 }],
-            Pooling::PatchMean => vec![Pool::Mean { from: s.embedding.prefix() }],
-        };
         let input = if pooling == Pooling::ClassAndPatchMean { 2 * s.width } else { s.width };
         let reading = |(pool, name): (Pool, &String)| -> Result<Reading> {
-            let steps = s.steps.iter().map(|step| self.step(step)).collect::<Result<_>>()?;
+            let steps = self.steps()?;
             let classifier = self.linear(&LinearSpec::whole(name, (classes, input), s.classifier_bias))?;
             Ok(Reading { pool, steps, classifier })
         };
-        let readings = pools.into_iter().zip(&classifiers).map(reading).collect::<Result<_>>()?;
+        let readings = self.pools(pooling).into_iter().zip(&classifiers).map(reading).collect::<Result<_>>()?;
         Ok(Head { readings, scale: Scale::Softmax })
+    }
+
+    /// What each reading pools.
+    fn pools(&self, pooling: Pooling) -> Vec<Pool> {
+        let prefix = self.spec.embedding.prefix();
+        match pooling {
+            Pooling::First => vec![Pool::Token(0)],
+            Pooling::Last => vec![Pool::Last],
+            Pooling::FirstAndSecond => vec![Pool::Token(0), Pool::Token(1)],
+            Pooling::ClassAndPatchMean => vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: prefix }])],
+            Pooling::Mean => vec![Pool::Mean { from: 0 }],
+            Pooling::PatchMean => vec![Pool::Mean { from: prefix }],
+        }
+    }
+
+    fn steps(&self) -> Result<Vec<Step>> {
+        self.spec.steps.iter().map(|step| self.step(step)).collect()
     }
 
     fn step(&self, step: &StepSpec) -> Result<Step> {
@@ -332,6 +361,11 @@ impl Loader<'_> {
             StepSpec::Linear(linear) => self.linear(linear).map(Step::Linear),
             StepSpec::Activation(activation) => Ok(Step::Activation(*activation)),
             StepSpec::Norm(norm) => self.norm(norm).map(Step::Norm),
+            // A length is sqrt(P) times the root of the mean square.
+            StepSpec::Unit(width) => {
+                let weight = Tensor::full((*width as f64).sqrt().recip(), *width, self.device)?.to_dtype(self.dtype)?;
+                Ok(Step::Norm(Norm { weight, bias: None, eps: 0.0, centre: Centre::None }))
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::input::image::Prepared;
 use crate::input::prepare::Ready;
 use crate::input::text::Tokenised;
 use crate::nn;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 impl Model {
     /// The processor's instructions that its passes use; none where they run elsewhere.
@@ -59,18 +59,8 @@ impl Model {
         let Processor::Text(processor) = &self.checkpoint.processor else {
             return Err(Error::Usage(format!("model `{}` reads images, not texts", self.checkpoint.id)));
         };
-        let (b, t) = (texts.len(), texts.iter().map(|t| t.ids.len()).max().unwrap_or(0));
-        let padded = |row: &[u32], fill: u32| -> Vec<u32> {
-            row.iter().copied().chain(std::iter::repeat(fill)).take(t).collect()
-        };
-        let rows = |f: &dyn Fn(&Tokenised) -> Vec<u32>| {
-            Tensor::from_vec(texts.iter().flat_map(|t| f(t)).collect::<Vec<u32>>(), (b, t), self.encoder.device())
-        };
-        let ids = rows(&|x| padded(&x.ids, processor.pad_id()))?;
-        let types = rows(&|x| padded(&x.types, 0))?;
-        let mask = rows(&|x| padded(&vec![1; x.ids.len()], 0))?.to_dtype(DType::U8)?;
         let layouts = texts.iter().map(|t| Layout::Text(t.layout.clone())).collect();
-        Ok((Inputs::Tokens { ids, types, mask }, layouts))
+        Ok((token_inputs(texts, processor.pad_id(), self.encoder.device())?, layouts))
     }
 
     /// Prepared inputs of one size as a batch, with what their tokens are.
@@ -94,4 +84,18 @@ impl Model {
     pub fn probabilities(&self, logits: &[f32]) -> Option<Vec<f32>> {
         self.checkpoint.scale.probabilities(logits)
     }
+}
+
+/// Texts as a batch, padded on the right to the longest.
+pub(super) fn token_inputs(texts: &[&Tokenised], pad_id: u32, device: &Device) -> Result<Inputs> {
+    let (b, t) = (texts.len(), texts.iter().map(|t| t.ids.len()).max().unwrap_or(0));
+    let padded =
+        |row: &[u32], fill: u32| -> Vec<u32> { row.iter().copied().chain(std::iter::repeat(fill)).take(t).collect() };
+    let rows = |f: &dyn Fn(&Tokenised) -> Vec<u32>| {
+        Tensor::from_vec(texts.iter().flat_map(|t| f(t)).collect::<Vec<u32>>(), (b, t), device)
+    };
+    let ids = rows(&|x| padded(&x.ids, pad_id))?;
+    let types = rows(&|x| padded(&x.types, 0))?;
+    let mask = rows(&|x| padded(&vec![1; x.ids.len()], 0))?.to_dtype(DType::U8)?;
+    Ok(Inputs::Tokens { ids, types, mask })
 }

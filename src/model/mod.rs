@@ -17,12 +17,14 @@ mod sniff;
 mod spec;
 mod task;
 mod torch;
+mod towers;
 mod weights;
 
 pub use checkpoint::{Access, Files};
 pub use config::Config;
 pub use facts::Demand;
 pub use spec::{EmbeddingSpec, Family, Modality, Pooling, Spec};
+pub use towers::{Classes, Outputs};
 
 pub use crate::input::prepare::Processor;
 
@@ -32,8 +34,9 @@ use crate::input::image::{ImageProcessor, Origin};
 use crate::input::text::{Tables, TextProcessor};
 use crate::labels::Labels;
 use crate::scale::Scale;
-use assemble::Contents;
+use assemble::{Classifier, Contents};
 use candle_core::{DType, Device};
+use towers::ZeroShot;
 
 /// Every family vitx reads.
 pub const FAMILIES: &[Family] = &[
@@ -47,6 +50,7 @@ pub const FAMILIES: &[Family] = &[
     family::beit::FAMILY,
     family::data2vec_vision::FAMILY,
     family::clip::FAMILY,
+    family::chinese_clip::FAMILY,
     family::siglip::FAMILY,
     family::timm::FAMILY,
     family::bert::FAMILY,
@@ -88,8 +92,8 @@ const OTHERS: &[(&[&str], &str)] = &[
         "it has an encoder and a decoder; the closest that works is roberta",
     ),
     (
-        &["siglip2", "chinese_clip", "align", "blip", "blip-2", "clipseg", "owlvit", "altclip"],
-        "it reads pictures and texts together; the closest that work are the image classifiers of clip and siglip",
+        &["siglip2", "align", "blip", "blip-2", "clipseg", "owlvit", "altclip"],
+        "it reads pictures and texts in a way of its own; the closest that works is clip",
     ),
 ];
 
@@ -111,6 +115,8 @@ pub struct Checkpoint {
     pub processor: Processor,
     /// What a user should know of these files: what stood in for a missing one, what was not read. One sentence each.
     pub notes: Vec<String>,
+    /// Where classes are texts.
+    zero_shot: Option<ZeroShot>,
     files: Files,
 }
 
@@ -136,16 +142,16 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Model`] for anything missing, unknown or inconsistent, before any weight is read.
     pub fn open(id: &str, access: &Access) -> Result<Self> {
-        Self::open_as(id, access, None)
+        Self::open_as(id, access, &Outputs::default())
     }
 
-    /// The same, with logits that are what `head` says, for checkpoints that do not say it.
+    /// The same, with outputs that are what the user says.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`]; [`Error::Usage`] for a softmax over one output.
-    pub fn open_as(id: &str, access: &Access, head: Option<Scale>) -> Result<Self> {
+    /// As [`Checkpoint::open`]; [`Error::Usage`] for a softmax over one output, and for classes that are not to be had.
+    pub fn open_as(id: &str, access: &Access, outputs: &Outputs) -> Result<Self> {
         let files = Files::locate(id, access)?;
-        Self::read(id, files, head).map_err(|e| match e {
+        Self::read(id, files, outputs).map_err(|e| match e {
             Error::Model(message) if !message.starts_with("model `") => {
                 Error::Model(format!("model `{id}`: {message}"))
             }
@@ -153,7 +159,7 @@ impl Checkpoint {
         })
     }
 
-    fn read(id: &str, files: Files, head: Option<Scale>) -> Result<Self> {
+    fn read(id: &str, files: Files, outputs: &Outputs) -> Result<Self> {
         let bytes = files.read("config.json")?;
         let bytes = bytes.ok_or_else(|| match files.other_kind() {
             Some(what) => Error::Model(format!("there is no config.json: this is {what}")),
@@ -167,6 +173,10 @@ impl Checkpoint {
         config.plain()?;
         let mut spec = (family.spec)(&config)?.checked()?;
         spec.headless |= task::backbone(&config) && !files.hold_a_head(&spec);
+        let zero_shot = match &outputs.classes {
+            Some(classes) => Some(zero_shot((&files, family), classes, &mut spec)?),
+            None => None,
+        };
         let mut notes = Vec::new();
         let processor = match family.modality {
             Modality::Image => Processor::Image(image_processor((&files, &config), family, &spec, &mut notes)?),
@@ -174,15 +184,17 @@ impl Checkpoint {
                 Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables(&spec)?)?))
             }
         };
-        let (labels, odd) = match spec.headless {
-            true => (Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), None),
-            false => classes::labels(&family::timm::labelled(&config))?,
+        let (labels, odd) = match (&zero_shot, spec.headless) {
+            (Some(own), _) => (own.labels.clone(), None),
+            (None, true) => (Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), None),
+            (None, false) => classes::labels(&family::timm::labelled(&config))?,
         };
-        let scale = match (head, spec.headless) {
+        let own = zero_shot.as_ref().and(spec.beside.as_ref()).map(|beside| beside.logits);
+        let scale = match (outputs.head, spec.headless) {
             (Some(_), true) => return Err(Error::Usage("--head: the model is a backbone, which has none".into())),
             (None, true) => Scale::Value,
             (Some(scale), false) => scale,
-            (None, false) => classes::scale(&config, labels.len())?,
+            (None, false) => own.map_or_else(|| classes::scale(&config, labels.len()), Ok)?,
         };
         if (scale, labels.len()) == (Scale::Softmax, 1) {
             return Err(Error::Usage(
@@ -198,6 +210,7 @@ impl Checkpoint {
             spec,
             processor,
             notes: class.into_iter().chain(odd).chain(notes).collect(),
+            zero_shot,
             files,
         })
     }
@@ -208,6 +221,10 @@ impl Checkpoint {
     /// [`Error::Refused`] saying what it is good for.
     pub fn needs_classes(&self) -> Result<()> {
         match self.spec.headless {
+            true if self.spec.beside.is_some() => Err(Error::Refused(format!(
+                "model `{}` compares pictures with texts, and this command needs classes: name them, as in --classes \"cat, dog\" --prompt \"a photo of a {{}}\"",
+                self.id
+            ))),
             true => Err(Error::Refused(format!(
                 "model `{}` is a backbone without a classifier, and this command needs classes; `vitx explain` and `vitx heads` show what it attends to",
                 self.id
@@ -237,7 +254,8 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] when a file cannot be read.
     pub fn identity(&self) -> Result<String> {
-        Ok(format!("{} {}", self.files.identity()?, self.scale.name()))
+        let classes = self.zero_shot.as_ref().map(|own| format!(" {}", own.identity)).unwrap_or_default();
+        Ok(format!("{} {}{classes}", self.files.identity()?, self.scale.name()))
     }
 
     /// Whether the weights' names, shapes and dtypes are those the config asks for, without reading them; and what there
@@ -250,8 +268,11 @@ impl Checkpoint {
     }
 
     fn assembled(&self, contents: Contents, to: (DType, &Device)) -> Result<(Encoder, Vec<String>)> {
-        let weights = self.files.weights();
-        let built = weights.and_then(|w| assemble::assemble(&self.spec, self.labels.len(), &w, contents, to));
+        let built = self.files.weights().and_then(|weights| {
+            let texts = self.zero_shot.as_ref().map(|own| own.classifier(&weights, contents, to)).transpose()?;
+            let classifier = texts.as_ref().map_or(Classifier::Stored(self.labels.len()), Classifier::Given);
+            assemble::assemble(&self.spec, classifier, &weights, contents, to)
+        });
         built.map_err(|e| match e {
             Error::Model(message) if !message.starts_with("model `") => {
                 Error::Model(format!("model `{}`: {message}", self.id))
@@ -279,7 +300,9 @@ pub fn markdown() -> String {
 
 fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
     let name = config.text("model_type");
-    if let Some(family) = FAMILIES.iter().find(|f| Some(f.name) == name) {
+    // A picture tower that was saved alone.
+    let whole = name.map(|name| name.strip_suffix("_vision_model").unwrap_or(name));
+    if let Some(family) = FAMILIES.iter().find(|f| Some(f.name) == whole) {
         return Ok(family);
     }
     if config.text("architecture").is_some() && (name == Some("timm_wrapper") || name.is_none()) {
@@ -347,6 +370,20 @@ fn image_processor(
         None => notes.push(format!("{file} makes pictures whose size depends on their own, {trained}")),
     }
     Ok(processor)
+}
+
+/// The text side of a model that compares pictures with texts.
+fn zero_shot((files, family): (&Files, &Family), classes: &Classes, spec: &mut Spec) -> Result<ZeroShot> {
+    let Some(beside) = spec.beside.as_deref() else {
+        return Err(Error::Usage(format!(
+            "--classes names classes for models that compare pictures with texts, such as CLIP; this one ({}) {}",
+            family.title,
+            if spec.headless { "has no text tower" } else { "has its own" }
+        )));
+    };
+    spec.headless = false;
+    let processor = TextProcessor::read(&|name| files.read(name), family.name, tables(&beside.spec)?)?;
+    ZeroShot::new(classes, beside.clone(), &processor)
 }
 
 /// What the embedding of a text model holds.

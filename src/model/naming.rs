@@ -105,14 +105,21 @@ impl<'w> Naming<'w> {
     }
 
     /// What the user may want to know: the prefix, and the tensors that nothing read.
-    pub fn notes(&self) -> Vec<String> {
+    /// `apart`: how the names of tensors begin that are read by themselves.
+    pub fn notes(&self, apart: &[&str]) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.prefix.is_empty() {
             notes.push(format!("the tensors' names begin with `{}`, which is left out", self.prefix));
         }
         let used = self.used.borrow();
         let all = self.weights.entries();
-        let left = all.iter().filter(|(name, e)| !used.contains(*name) && !e.shape.contains(&0) && !harmless(name));
+        let elsewhere = |name: &str| {
+            let name = name.strip_prefix(&self.prefix).unwrap_or(name);
+            apart.iter().any(|start| name.starts_with(start))
+        };
+        let left = all
+            .iter()
+            .filter(|(name, e)| !used.contains(*name) && !e.shape.contains(&0) && !harmless(name) && !elsewhere(name));
         notes.extend(left_over(left.map(|(name, _)| name.as_str())));
         notes
     }

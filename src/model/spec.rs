@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::nn::resample::Bicubic;
 use crate::nn::Activation;
+use crate::scale::Scale;
 use serde_json::Value;
 
 /// What a family reads.
@@ -56,8 +57,27 @@ pub struct Spec {
     pub classifier_bias: bool,
     /// The checkpoint is a backbone, without a classifier.
     pub headless: bool,
+    /// The text tower beside a picture tower; its texts may be the classes.
+    pub beside: Option<Box<Beside>>,
     /// The ways in which checkpoints name the same tensors; the first as transformers 4 and the hub have them.
     pub spellings: Vec<Spelling>,
+}
+
+/// The text tower beside a picture tower. Both end in one space, in vectors of length 1, whose products are the logits.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// Its steps are what is between its pooled state and that space.
+    pub spec: Spec,
+    /// P, the width of that space.
+    pub width: usize,
+    /// What the products are multiplied by, as a logarithm.
+    pub scale: &'static str,
+    /// What is added to them.
+    pub bias: Option<&'static str>,
+    /// What they are then.
+    pub logits: Scale,
+    /// Texts are filled up to the greatest length, with padding that counts as read.
+    pub filled: bool,
 }
 
 /// One way of naming a family's tensors.
@@ -74,6 +94,8 @@ pub struct Spelling {
 pub enum Pooling {
     /// The first token.
     First,
+    /// The last real token.
+    Last,
     /// The first token for the first classifier, the second (distillation) token for the second.
     FirstAndSecond,
     /// The first token beside the mean of the patch tokens (DINOv2).
@@ -91,6 +113,7 @@ impl Pooling {
             [Reading { pool: Pool::Mean { from: 0 }, .. }] => Pooling::Mean,
             [Reading { pool: Pool::Mean { .. }, .. }] => Pooling::PatchMean,
             [Reading { pool: Pool::Beside(_), .. }] => Pooling::ClassAndPatchMean,
+            [Reading { pool: Pool::Last, .. }] => Pooling::Last,
             [Reading { pool: Pool::Token(_), .. }] | [] => Pooling::First,
             [_, _, ..] => Pooling::FirstAndSecond,
         }
@@ -106,6 +129,8 @@ pub enum StepSpec {
     Activation(Activation),
     /// A norm.
     Norm(NormSpec),
+    /// Made a vector of length 1, of so many numbers.
+    Unit(usize),
 }
 
 /// Sizes of the embedding.
@@ -204,6 +229,8 @@ pub struct Names {
     pub final_norm: Option<&'static str>,
     /// One classifier, or two.
     pub classifiers: &'static [&'static str],
+    /// How the names of tensors begin that are of another part of the model, which is read by itself or not at all.
+    pub apart: &'static [&'static str],
     /// Other heads of the family, told by their tensors.
     pub other_heads: &'static [(Pooling, &'static [&'static str])],
 }

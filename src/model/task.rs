@@ -48,7 +48,7 @@ pub fn check(config: &Config, family: &Family) -> Result<Option<String>> {
 
 /// Whether the classes that the config names are bare models, without a head.
 pub fn backbone(config: &Config) -> bool {
-    config.architectures().iter().any(|c| c.ends_with("Model") && !c.contains("For"))
+    config.architectures().iter().any(|c| (c.ends_with("Model") || c.ends_with("WithProjection")) && !c.contains("For"))
 }
 
 /// Heads by their tensors: the beginning of a name, and what such a head does.

@@ -41,6 +41,8 @@ pub enum Reach {
     All,
     /// Those at most so many tokens away.
     Within(usize),
+    /// Itself and those before it.
+    Causal,
 }
 
 /// Where tokens are, for scores that depend on it.
@@ -113,14 +115,13 @@ impl Around {
 impl Reach {
     /// 1 where a key is too far away, `[1,1,T,T]` f32; none where every token sees all.
     fn far(self, tokens: usize, device: &Device) -> Result<Option<Tensor>> {
-        match self {
-            Reach::All => Ok(None),
-            Reach::Within(most) => {
-                let far = |i: usize| f32::from(u8::from((i / tokens).abs_diff(i % tokens) > most));
-                let far: Vec<f32> = (0..tokens * tokens).map(far).collect();
-                Ok(Some(Tensor::from_vec(far, (1, 1, tokens, tokens), device)?))
-            }
-        }
+        let far: &dyn Fn(usize, usize) -> bool = match self {
+            Reach::All => return Ok(None),
+            Reach::Within(most) => &move |query, key| query.abs_diff(key) > most,
+            Reach::Causal => &|query, key| key > query,
+        };
+        let far: Vec<f32> = (0..tokens * tokens).map(|i| f32::from(u8::from(far(i / tokens, i % tokens)))).collect();
+        Ok(Some(Tensor::from_vec(far, (1, 1, tokens, tokens), device)?))
     }
 }
 
@@ -306,7 +307,7 @@ mod tests {
         let g = check::random(&shape, 4);
         let places = [Places::Line, Places::Grid { prefix: 1, rows: 2, columns: 2 }];
         for (scores, places) in kinds().iter().flat_map(|s| places.map(|p| (s, p))) {
-            for reach in [Reach::All, Reach::Within(1)] {
+            for reach in [Reach::All, Reach::Within(1), Reach::Causal] {
                 let around = around(places, None, reach, DType::F64);
                 let run = |q: &Tensor, k: &Tensor| -> Result<Tensor> {
                     context(&probabilities(scores.forward(q, k, &around)?, around.mask(reach))?, &v)

@@ -140,7 +140,7 @@ impl Rows {
         let missing = match self.row {
             _ if self.matrix => return Ok(()),
             Row::Class if model.mean => {
-                let why = "the classifier reads the mean of all tokens and no class token; row=auto explains that mean, row=N a single token";
+                let why = "the classifier reads no class token; row=auto explains what it reads, row=N a single token";
                 return Err(Error::Refused(why.into()));
             }
             Row::Class if !model.class_token => "class",

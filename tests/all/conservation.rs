@@ -166,7 +166,7 @@ fn encoder(s: Shape) -> Encoder {
             words: w.tensor(&[9, inner], 1.0),
             positions: (!rotary).then(|| w.tensor(&[12, inner], 0.5)),
             types: (s.family == "bert").then(|| w.tensor(&[2, inner], 0.5)),
-            norm: w.norm(inner),
+            norm: Some(w.norm(inner)),
             widened: (s.family == "albert").then(|| w.linear(d, inner)),
             padding_id: (s.family == "roberta").then_some(1),
         })

@@ -109,7 +109,7 @@ const ROOMS: &[&str] = &["run", "method", "evaluate"];
 /// Sub-rooms that may use few of the others.
 const SUB_ROOMS: &[(&str, &[&str])] = &[
     ("evaluate/metric", &["error", "explanation", "scale", "target", "nn", "encoder", "run", "evaluate"]),
-    ("model/family", &["error", "encoder", "nn", "model"]),
+    ("model/family", &["error", "encoder", "nn", "model", "scale"]),
 ];
 
 /// The module of a source file: `method/cam/mod.rs` is `method::cam`.

@@ -5,12 +5,12 @@ use crate::support::{assert_close, flat, pieces, root};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vitx::encoder::{Inputs, Keep};
 use vitx::explanation::Layout;
 use vitx::input::text::{Text, Tokenised};
 use vitx::method;
-use vitx::model::{Access, Checkpoint, Model, Processor, FAMILIES};
+use vitx::model::{Access, Checkpoint, Classes, Model, Outputs, Processor, FAMILIES};
 use vitx::nn::Rules;
 use vitx::run::Batch;
 use vitx::target::{seed, Output};
@@ -23,20 +23,34 @@ struct Kin {
     model: Model,
 }
 
-fn all() -> Vec<Kin> {
-    let folder = root().join("tests/fixtures/families");
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+/// Fixtures of families, and of models that compare pictures with texts.
+fn folders() -> Vec<PathBuf> {
+    let inside = |folder: &str| std::fs::read_dir(root().join("tests/fixtures").join(folder)).unwrap();
+    let mut folders: Vec<PathBuf> =
+        inside("families").chain(inside("towers")).map(|entry| entry.unwrap().path()).collect();
     folders.sort();
+    folders
+}
+
+/// The checkpoint of a fixture; the texts that it names are its classes.
+fn checkpoint(folder: &Path) -> vitx::Result<Checkpoint> {
+    let json: Value = serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
+    let text = |v: &Value| v.as_str().unwrap().to_string();
+    let texts = |prompts: &Vec<Value>| Classes { names: prompts.iter().map(text).collect(), template: None };
+    let outputs = Outputs { head: None, classes: json["prompts"].as_array().map(texts) };
+    Checkpoint::open_as(folder.join("model").to_str().unwrap(), &Access::default(), &outputs)
+}
+
+fn all() -> Vec<Kin> {
     let open = |folder: PathBuf| {
         let name = folder.file_name().unwrap().to_str().unwrap().to_string();
         let load = |file: &str| candle_core::safetensors::load(folder.join(file), &Device::Cpu).unwrap();
         let json = serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
-        let checkpoint = Checkpoint::open(folder.join("model").to_str().unwrap(), &Access::default());
-        let model = checkpoint.and_then(|c| c.load(DType::F32, &Device::Cpu));
+        let model = checkpoint(&folder).and_then(|c| c.load(DType::F32, &Device::Cpu));
         let model = model.unwrap_or_else(|e| panic!("{name}: {e}"));
         Kin { json, inputs: load("inputs.safetensors"), expected: load("expected.safetensors"), model, name }
     };
-    folders.into_iter().map(open).collect()
+    folders().into_iter().map(open).collect()
 }
 
 impl Kin {
@@ -61,6 +75,9 @@ impl Kin {
     /// What a tensor holds of an example's real tokens: models differ in what padded ones see.
     fn real(&self, kind: &str, t: &Tensor, row: usize) -> Tensor {
         let own = t.get(row).unwrap();
+        if self.inputs.contains_key("pixel_values") {
+            return own;
+        }
         let Some(tokens) = self.json["lengths"].get(row).and_then(Value::as_u64) else { return own };
         let tokens = tokens as usize;
         match kind {
@@ -92,9 +109,10 @@ fn passes_and_tokens_are_those_of_the_reference() {
         let mut keys: Vec<_> = kin.expected.iter().collect();
         keys.sort_by(|a, b| a.0.cmp(b.0)); // attention first: what is wrong is found where it begins
         for (key, want) in keys {
-            let (kind, layer) = key.split_once('.').map_or((key.as_str(), 0), |(k, l)| (k, l.parse().unwrap()));
+            let (kind, layer) = key.split_once('.').unwrap_or((key, "0"));
+            let layer: usize = layer.parse().unwrap_or(0);
             let (got, atol) = match kind {
-                "logits" => (&trace.logits, 1e-5),
+                "logits" | "logits_per_image" => (&trace.logits, 1e-5),
                 "hidden" if layer == 0 => (&trace.embedding, 1e-5),
                 "hidden" => (&trace.layers[layer - 1].output, 2e-5),
                 "attention" => (&trace.layers[layer].attention, 1e-5),
@@ -153,12 +171,11 @@ fn the_matrix_in_the_readme_is_what_the_models_allow() {
 
 /// What a fixture of a family says of every method.
 fn refusals(family: &str) -> String {
-    let folders =
-        ["tests/fixtures", "tests/fixtures/families"].map(|folder| std::fs::read_dir(root().join(folder)).unwrap());
-    let mut models: Vec<PathBuf> = folders.into_iter().flatten().map(|e| e.unwrap().path().join("model")).collect();
+    let golden = std::fs::read_dir(root().join("tests/fixtures")).unwrap().map(|entry| entry.unwrap().path());
+    let golden = golden.filter(|folder| folder.join("case.json").is_file());
+    let mut models: Vec<PathBuf> = golden.chain(folders()).collect();
     models.sort();
-    let open =
-        |path: &PathBuf| Checkpoint::open(path.to_str()?, &Access::default()).ok().filter(|c| c.family.name == family);
+    let open = |folder: &PathBuf| checkpoint(folder).ok().filter(|c| c.family.name == family);
     let checkpoint = models.iter().find_map(open).unwrap_or_else(|| panic!("no fixture of {family}"));
     let facts = checkpoint.facts();
     let refused = method::all().filter(|entry| method::parse(entry.name).unwrap().check(&facts).is_err());

@@ -29,7 +29,8 @@ pub struct Args {
 }
 
 /// Runs the subcommand.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
+    args.sheet.model.classes.targets = vitx::target::texts(&args.target);
     let check = |checkpoint: &Checkpoint| -> Result<_> {
         let methods = vitx::explain::methods(&args.method, checkpoint)?;
         if let Some(m) = methods.iter().find(|m| m.matrix()) {

@@ -142,7 +142,8 @@ fn checks(args: &Args, study: &Study<'_>, inputs: usize, report: &Reporter) -> v
     let permuted = args.permuted_labels.as_ref().map(|id| {
         move || {
             let quiet = ReportArgs { json: false, quiet: true, verbose: false };
-            Checkpoint::open_as(id, &job::access(&args.data.model, quiet), args.data.model.head)?.load(dtype, device)
+            Checkpoint::open_as(id, &job::access(&args.data.model, quiet), &args.data.model.outputs()?)?
+                .load(dtype, device)
         }
     });
     sanity::check(study, inputs, permuted.as_ref().map(|read| read as &dyn Fn() -> vitx::Result<Model>))

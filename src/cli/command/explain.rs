@@ -26,7 +26,7 @@ use vitx::model::{Checkpoint, Model};
 use vitx::render::names::target_part;
 use vitx::render::scale::Span;
 use vitx::resume::Written;
-use vitx::target::{Output, Request};
+use vitx::target::{texts, Output, Request};
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
 #[derive(Parser, Debug)]
@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, default_value = vitx::method::DEFAULT, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// predicted, a label, a class number (id:N always), top:K, above:P (every class of such a probability), A-B (why A rather
-    /// than B), or -LABEL (what lowers it); repeatable or separated by commas
+    /// than B), -LABEL (what lowers it), or text:TEXT for models that compare; repeatable or separated by commas
     #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true, allow_hyphen_values = true)]
     target: Vec<String>,
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
@@ -55,7 +55,8 @@ pub struct Args {
 }
 
 /// Runs the subcommand.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
+    args.model.classes.targets = texts(&args.target);
     let style = args.style.style(args.output.legend)?;
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
     let asked = Asked { method: &args.method, target: &args.target, row: args.row.as_deref(), output: &args.output };

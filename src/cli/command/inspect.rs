@@ -1,6 +1,6 @@
 //! `vitx inspect MODEL`: what a checkpoint is, without running it.
 
-use crate::cli::args::{ModelArgs, Precision, ReportArgs};
+use crate::cli::args::{ClassArgs, ModelArgs, Precision, ReportArgs};
 use crate::cli::job;
 use crate::cli::voice::tell;
 use anyhow::Result;
@@ -28,6 +28,8 @@ pub struct Args {
     /// What the outputs are, for checkpoints that do not say
     #[arg(long, value_name = "HEAD", value_parser = crate::cli::args::heads())]
     head: Option<Scale>,
+    #[command(flatten)]
+    classes: ClassArgs,
     /// List every label
     #[arg(long)]
     labels: bool,
@@ -47,6 +49,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         memory: None,
         threads: None,
         head: args.head,
+        classes: args.classes,
     };
     let report = ReportArgs { json: args.json, quiet: false, verbose: false };
     let mut c = job::found(&args.id, &model, report)?;

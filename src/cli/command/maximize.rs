@@ -112,7 +112,8 @@ impl Args {
 }
 
 /// Runs the subcommand.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
+    args.model.classes.targets = vitx::target::texts(args.target.as_slice());
     let settings = args.settings()?;
     let device = job::device(&args.model)?;
     let id = args.model.model.clone().unwrap_or_else(|| "demo-vit".into());

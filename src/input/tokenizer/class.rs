@@ -66,6 +66,7 @@ pub const CLASSES: &[Class] = &[
         specials: DEBERTA,
     },
     Class { names: &["AlbertTokenizer"], build: Build::AsItStands, types: Types::Fed, specials: ALBERT },
+    Class { names: &["CLIPTokenizer"], build: Build::AsItStands, types: Types::None, specials: CLIP },
     Class {
         names: &["PreTrainedTokenizer", "TokenizersBackend"],
         build: Build::AsItStands,
@@ -122,6 +123,13 @@ const ALBERT: &[(&str, &str)] = &[
     ("mask_token", "[MASK]"),
 ];
 
+const CLIP: &[(&str, &str)] = &[
+    ("bos_token", "<|startoftext|>"),
+    ("eos_token", "<|endoftext|>"),
+    ("unk_token", "<|endoftext|>"),
+    ("pad_token", "<|endoftext|>"),
+];
+
 /// The class of a family whose files name none; BERT's of all others.
 const USUAL: &[(&str, &str)] = &[
     ("roberta", "RobertaTokenizer"),
@@ -133,6 +141,7 @@ const USUAL: &[(&str, &str)] = &[
     ("mpnet", "MPNetTokenizer"),
     ("deberta-v2", "DebertaV2Tokenizer"),
     ("deberta", "DebertaTokenizer"),
+    ("clip", "CLIPTokenizer"),
 ];
 
 impl Class {

@@ -56,6 +56,7 @@ pub(in crate::model) fn text_spec(c: &Config, names: Names, dense: &str) -> Resu
         steps: dense_and(dense, width, Activation::Tanh),
         classifier_bias: true,
         headless: false,
+        beside: None,
         spellings: vec![Spelling { layers: layers.spelled(&names), names }], // transformers 5 writes the same names
     })
 }
@@ -91,5 +92,6 @@ pub(in crate::model) const NAMES: Names = Names {
     scales: None,
     final_norm: None,
     classifiers: &["classifier"],
+    apart: &[],
     other_heads: &[],
 };

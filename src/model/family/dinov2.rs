@@ -68,6 +68,7 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
         steps: Vec::new(),
         classifier_bias: true,
         headless: false,
+        beside: None,
         spellings: vec![spelling(names), spelling(modern)],
     })
 }
@@ -92,5 +93,6 @@ pub(in crate::model) const NAMES: Names = Names {
     scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
     final_norm: Some("dinov2.layernorm"),
     classifiers: &["classifier"],
+    apart: &[],
     other_heads: &[],
 };

@@ -60,6 +60,7 @@ fn spec(c: &Config) -> Result<Spec> {
         steps: Vec::new(),
         classifier_bias: true,
         headless: false,
+        beside: None,
         spellings: vec![Spelling { layers, names }],
     })
 }
@@ -90,6 +91,7 @@ const NAMES: Names = Names {
     scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
     final_norm: Some("model.norm"),
     classifiers: &["classifier"],
+    apart: &[],
     other_heads: &[],
 };
 

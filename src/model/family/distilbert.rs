@@ -50,6 +50,7 @@ fn spec(c: &Config) -> Result<Spec> {
         steps: dense_and("pre_classifier", width, Activation::Relu),
         classifier_bias: true,
         headless: false,
+        beside: None,
         spellings: vec![Spelling { layers: layers.spelled(&NAMES), names: NAMES }], // transformers 5 writes the same names
     })
 }
@@ -69,5 +70,6 @@ const NAMES: Names = Names {
     scales: None,
     final_norm: None,
     classifiers: &["classifier"],
+    apart: &[],
     other_heads: &[],
 };

@@ -24,6 +24,7 @@ pub(super) mod albert;
 pub(super) mod beit;
 pub(super) mod bert;
 pub(super) mod camembert;
+pub(super) mod chinese_clip;
 pub(super) mod clip;
 pub(super) mod data2vec_text;
 pub(super) mod data2vec_vision;

@@ -75,6 +75,7 @@ fn spec(c: &Config) -> Result<Spec> {
         ],
         classifier_bias: true,
         headless: false,
+        beside: None,
         spellings: vec![Spelling { layers, names: NAMES }],
     })
 }
@@ -139,5 +140,6 @@ const NAMES: Names = Names {
     scales: None,
     final_norm: Some("model.final_norm"),
     classifiers: &["classifier"],
+    apart: &[],
     other_heads: &[],
 };

@@ -1,6 +1,6 @@
 //! SigLIP's vision tower (Zhai et al., ICCV 2023) with a linear classifier on the mean of all tokens; it has no class token.
 
-use super::clip::tower;
+use super::clip::{tower, vision};
 use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::spec::{EmbeddingSpec, Family, Modality, Names, Pooling, Spec};
@@ -16,7 +16,7 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    let mut spec = tower(&c.part("vision_config")?, NAMES, ("gelu_pytorch_tanh", 1e-6))?;
+    let mut spec = tower(&vision(c)?, NAMES, ("gelu_pytorch_tanh", 1e-6))?;
     spec.pooling = Pooling::PatchMean;
     if let EmbeddingSpec::Patches { class, .. } = &mut spec.embedding {
         *class = false;

@@ -173,6 +173,7 @@ fn spec(c: &Config) -> Result<Spec> {
         steps: if behind { vec![StepSpec::Norm(norm.named("fc_norm"))] } else { Vec::new() },
         classifier_bias: true,
         headless: c.get("num_classes").and_then(Value::as_u64) == Some(0),
+        beside: None,
         spellings: vec![Spelling { layers, names }],
     })
 }
@@ -192,5 +193,6 @@ const NAMES: Names = Names {
     scales: Some(["ls1.gamma", "ls2.gamma"]),
     final_norm: Some("norm"),
     classifiers: &["head"],
+    apart: &[],
     other_heads: &[],
 };

@@ -57,6 +57,7 @@ pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> R
         steps: Vec::new(),
         classifier_bias: true,
         headless: false,
+        beside: None,
         spellings: vec![spelling(names), spelling(modern)],
     })
 }
@@ -81,6 +82,7 @@ pub(in crate::model) const NAMES: Names = Names {
     scales: None,
     final_norm: Some("vit.layernorm"),
     classifiers: &["classifier"],
+    apart: &[],
     other_heads: &[],
 };
 

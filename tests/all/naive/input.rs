@@ -75,7 +75,7 @@ impl Naive {
                 let nothing = vec![vec![0.0; words[0].len()]; 2];
                 let types = e.types.as_ref().map_or(nothing, matrix);
                 let x = ids.iter().map(|&id| words[id].clone()).collect();
-                let start = Start::Text { words, positions, types, norm: Norm::of(&e.norm) };
+                let start = Start::Text { words, positions, types, norm: Norm::of(e.norm.as_ref().unwrap()) };
                 Naive { model, start, x, types: types_of }
             }
             _ => panic!("inputs of another kind"),
