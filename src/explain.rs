@@ -1,6 +1,7 @@
 //! All methods and targets on inputs that go through the model together: one forward pass, and one reverse pass a target.
 
 pub mod desk;
+pub mod likeness;
 
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, RowRequest};
@@ -182,7 +183,8 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
     }
     for m in &methods {
         if let Err(e) = m.check(&facts) {
-            return Err(Error::Refused(format!("method `{}` with model `{}`: {e}", m.spec, checkpoint.id)));
+            let hint = if facts.headless { format!("; {}", checkpoint.without_classes()) } else { String::new() };
+            return Err(Error::Refused(format!("method `{}` with model `{}`: {e}{hint}", m.spec, checkpoint.id)));
         }
     }
     Ok(methods)
@@ -201,9 +203,10 @@ pub fn refused(checkpoint: &Checkpoint) -> Vec<(&'static str, Error)> {
 /// As [`Request::parse_list`], and [`Error::Refused`] for a target of a backbone.
 pub fn requests(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Request>> {
     if checkpoint.spec.headless && texts.iter().any(|text| text != "predicted") {
-        return Err(Error::Refused(
-            "a backbone without a classifier has no class to explain: leave --target out".into(),
-        ));
+        return Err(Error::Refused(format!(
+            "there is no class to explain, and methods that ask for none go without --target: {}",
+            checkpoint.without_classes()
+        )));
     }
     Request::parse_list(texts, &checkpoint.labels, checkpoint.scale)
 }

@@ -74,10 +74,11 @@ impl Target {
     }
 }
 
-/// The class of a label, or of `text:TEXT` where classes are texts.
+/// The class of a label, or of `text:TEXT`, `similarity:REF`, `dot:REF` where classes are texts or inputs.
 fn class(text: &str, labels: &Labels) -> Result<Option<u32>> {
-    let known = match (labels.lookup(text)?, text.trim().strip_prefix(TEXT)) {
-        (None, Some(text)) => labels.lookup(text)?,
+    let plain = [TEXT, "similarity:", "dot:"].iter().find_map(|kind| text.trim().strip_prefix(kind));
+    let known = match (labels.lookup(text)?, plain) {
+        (None, Some(plain)) => labels.lookup(plain)?,
         (known, _) => known,
     };
     Ok(known.map(|(class, _)| class))

@@ -65,6 +65,8 @@ mod shell;
 #[cfg(feature = "cli")]
 #[path = "all/tokenizing.rs"]
 mod tokenizing;
+#[path = "all/towers.rs"]
+mod towers;
 #[path = "all/twins.rs"]
 mod twins;
 #[path = "all/twins_methods.rs"]

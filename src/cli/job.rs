@@ -6,6 +6,8 @@ use super::{report, voice};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::path::Path;
+use vitx::explain::likeness::{words_of, Likeness};
+use vitx::input::Shape;
 use vitx::model::builtin::BUILTINS;
 use vitx::model::{Access, Checkpoint, Model};
 
@@ -49,6 +51,22 @@ impl Job {
         }
         report::catch_interrupts()?;
         Ok(Job { sources, checkpoint, device })
+    }
+
+    /// The same for targets that are no classes: similarities to other inputs, lengths of states; or with `words` for the words of
+    /// texts, explained for all its pictures.
+    ///
+    /// # Errors
+    /// As [`Likeness::model`] and [`words_of`].
+    pub fn asked(mut self, targets: &[String], words: bool, model: &ModelArgs, shape: Shape) -> Result<Self> {
+        let to = (model.dtype.dtype(), &self.device);
+        if words {
+            let classes = model.outputs()?.classes.unwrap_or_default();
+            (self.sources.list, self.checkpoint) = words_of(&classes, &self.sources.list, self.checkpoint, shape, to)?;
+        } else if let Some(likeness) = Likeness::asked(targets)? {
+            self.checkpoint = likeness.model(self.checkpoint, shape, to)?;
+        }
+        Ok(self)
     }
 
     /// Reads the weights and says what is to be known of them. Ctrl-C ends the program at once meanwhile: nothing is

@@ -2,7 +2,7 @@
 
 use anyhow::{bail, Result};
 use std::path::{Path, PathBuf};
-use vitx::render::{names, save, Renderer, RENDERERS};
+use vitx::render::{foreign, names, save, Renderer, FILES};
 
 /// A format of `--format`.
 pub type Format = &'static Renderer;
@@ -65,24 +65,6 @@ impl Out {
     }
 }
 
-/// Endings by which people mean a file; a folder may have any other.
-const FILES: &[&str] = &[
-    "ansi", "avif", "bmp", "csv", "eps", "gif", "htm", "html", "jpeg", "jpg", "json", "jsonl", "jxl", "md", "npy",
-    "npz", "parquet", "pdf", "png", "ps", "svg", "tex", "tif", "tiff", "tsv", "txt", "webp",
-];
-
-/// Why a file of this ending cannot be written.
-fn foreign(ending: &str, formats: &[Format]) -> String {
-    let writes = |e: &str| e.rsplit('.').next() == Some(ending);
-    let other = RENDERERS.iter().find(|r| writes(r.extension)).map(|r| r.name);
-    let now: Vec<_> = formats.iter().map(|f| format!(".{}", f.extension)).collect();
-    let now = now.join(", ");
-    match other {
-        Some(format) => format!("this run writes {now}; pass --format {format} for .{ending}, or end a folder with /"),
-        None => format!("no format writes .{ending}; this run writes {now}; end a folder with /"),
-    }
-}
-
 /// The nearest existing ancestor must be a directory.
 fn check_parent(path: Option<&Path>) -> Result<()> {
     let existing = path.into_iter().flat_map(Path::ancestors).find(|p| p.exists());
@@ -123,6 +105,7 @@ pub fn refuse_existing<'a>(paths: impl Iterator<Item = &'a PathBuf>, hint: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vitx::render::RENDERERS;
 
     #[test]
     fn a_file_that_no_format_writes_is_refused() {

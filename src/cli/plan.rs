@@ -74,7 +74,7 @@ impl Plan {
         checkpoint: &Checkpoint,
         sources: &Sources,
     ) -> Result<Self> {
-        let text = checkpoint.family.modality == Modality::Text;
+        let text = checkpoint.modality() == Modality::Text;
         let methods = vitx::explain::methods(asked.method, checkpoint)?;
         let requests = vitx::explain::requests(asked.target, checkpoint);
         let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;

@@ -2,10 +2,10 @@
 
 use super::args::InputArgs;
 use anyhow::{bail, Context, Result};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use vitx::input::formats;
-use vitx::input::source::{make_unique, stem_of, Source};
+use vitx::input::source::{make_unique, place, stem_of, why, Place, Source};
 use vitx::input::text::{lines, Text};
 use vitx::resume::own::Own;
 
@@ -79,15 +79,13 @@ impl Sources {
 
     /// What is missing or unreadable is that input's error, and the others go on.
     fn path(&mut self, path: &Path, name_folder: bool, out: Option<&Path>) -> Result<()> {
-        let name = path.display().to_string();
-        match std::fs::metadata(path) {
-            Err(e) => self.unreadable(name, why(&e)),
-            Ok(meta) if meta.is_dir() => self.folder(path, name_folder, out)?,
-            Ok(meta) if meta.is_file() || is_descriptor(path) => {
+        match place(path) {
+            Err(why) => self.unreadable(path.display().to_string(), why),
+            Ok(Place::Folder) => self.folder(path, name_folder, out)?,
+            Ok(Place::File) => {
                 let stem = stem_of(Path::new(path.file_name().unwrap_or_default()));
                 self.list.extend(Source::of_file(path, stem));
             }
-            Ok(_) => self.unreadable(name, "is a pipe or a device, not a file".into()),
         }
         Ok(())
     }
@@ -156,18 +154,6 @@ impl Sources {
         }
         Ok(())
     }
-}
-
-fn why(error: &std::io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => "there is no such file".into(),
-        _ => error.to_string(),
-    }
-}
-
-/// What `<(command)` and `/dev/stdin` are: a pipe that somebody writes to.
-fn is_descriptor(path: &Path) -> bool {
-    ["/dev/fd/", "/proc/self/fd/", "/dev/stdin"].iter().any(|p| path.to_string_lossy().starts_with(p))
 }
 
 fn stdin_lines(what: &str) -> Result<Vec<Vec<u8>>> {

@@ -108,7 +108,7 @@ impl Reading {
         let of_step = |step: &'a Step| match step {
             Step::Linear(linear) => linear.bias.as_ref(),
             Step::Norm(norm) => norm.bias.as_ref(),
-            Step::Activation(_) => None,
+            Step::Activation(_) | Step::Unit | Step::Length => None,
         };
         let classifier = bias.as_ref().map(|b| (b, seed.clone()));
         let steps = own.iter().zip(steps).filter_map(|(step, grad)| Some((of_step(step)?, grad.clone())));

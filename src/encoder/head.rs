@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::Carried;
-use crate::nn::{residual, Activation, Around, Linear, Norm, Rules};
+use crate::nn::{residual, Activation, Around, Centre, Linear, Norm, Rules};
 use crate::scale::Scale;
 use crate::trace::HeadGrads;
 use candle_core::{Tensor, D};
@@ -35,6 +35,10 @@ pub enum Step {
     Activation(Activation),
     /// A norm.
     Norm(Norm),
+    /// The vector made one of length 1.
+    Unit,
+    /// The length of the vector, `[B,P]` -> `[B,1]`.
+    Length,
 }
 
 /// One classifier with what it reads.
@@ -190,6 +194,8 @@ impl Step {
             Step::Linear(linear) => linear.forward(x),
             Step::Activation(activation) => activation.forward(x),
             Step::Norm(norm) => norm.forward(x),
+            Step::Unit => unit(x)?.forward(x),
+            Step::Length => Ok(x.sqr()?.sum_keepdim(1)?.sqrt()?),
         }
     }
 
@@ -198,8 +204,24 @@ impl Step {
             Step::Linear(linear) => linear.reverse(|| Ok(x.clone()), arriving, rules.classifier),
             Step::Activation(activation) => activation.reverse(x, arriving, rules.activation),
             Step::Norm(norm) => norm.reverse(x, arriving, rules.norm),
+            Step::Unit => unit(x)?.reverse(x, arriving, rules.norm),
+            // `|x| = sum_i x_i (x_i / |x|)`: the derivative, and of relevance the part of each term.
+            Step::Length => {
+                let direction = quotient(x, &self.forward(x)?)?;
+                match rules.carried {
+                    Carried::Gradient => Ok(direction.broadcast_mul(arriving)?),
+                    Carried::Relevance => Ok(direction.sqr()?.broadcast_mul(arriving)?),
+                }
+            }
         }
     }
+}
+
+/// A norm that divides by the length, which is sqrt(P) times the root of the mean square.
+fn unit(x: &Tensor) -> Result<Norm> {
+    let width = x.dim(D::Minus1)?;
+    let weight = Tensor::full((width as f64).sqrt().recip(), width, x.device())?.to_dtype(x.dtype())?;
+    Ok(Norm { weight, bias: None, eps: 0.0, centre: Centre::None })
 }
 
 impl Reading {
@@ -350,7 +372,7 @@ fn halves(pooled: &Tensor) -> Result<(Tensor, Tensor)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{check, Centre, Places};
+    use crate::nn::{check, Places};
     use candle_core::{DType, Device};
 
     #[test]
@@ -376,6 +398,8 @@ mod tests {
             vec![reading(beside, Vec::new(), linear(3, 8, 5))],
             vec![reading(Pool::Mean { from: 0 }, dense.clone(), linear(3, 5, 6))],
             vec![reading(Pool::Last, dense, linear(3, 5, 6))],
+            vec![reading(Pool::Token(1), vec![Step::Unit], linear(3, 4, 10))],
+            vec![reading(Pool::Token(1), vec![Step::Length], linear(3, 1, 11))],
         ];
         let padded = Tensor::new(&[[1u8, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], &Device::Cpu)?;
         for mask in [None, Some(&padded)] {

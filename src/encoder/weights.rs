@@ -46,7 +46,7 @@ impl Encoder {
                         match step {
                             Step::Linear(linear) => of_linear(linear, each)?,
                             Step::Norm(norm) => of_norm(norm, each)?,
-                            Step::Activation(_) => {}
+                            Step::Activation(_) | Step::Unit | Step::Length => {}
                         }
                     }
                 }

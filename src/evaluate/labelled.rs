@@ -34,7 +34,7 @@ impl Labelled {
     /// [`Error::Usage`] for texts where the model reads pictures, and the other way; and when no label is known.
     pub fn of(path: &Path, data: Data, checkpoint: &Checkpoint, limit: Option<usize>) -> Result<Self> {
         let texts = data.texts(path)?;
-        if (checkpoint.family.modality == Modality::Text) != texts {
+        if (checkpoint.modality() == Modality::Text) != texts {
             let reads = if texts { "pictures, but the data are texts" } else { "texts, but the data are pictures" };
             return Err(Error::Usage(format!("model `{}` reads {reads}", checkpoint.id)));
         }

@@ -30,6 +30,23 @@ pub fn shape(path: &Path) -> Result<Vec<u64>> {
     promised(&start, length)
 }
 
+/// Reads a `.npy` file `[P]` or `[1,P]` of f32 or f64.
+///
+/// # Errors
+/// [`Error::Input`] for another shape or type, a damaged file, or values that are not finite.
+pub fn vector(path: &Path) -> Result<Vec<f32>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")))?;
+    let shape = promised(&bytes, bytes.len() as u64)?;
+    if !matches!(shape[..], [n] | [1, n] if n > 0) {
+        return Err(Error::Input(format!("the array has shape {shape:?}; expected a vector")));
+    }
+    let values = values(npyz::NpyFile::new(&bytes[..]).map_err(damaged)?)?;
+    match values.iter().all(|x| x.is_finite()) {
+        true => Ok(values),
+        false => Err(Error::Input("holds NaN or infinite numbers".into())),
+    }
+}
+
 /// Reads a `.npy` file `[C,H,W]` or `[B,C,H,W]` of f32 or f64 for a model of `channels` channels.
 ///
 /// # Errors
@@ -37,8 +54,7 @@ pub fn shape(path: &Path) -> Result<Vec<u64>> {
 pub fn read(path: &Path, channels: usize) -> Result<Array> {
     let bytes = std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")))?;
     let shape = promised(&bytes, bytes.len() as u64)?;
-    let bad = |e: std::io::Error| Error::Input(format!("damaged .npy array: {e}"));
-    let file = npyz::NpyFile::new(&bytes[..]).map_err(bad)?;
+    let file = npyz::NpyFile::new(&bytes[..]).map_err(damaged)?;
     let c = channels as u64;
     let fits = matches!(shape[..], [n, h, w] | [_, n, h, w] if n == c && h > 0 && w > 0);
     if !fits || file.order() != npyz::Order::C {
@@ -46,15 +62,22 @@ pub fn read(path: &Path, channels: usize) -> Result<Array> {
             "the array has shape {shape:?}; expected pixel values [{c},H,W] or [B,{c},H,W], normalised, in C order"
         )));
     }
+    Ok(Array { shape, values: values(file)? })
+}
+
+fn values(file: npyz::NpyFile<&[u8]>) -> Result<Vec<f32>> {
     let wrong = Error::Input(format!("the array is of {}, not of f32 or f64", file.dtype().descr()));
-    let values = match file.try_data::<f32>() {
-        Ok(values) => values.collect::<std::io::Result<Vec<_>>>().map_err(bad)?,
+    match file.try_data::<f32>() {
+        Ok(values) => values.collect::<std::io::Result<Vec<_>>>().map_err(damaged),
         Err(file) => {
             let wide = file.try_data::<f64>().map_err(|_| wrong)?;
-            wide.map(|v| v.map(|v| v as f32)).collect::<std::io::Result<Vec<_>>>().map_err(bad)?
+            wide.map(|v| v.map(|v| v as f32)).collect::<std::io::Result<Vec<_>>>().map_err(damaged)
         }
-    };
-    Ok(Array { shape, values })
+    }
+}
+
+fn damaged(e: std::io::Error) -> Error {
+    Error::Input(format!("damaged .npy array: {e}"))
 }
 
 impl Array {

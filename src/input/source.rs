@@ -92,6 +92,39 @@ impl Source {
     }
 }
 
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A file, or what `<(command)` and `/dev/stdin` are: a pipe that somebody writes to.
+    File,
+    /// A folder.
+    Folder,
+}
+
+/// What a path leads to; or why it cannot be read.
+///
+/// # Errors
+/// In a phrase.
+pub fn place(path: &Path) -> std::result::Result<Place, String> {
+    let written_to = ["/dev/fd/", "/proc/self/fd/", "/dev/stdin"];
+    match std::fs::metadata(path) {
+        Err(e) => Err(why(&e)),
+        Ok(meta) if meta.is_dir() => Ok(Place::Folder),
+        Ok(meta) if meta.is_file() || written_to.iter().any(|p| path.to_string_lossy().starts_with(p)) => {
+            Ok(Place::File)
+        }
+        Ok(_) => Err("is a pipe or a device, not a file".into()),
+    }
+}
+
+/// Why something cannot be read, in a phrase.
+pub fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".into(),
+        _ => error.to_string(),
+    }
+}
+
 /// A path without its ending. A name of dots alone keeps its ending: `..jpg` must not become `.`, nor `...jpg` `..`.
 pub fn stem_of(path: &Path) -> PathBuf {
     let Some(name) = path.file_name() else { return PathBuf::from("input") };

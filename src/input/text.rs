@@ -17,6 +17,8 @@ pub struct TextProcessor {
     tables: Tables,
     pad_id: u32,
     mask_id: Option<u32>,
+    /// Shorter texts are filled up with padding that the model reads.
+    fills_up: bool,
 }
 
 /// What a model's embedding holds.
@@ -78,7 +80,13 @@ impl TextProcessor {
             tables,
             pad_id: made.pad.filter(known).unwrap_or(0),
             mask_id: made.mask.filter(known),
+            fills_up: false,
         })
+    }
+
+    /// The same for models that were trained on texts of one length: shorter ones are filled up with padding, which counts as read.
+    pub fn filling_up(self) -> Self {
+        TextProcessor { fills_up: true, ..self }
     }
 
     /// The id that fills up shorter texts of a batch.
@@ -119,7 +127,15 @@ impl TextProcessor {
         }
         self.whole_pair(&layout)?;
         self.known(&encoding)?;
-        Ok(Tokenised { ids: encoding.get_ids().to_vec(), types: self.token_types(&encoding)?, layout })
+        let (mut ids, mut types) = (encoding.get_ids().to_vec(), self.token_types(&encoding)?);
+        if self.fills_up {
+            let piece = self.tokenizer.id_to_token(self.pad_id).unwrap_or_default();
+            let padding = TextToken { piece, start: 0, end: 0, text: 0, word: None, special: true };
+            layout.tokens.resize(self.max_tokens, padding);
+            ids.resize(self.max_tokens, self.pad_id);
+            types.resize(self.max_tokens, 0);
+        }
+        Ok(Tokenised { ids, types, layout })
     }
 
     /// A pair has more special tokens than a text alone.

@@ -1,6 +1,6 @@
 //! What a method is: the trait, its registry entry, and an entry with its parameters set.
 
-use crate::encoder::Facts;
+use crate::encoder::{Facts, Pool};
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, PixelMap};
 use crate::nn::Rules;
@@ -151,7 +151,7 @@ impl Configured {
         self.method.check(model)?;
         if model.headless && !self.method.agnostic() {
             return Err(Error::Refused(
-                "the model is a backbone without a classifier, and this method explains what a classifier says; attention, rollout, flow, aggregate, value-zeroing, alti and the norms explain the tokens themselves".into(),
+                "it explains what a classifier says, and the model has no classes; attention, rollout, flow, aggregate, value-zeroing, alti and the norms explain the tokens themselves".into(),
             ));
         }
         self.measured.map_or(Ok(()), |m| m.check(model.scale))
@@ -194,7 +194,11 @@ impl Configured {
         if let Some(row) = run.row() {
             params.insert("row".into(), row.into());
         } else if params.get("row").is_some_and(|r| r == "auto") {
-            let read = if run.pooled()?.is_some() { "mean" } else { "class" };
+            let read = match run.encoder().head.readings.first().map(|reading| &reading.pool) {
+                Some(Pool::Last) => "last",
+                _ if run.pooled()?.is_some() => "mean",
+                _ => "class",
+            };
             params.insert("row".into(), read.into()); // what the classifier reads
         }
         let explanation = Explanation {

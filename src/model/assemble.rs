@@ -12,7 +12,7 @@ use crate::encoder::{
 };
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
-use crate::nn::{Centre, Disentangled, Linear, Norm, Relative, Scores};
+use crate::nn::{Disentangled, Linear, Norm, Relative, Scores};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
@@ -359,13 +359,10 @@ impl Loader<'_> {
                 )))
             }
             StepSpec::Linear(linear) => self.linear(linear).map(Step::Linear),
+            StepSpec::Unit => Ok(Step::Unit),
+            StepSpec::Length => Ok(Step::Length),
             StepSpec::Activation(activation) => Ok(Step::Activation(*activation)),
             StepSpec::Norm(norm) => self.norm(norm).map(Step::Norm),
-            // A length is sqrt(P) times the root of the mean square.
-            StepSpec::Unit(width) => {
-                let weight = Tensor::full((*width as f64).sqrt().recip(), *width, self.device)?.to_dtype(self.dtype)?;
-                Ok(Step::Norm(Norm { weight, bias: None, eps: 0.0, centre: Centre::None }))
-            }
         }
     }
 
@@ -385,17 +382,13 @@ impl Loader<'_> {
         Ok((self.spec.pooling, vec![format!("{name}.{number}")]))
     }
 
-    /// What stands in for the head of a backbone: its class token, or where there is none the mean of all tokens, number by number.
+    /// What stands in for the head of a backbone: what stands for a whole input, number by number.
     fn bare_head(&self) -> Result<Head> {
-        let width = self.spec.width;
-        let class = match self.spec.embedding {
-            EmbeddingSpec::Patches { class, .. } => class,
-            EmbeddingSpec::Words { .. } => true,
-        };
-        let pool = if class { Pool::Token(0) } else { Pool::Mean { from: self.spec.embedding.prefix() } };
-        let weight = Tensor::eye(width, self.dtype, self.device)?;
-        let reading = Reading { pool, steps: Vec::new(), classifier: Linear { weight, bias: None } };
-        Ok(Head { readings: vec![reading], scale: Scale::Value })
+        let weight = Tensor::eye(self.spec.width, self.dtype, self.device)?;
+        let classifier = Linear { weight, bias: None };
+        let pools = self.pools(self.spec.bare()).into_iter();
+        let reading = |pool| Reading { pool, steps: Vec::new(), classifier: classifier.clone() };
+        Ok(Head { readings: pools.map(reading).collect(), scale: Scale::Value })
     }
 
     fn no_head(&self) -> Error {

@@ -29,7 +29,7 @@ impl Checkpoint {
         let spec = &self.spec;
         let mean = matches!(spec.pooling, Pooling::Mean | Pooling::PatchMean | Pooling::Last);
         Facts {
-            text: self.family.modality == Modality::Text,
+            text: self.modality() == Modality::Text,
             gated: spec.gated(),
             patch_mean: spec.pooling == Pooling::ClassAndPatchMean,
             mask_token: matches!(&self.processor, Processor::Text(t) if t.mask_id().is_some()),
@@ -72,7 +72,7 @@ impl Checkpoint {
     /// [`Error::Usage`] saying what it reads.
     pub fn check_modality(&self, texts: bool) -> Result<()> {
         let (id, title) = (&self.id, self.family.title);
-        match (self.family.modality, texts) {
+        match (self.modality(), texts) {
             (Modality::Text, false) => Err(Error::Usage(format!(
                 "model `{id}` ({title}) reads texts; pass --text \"...\", --text-file FILE or a .txt file"
             ))),

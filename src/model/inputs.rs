@@ -34,17 +34,8 @@ impl Model {
 
     fn of_pictures(&self, pictures: &[&Prepared]) -> Result<(Inputs, Vec<Layout>)> {
         let (h, w) = pictures.first().map_or((0, 0), |p| p.size);
-        if let Some(other) = pictures.iter().find(|p| p.size != (h, w)) {
-            return Err(Error::Usage(format!(
-                "a batch of pictures of {h}x{w} and of {:?} pixels; set --size",
-                other.size
-            )));
-        }
         let layout = Layout::Image(self.image_layout(h, w)?);
-        let pixels: Vec<f32> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
-        let channels = pixels.len() / (pictures.len() * h * w).max(1);
-        let pixels = Tensor::from_vec(pixels, (pictures.len(), channels, h, w), self.encoder.device())?;
-        Ok((Inputs::Pixels(pixels), vec![layout; pictures.len()]))
+        Ok((pixel_inputs(pictures, self.encoder.device())?, vec![layout; pictures.len()]))
     }
 
     /// Tokenised texts as a batch, padded on the right to the longest, with what their tokens are.
@@ -98,4 +89,26 @@ pub(super) fn token_inputs(texts: &[&Tokenised], pad_id: u32, device: &Device) -
     let types = rows(&|x| padded(&x.types, 0))?;
     let mask = rows(&|x| padded(&vec![1; x.ids.len()], 0))?.to_dtype(DType::U8)?;
     Ok(Inputs::Tokens { ids, types, mask })
+}
+
+/// Prepared inputs of one size, all pictures or all texts, as a batch.
+pub(super) fn batch(ready: &[&Ready], pad_id: u32, device: &Device) -> Result<Inputs> {
+    let texts: Vec<&Tokenised> =
+        ready.iter().filter_map(|r| if let Ready::Text(t) = r { Some(t) } else { None }).collect();
+    if texts.len() == ready.len() {
+        return token_inputs(&texts, pad_id, device);
+    }
+    let pictures = ready.iter().filter_map(|r| if let Ready::Picture(p) = r { Some(&p.prepared) } else { None });
+    pixel_inputs(&pictures.collect::<Vec<_>>(), device)
+}
+
+/// Prepared pictures of one size as a batch.
+fn pixel_inputs(pictures: &[&Prepared], device: &Device) -> Result<Inputs> {
+    let (h, w) = pictures.first().map_or((0, 0), |p| p.size);
+    if let Some(other) = pictures.iter().find(|p| p.size != (h, w)) {
+        return Err(Error::Usage(format!("a batch of pictures of {h}x{w} and of {:?} pixels; set --size", other.size)));
+    }
+    let pixels: Vec<f32> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
+    let channels = pixels.len() / (pictures.len() * h * w).max(1);
+    Ok(Inputs::Pixels(Tensor::from_vec(pixels, (pictures.len(), channels, h, w), device)?))
 }

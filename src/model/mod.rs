@@ -7,12 +7,15 @@ mod classes;
 mod config;
 mod facts;
 mod family;
+mod given;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod inputs;
 mod naming;
 mod pickle;
+mod preparation;
 mod safetensors;
+mod sentence;
 mod sniff;
 mod spec;
 mod task;
@@ -23,6 +26,7 @@ mod weights;
 pub use checkpoint::{Access, Files};
 pub use config::Config;
 pub use facts::Demand;
+pub use given::Reference;
 pub use spec::{EmbeddingSpec, Family, Modality, Pooling, Spec};
 pub use towers::{Classes, Outputs};
 
@@ -30,13 +34,15 @@ pub use crate::input::prepare::Processor;
 
 use crate::encoder::{Encoder, Neutral};
 use crate::error::{Error, Result};
-use crate::input::image::{ImageProcessor, Origin};
-use crate::input::text::{Tables, TextProcessor};
+use crate::input::text::TextProcessor;
 use crate::labels::Labels;
 use crate::scale::Scale;
 use assemble::{Classifier, Contents};
 use candle_core::{DType, Device};
-use towers::ZeroShot;
+use given::Given;
+use preparation::{image_processor, tables, zero_shot};
+use sentence::Sentence;
+use spec::StepSpec;
 
 /// Every family vitx reads.
 pub const FAMILIES: &[Family] = &[
@@ -115,8 +121,8 @@ pub struct Checkpoint {
     pub processor: Processor,
     /// What a user should know of these files: what stood in for a missing one, what was not read. One sentence each.
     pub notes: Vec<String>,
-    /// Where classes are texts.
-    zero_shot: Option<ZeroShot>,
+    /// Where its classifier comes from, if not from its files.
+    given: Option<Given>,
     files: Files,
 }
 
@@ -181,7 +187,15 @@ impl Checkpoint {
         let processor = match family.modality {
             Modality::Image => Processor::Image(image_processor((&files, &config), family, &spec, &mut notes)?),
             Modality::Text => {
-                Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables(&spec)?)?))
+                let mut tables = tables(&spec)?;
+                if let Some(sentence) = spec.headless.then(|| Sentence::read(&files)).transpose()?.flatten() {
+                    spec.pooling = sentence.pooling;
+                    spec.steps = if sentence.unit { vec![StepSpec::Unit] } else { Vec::new() };
+                    tables.positions = sentence.limit.map_or(tables.positions, |n| n.min(tables.positions));
+                } else if spec.headless {
+                    spec.steps = Vec::new();
+                }
+                Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables)?))
             }
         };
         let (labels, odd) = match (&zero_shot, spec.headless) {
@@ -189,7 +203,10 @@ impl Checkpoint {
             (None, true) => (Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), None),
             (None, false) => classes::labels(&family::timm::labelled(&config))?,
         };
-        let own = zero_shot.as_ref().and(spec.beside.as_ref()).map(|beside| beside.logits);
+        let own = zero_shot.as_ref().and(spec.beside.as_ref()).map(|beside| match (beside.logits, labels.len()) {
+            (Scale::Softmax, 1) => Scale::Value, // one text is no choice among several
+            (logits, _) => logits,
+        });
         let scale = match (outputs.head, spec.headless) {
             (Some(_), true) => return Err(Error::Usage("--head: the model is a backbone, which has none".into())),
             (None, true) => Scale::Value,
@@ -210,7 +227,7 @@ impl Checkpoint {
             spec,
             processor,
             notes: class.into_iter().chain(odd).chain(notes).collect(),
-            zero_shot,
+            given: zero_shot.map(Given::Texts),
             files,
         })
     }
@@ -221,15 +238,16 @@ impl Checkpoint {
     /// [`Error::Refused`] saying what it is good for.
     pub fn needs_classes(&self) -> Result<()> {
         match self.spec.headless {
-            true if self.spec.beside.is_some() => Err(Error::Refused(format!(
-                "model `{}` compares pictures with texts, and this command needs classes: name them, as in --classes \"cat, dog\" --prompt \"a photo of a {{}}\"",
-                self.id
-            ))),
-            true => Err(Error::Refused(format!(
-                "model `{}` is a backbone without a classifier, and this command needs classes; `vitx explain` and `vitx heads` show what it attends to",
-                self.id
-            ))),
+            true => Err(Error::Refused(format!("model `{}` has no classes: {}", self.id, self.without_classes()))),
             false => Ok(()),
+        }
+    }
+
+    /// What a model without classes can be asked.
+    pub fn without_classes(&self) -> &'static str {
+        match self.spec.beside {
+            Some(_) => "it compares pictures with texts; name texts as its classes, as in --classes \"cat, dog\" --prompt \"a photo of a {}\"",
+            None => "it is a backbone without a classifier; `vitx explain` and `vitx heads` show what it attends to, and -t similarity:REF and -t norm explain its state",
         }
     }
 
@@ -254,7 +272,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] when a file cannot be read.
     pub fn identity(&self) -> Result<String> {
-        let classes = self.zero_shot.as_ref().map(|own| format!(" {}", own.identity)).unwrap_or_default();
+        let classes = self.given.as_ref().map(|own| format!(" {}", own.identity())).unwrap_or_default();
         Ok(format!("{} {}{classes}", self.files.identity()?, self.scale.name()))
     }
 
@@ -269,8 +287,8 @@ impl Checkpoint {
 
     fn assembled(&self, contents: Contents, to: (DType, &Device)) -> Result<(Encoder, Vec<String>)> {
         let built = self.files.weights().and_then(|weights| {
-            let texts = self.zero_shot.as_ref().map(|own| own.classifier(&weights, contents, to)).transpose()?;
-            let classifier = texts.as_ref().map_or(Classifier::Stored(self.labels.len()), Classifier::Given);
+            let given = self.given.as_ref().map(|own| own.classifier(&weights, contents, to)).transpose()?;
+            let classifier = given.as_ref().map_or(Classifier::Stored(self.labels.len()), Classifier::Given);
             assemble::assemble(&self.spec, classifier, &weights, contents, to)
         });
         built.map_err(|e| match e {
@@ -324,76 +342,6 @@ fn family_of(config: &Config, files: &Files) -> Result<&'static Family> {
         list(Modality::Image).join(", "),
         list(Modality::Text).join(", ")
     )))
-}
-
-/// The image processor of a checkpoint, and what is to be said of it. As in transformers, `image_processor` in
-/// `processor_config.json` stands before `preprocessor_config.json`.
-fn image_processor(
-    (files, config): (&Files, &Config),
-    family: &Family,
-    spec: &Spec,
-    notes: &mut Vec<String>,
-) -> Result<ImageProcessor> {
-    const OWN: &str = "preprocessor_config.json";
-    const JOINED: &str = "processor_config.json";
-    let EmbeddingSpec::Patches { image, channels, table, .. } = spec.embedding else {
-        return Err(Error::Model("an image family without patches".into()));
-    };
-    if let Some(timm) = config.get("pretrained_cfg").filter(|_| family.name == family::timm::FAMILY.name) {
-        return ImageProcessor::from_timm(timm, channels);
-    }
-    let joined = files.json(JOINED)?.and_then(|json| json.get("image_processor").filter(|v| !v.is_null()).cloned());
-    let (json, file) = match joined {
-        Some(json) => (Some(json), JOINED),
-        None => (files.json(OWN)?, OWN),
-    };
-    let Some(json) = json else {
-        if !files.known_absent(OWN)? {
-            return Err(Error::Model(format!("{OWN} is not in the cache, which is not the same as not existing: run once without --offline, so that it is fetched or known not to exist")));
-        }
-        notes.push(format!(
-            "{OWN} is missing: pictures are resized to {}x{} (bilinear) and normalised with mean 0.5 and deviation 0.5 instead; transformers would refuse. Put the file of the model's training beside config.json",
-            image.0, image.1
-        ));
-        return Ok(ImageProcessor::plain(image, channels));
-    };
-    let (processor, own) = ImageProcessor::from_json(&json, Origin { file, family: family.name, channels })?;
-    notes.extend(own);
-    let elsewhere = match table {
-        Some(_) => "its position embeddings are interpolated",
-        None => "the places of its patches are relative to the picture",
-    };
-    let trained = format!("the model was trained at {}x{}; {elsewhere}", image.0, image.1);
-    match processor.input_size() {
-        Some(size) if size == image => {}
-        Some((h, w)) => notes.push(format!("{file} makes pictures of {h}x{w}, {trained}")),
-        None => notes.push(format!("{file} makes pictures whose size depends on their own, {trained}")),
-    }
-    Ok(processor)
-}
-
-/// The text side of a model that compares pictures with texts.
-fn zero_shot((files, family): (&Files, &Family), classes: &Classes, spec: &mut Spec) -> Result<ZeroShot> {
-    let Some(beside) = spec.beside.as_deref() else {
-        return Err(Error::Usage(format!(
-            "--classes names classes for models that compare pictures with texts, such as CLIP; this one ({}) {}",
-            family.title,
-            if spec.headless { "has no text tower" } else { "has its own" }
-        )));
-    };
-    spec.headless = false;
-    let processor = TextProcessor::read(&|name| files.read(name), family.name, tables(&beside.spec)?)?;
-    ZeroShot::new(classes, beside.clone(), &processor)
-}
-
-/// What the embedding of a text model holds.
-fn tables(spec: &Spec) -> Result<Tables> {
-    match (&spec.embedding, spec.max_tokens()) {
-        (EmbeddingSpec::Words { vocabulary, types, .. }, Some(positions)) => {
-            Ok(Tables { positions, vocabulary: *vocabulary, types: *types })
-        }
-        _ => Err(Error::Model("a text family without words".into())),
-    }
 }
 
 #[cfg(test)]

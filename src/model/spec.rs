@@ -129,8 +129,10 @@ pub enum StepSpec {
     Activation(Activation),
     /// A norm.
     Norm(NormSpec),
-    /// Made a vector of length 1, of so many numbers.
-    Unit(usize),
+    /// Made a vector of length 1.
+    Unit,
+    /// The length of the vector.
+    Length,
 }
 
 /// Sizes of the embedding.
@@ -295,6 +297,16 @@ impl Spec {
             }
         }
         Ok(self)
+    }
+
+    /// What of a backbone stands for a whole input: its class token, or the mean of the tokens.
+    pub fn bare(&self) -> Pooling {
+        match (&self.embedding, self.pooling) {
+            (EmbeddingSpec::Patches { class: true, .. }, _) => Pooling::First,
+            (EmbeddingSpec::Patches { .. }, _) => Pooling::PatchMean,
+            (EmbeddingSpec::Words { .. }, Pooling::Mean | Pooling::Last) => self.pooling,
+            (EmbeddingSpec::Words { .. }, _) => Pooling::First,
+        }
     }
 
     /// Longest text in tokens, special tokens included; none for images.

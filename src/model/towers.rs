@@ -4,7 +4,7 @@
 use super::assemble::{assemble, Classifier, Contents};
 use super::inputs::token_inputs;
 use super::spec::Beside;
-use super::weights::Weights;
+use super::weights::{missing, Weights};
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::input::text::{lines, Text, TextProcessor, Tokenised};
@@ -119,7 +119,7 @@ impl ZeroShot {
                     "class text `{first}` is longer than the {} tokens that the model reads of a text",
                     processor.max_tokens()
                 ))),
-                None => Ok(filled(read, &beside, processor)),
+                None => Ok(read),
             }
         };
         Ok(ZeroShot {
@@ -143,16 +143,9 @@ impl ZeroShot {
         (dtype, device): (DType, &Device),
     ) -> Result<Linear> {
         let classes = self.texts.len();
-        let number = |name: &str| -> Result<f64> {
-            let entry = weights.entries().get(name);
-            let entry = entry.ok_or_else(|| super::weights::missing(name, &[]))?;
-            match contents {
-                Contents::Read => {
-                    let stored = weights.get(name, &entry.shape, DType::F64, &Device::Cpu)?.flatten_all()?;
-                    stored.to_vec1::<f64>()?.first().copied().ok_or_else(|| super::weights::missing(name, &[1]))
-                }
-                Contents::Checked => Ok(0.0),
-            }
+        let number = |name: &str| match contents {
+            Contents::Read => number(weights, name),
+            Contents::Checked => Ok(0.0),
         };
         let scale = number(self.beside.scale)?.exp();
         let bias = self
@@ -192,13 +185,14 @@ impl ZeroShot {
     }
 }
 
-/// A text filled up with padding that counts as read, where the model was trained so (SigLIP).
-fn filled(mut text: Tokenised, beside: &Beside, processor: &TextProcessor) -> Tokenised {
-    if beside.filled {
-        text.ids.resize(processor.max_tokens(), processor.pad_id());
-        text.types.resize(processor.max_tokens(), 0);
-    }
-    text
+/// A number that the weights hold by itself.
+///
+/// # Errors
+/// As [`Weights::get`].
+pub(super) fn number(weights: &Weights, name: &str) -> Result<f64> {
+    let entry = weights.entries().get(name).ok_or_else(|| missing(name, &[]))?;
+    let stored = weights.get(name, &entry.shape, DType::F64, &Device::Cpu)?.flatten_all()?.to_vec1::<f64>()?;
+    stored.first().copied().ok_or_else(|| missing(name, &[1]))
 }
 
 #[cfg(test)]

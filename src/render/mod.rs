@@ -283,3 +283,20 @@ pub fn png(image: DynamicImage) -> Result<Vec<u8>> {
     image.write_to(&mut bytes, ImageFormat::Png).map_err(|e| Error::Input(format!("cannot be encoded as PNG: {e}")))?;
     Ok(bytes.into_inner())
 }
+/// Endings by which people mean a file; a folder may have any other.
+pub const FILES: &[&str] = &[
+    "ansi", "avif", "bmp", "csv", "eps", "gif", "htm", "html", "jpeg", "jpg", "json", "jsonl", "jxl", "md", "npy",
+    "npz", "parquet", "pdf", "png", "ps", "svg", "tex", "tif", "tiff", "tsv", "txt", "webp",
+];
+
+/// Why a file of this ending cannot be written.
+pub fn foreign(ending: &str, formats: &[&'static Renderer]) -> String {
+    let writes = |e: &str| e.rsplit('.').next() == Some(ending);
+    let other = RENDERERS.iter().find(|r| writes(r.extension)).map(|r| r.name);
+    let now: Vec<_> = formats.iter().map(|f| format!(".{}", f.extension)).collect();
+    let now = now.join(", ");
+    match other {
+        Some(format) => format!("this run writes {now}; pass --format {format} for .{ending}, or end a folder with /"),
+        None => format!("no format writes .{ending}; this run writes {now}; end a folder with /"),
+    }
+}

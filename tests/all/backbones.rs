@@ -12,7 +12,7 @@ use vitx::run::Batch;
 use vitx::target::Output;
 
 /// A case's checkpoint as its bare model is saved: no classifier, and without the base model's name where there is one.
-fn backbone(case: &str, class: &str, base: &str) -> TempDir {
+pub(crate) fn backbone(case: &str, class: &str, base: &str) -> TempDir {
     let dir = changed(case, |tensors| {
         tensors
             .retain(|name, _| name.starts_with(base) && !name.starts_with("head") && !name.starts_with("classifier"));
@@ -81,9 +81,9 @@ fn the_command_line_speaks_of_no_class() {
         assert!(run(&["heads"]).status.success());
         assert!(run(&["compare", "--method", "rollout,norm"]).status.success());
         for (words, part) in [
-            (&["explain"][..], "is a backbone without a classifier, and this method explains"),
-            (&["explain", "--method", "rollout", "-t", "id:3"], "has no class to explain"),
-            (&["predict"], "is a backbone without a classifier, and this command needs classes"),
+            (&["explain"][..], "the model has no classes; attention, rollout"),
+            (&["explain", "--method", "rollout", "-t", "id:3"], "there is no class to explain"),
+            (&["predict"], "has no classes: it is a backbone without a classifier"),
             (&["explain", "--method", "rollout", "--head", "softmax"], "the model is a backbone, which has none"),
         ] {
             let refused = run(words);

@@ -15,12 +15,12 @@ use vitx::nn::Rules;
 use vitx::run::Batch;
 use vitx::target::{seed, Output};
 
-struct Kin {
+pub(crate) struct Kin {
     name: String,
-    json: Value,
-    inputs: HashMap<String, Tensor>,
-    expected: HashMap<String, Tensor>,
-    model: Model,
+    pub json: Value,
+    pub inputs: HashMap<String, Tensor>,
+    pub expected: HashMap<String, Tensor>,
+    pub model: Model,
 }
 
 /// Fixtures of families, and of models that compare pictures with texts.
@@ -33,7 +33,7 @@ fn folders() -> Vec<PathBuf> {
 }
 
 /// The checkpoint of a fixture; the texts that it names are its classes.
-fn checkpoint(folder: &Path) -> vitx::Result<Checkpoint> {
+pub(crate) fn checkpoint(folder: &Path) -> vitx::Result<Checkpoint> {
     let json: Value = serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
     let text = |v: &Value| v.as_str().unwrap().to_string();
     let texts = |prompts: &Vec<Value>| Classes { names: prompts.iter().map(text).collect(), template: None };
@@ -42,18 +42,19 @@ fn checkpoint(folder: &Path) -> vitx::Result<Checkpoint> {
 }
 
 fn all() -> Vec<Kin> {
-    let open = |folder: PathBuf| {
+    folders().into_iter().map(Kin::open).collect()
+}
+
+impl Kin {
+    pub fn open(folder: PathBuf) -> Self {
         let name = folder.file_name().unwrap().to_str().unwrap().to_string();
         let load = |file: &str| candle_core::safetensors::load(folder.join(file), &Device::Cpu).unwrap();
         let json = serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
         let model = checkpoint(&folder).and_then(|c| c.load(DType::F32, &Device::Cpu));
         let model = model.unwrap_or_else(|e| panic!("{name}: {e}"));
         Kin { json, inputs: load("inputs.safetensors"), expected: load("expected.safetensors"), model, name }
-    };
-    folders().into_iter().map(open).collect()
-}
+    }
 
-impl Kin {
     fn texts(&self) -> Vec<Tokenised> {
         let Processor::Text(processor) = &self.model.checkpoint.processor else { return Vec::new() };
         let text = |v: &Value| v.as_str().map(String::from);

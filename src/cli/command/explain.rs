@@ -2,7 +2,7 @@
 
 mod deliver;
 
-use crate::cli::args::{InputArgs, ModelArgs, ReportArgs};
+use crate::cli::args::{InputArgs, ModelArgs, ReportArgs, ShapeArgs};
 use crate::cli::job::Job;
 use crate::cli::outputs::{Format, Out};
 use crate::cli::past::{Past, Stated};
@@ -43,6 +43,9 @@ pub struct Args {
     /// than B), -LABEL (what lowers it), or text:TEXT for models that compare; repeatable or separated by commas
     #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true, allow_hyphen_values = true)]
     target: Vec<String>,
+    /// What is explained where pictures are compared with texts: the picture, or the words of each text that is named
+    #[arg(long, default_value = "picture", value_name = "WHAT", value_parser = ["picture", "text"])]
+    explain: String,
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     row: Option<String>,
@@ -59,6 +62,12 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     args.model.classes.targets = texts(&args.target);
     let style = args.style.style(args.output.legend)?;
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
+    let (words, pictures, shape) = (args.explain == "text", job.sources.list.len(), args.input.shape.shape());
+    let job = job.asked(&args.target, words, &args.model, shape)?;
+    if words {
+        args.target = (0..pictures).map(|picture| format!("id:{picture}")).collect();
+        args.input.shape = ShapeArgs::default();
+    }
     let asked = Asked { method: &args.method, target: &args.target, row: args.row.as_deref(), output: &args.output };
     let plan = Plan::resolve(&asked, style, args.report.json, &job.checkpoint, &job.sources)?;
     args.style.refuse_idle(plan.drawn())?;

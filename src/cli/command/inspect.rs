@@ -74,6 +74,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 fn print(c: &Checkpoint, demand: Demand, budget: Option<Memory>) {
     let s = &c.spec;
     let outputs = match (c.scale, c.labels.len()) {
+        _ if s.headless && s.beside.is_some() => "pictures beside texts, which --classes names".to_string(),
         _ if s.headless => "a backbone without a classifier".to_string(),
         (Scale::Softmax, n) => format!("{n} classes"),
         (Scale::Sigmoid, n) => format!("{n} labels with a probability each"),

@@ -25,10 +25,8 @@ fn spec(c: &Config) -> Result<Spec> {
     let width = c.size_or("projection_dim", 512)?;
     spec.steps = projected(&spec, width);
     let mut texts = text_spec(&c.part("text_config")?, TEXTS, "")?;
-    texts.steps = vec![
-        StepSpec::Linear(LinearSpec::whole("text_projection", (width, texts.width), false)),
-        StepSpec::Unit(width),
-    ];
+    texts.steps =
+        vec![StepSpec::Linear(LinearSpec::whole("text_projection", (width, texts.width), false)), StepSpec::Unit];
     texts.headless = true;
     let (scale, logits) = ("logit_scale", Scale::Softmax);
     spec.beside = Some(Box::new(Beside { spec: texts, width, scale, bias: None, logits, filled: false }));

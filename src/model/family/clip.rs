@@ -63,7 +63,7 @@ pub(in crate::model) fn projected(spec: &Spec, width: usize) -> Vec<StepSpec> {
     vec![
         StepSpec::Norm(spec.norm.named("vision_model.post_layernorm")),
         StepSpec::Linear(LinearSpec::whole("visual_projection", (width, spec.width), false)),
-        StepSpec::Unit(width),
+        StepSpec::Unit,
     ]
 }
 
@@ -107,10 +107,7 @@ fn texts(c: &Config, space: usize) -> Result<Spec> {
             narrow: None,
         },
         pooling: Pooling::Last, // the end of the text, which is the last token of one that is not padded
-        steps: vec![
-            StepSpec::Linear(LinearSpec::whole("text_projection", (space, width), false)),
-            StepSpec::Unit(space),
-        ],
+        steps: vec![StepSpec::Linear(LinearSpec::whole("text_projection", (space, width), false)), StepSpec::Unit],
         classifier_bias: false,
         headless: true,
         beside: None,

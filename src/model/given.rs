@@ -1,0 +1,214 @@
+//! Classifiers that are not in a checkpoint: states of other inputs, with which those of the explained ones are compared.
+
+use super::assemble::{assemble, Classifier, Contents};
+use super::spec::{Beside, Modality, Spec, StepSpec};
+use super::towers::{self, ZeroShot};
+use super::weights::Weights;
+use super::{inputs, tables, Checkpoint, Processor};
+use crate::encoder::Encoder;
+use crate::error::{Error, Result};
+use crate::input::prepare::{by_size, Ready};
+use crate::input::text::TextProcessor;
+use crate::labels::Labels;
+use crate::nn::{numbers, Linear};
+use crate::scale::Scale;
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+
+/// Inputs that go through the model together.
+const TOGETHER: usize = 16;
+
+/// Where the classifier comes from, if not from the checkpoint.
+pub(super) enum Given {
+    /// Texts are the classes of pictures.
+    Texts(ZeroShot),
+    /// These states are the classes.
+    States(States),
+    /// The length of a state is the only output.
+    Length,
+}
+
+/// States that others are compared with.
+pub(super) struct States {
+    /// `[C,P]`, times what products are multiplied by.
+    rows: Tensor,
+    /// What is added to products.
+    bias: Option<f64>,
+    /// What tells them from others.
+    identity: String,
+}
+
+/// What a state is compared with: an input, or a vector that stands for one.
+pub enum Reference {
+    /// An input of the model.
+    Input(Ready),
+    /// As many numbers as a state has.
+    Vector(Vec<f32>),
+}
+
+impl Given {
+    /// The classifier `[C,P]`, of the dtype and on the device.
+    ///
+    /// # Errors
+    /// As [`ZeroShot::classifier`].
+    pub fn classifier(&self, weights: &Weights, contents: Contents, to: (DType, &Device)) -> Result<Linear> {
+        match self {
+            Given::Texts(own) => own.classifier(weights, contents, to),
+            Given::Length => Ok(Linear { weight: Tensor::ones((1, 1), to.0, to.1)?, bias: None }),
+            Given::States(States { rows, bias, .. }) => {
+                let bias = bias.map(|bias| Tensor::full(bias, rows.dim(0)?, to.1)?.to_dtype(to.0)).transpose()?;
+                Ok(Linear { weight: rows.to_dtype(to.0)?.to_device(to.1)?, bias })
+            }
+        }
+    }
+
+    /// What tells it from others.
+    pub fn identity(&self) -> &str {
+        match self {
+            Given::Texts(own) => &own.identity,
+            Given::States(own) => &own.identity,
+            Given::Length => "norm",
+        }
+    }
+}
+
+/// A model's states, `[N,P]` in the order of the inputs; inputs of one size go together.
+fn states(encoder: &Encoder, inputs: Vec<(usize, Ready)>, pad_id: u32) -> Result<Tensor> {
+    let mut rows: BTreeMap<usize, Tensor> = BTreeMap::new();
+    for same in by_size(inputs) {
+        for some in same.chunks(TOGETHER) {
+            let ready: Vec<&Ready> = some.iter().map(|(_, ready)| ready).collect();
+            let states = encoder.logits(&inputs::batch(&ready, pad_id, encoder.device())?)?;
+            for (row, (number, _)) in some.iter().enumerate() {
+                rows.insert(*number, states.narrow(0, row, 1)?);
+            }
+        }
+    }
+    Ok(Tensor::cat(&rows.values().collect::<Vec<_>>(), 0)?)
+}
+
+impl Checkpoint {
+    /// It as a model whose outputs are similarities to `references`, named as they are to be called: the cosine of both states, or with
+    /// `dot` their product. A state is what its head would read: the class token, or the mean of the tokens.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`]; [`Error::Usage`] for a vector of another length.
+    pub fn similar_to(mut self, references: Vec<(String, Reference)>, dot: bool, to: (DType, &Device)) -> Result<Self> {
+        let width = match self.spec.beside.as_deref() {
+            Some(beside) => beside.width,
+            None => self.spec.width,
+        };
+        self.spec.pooling = self.spec.bare();
+        if self.spec.beside.is_none() && self.modality() == Modality::Image {
+            self.spec.steps = Vec::new();
+        }
+        if !dot && !self.spec.steps.iter().any(|step| matches!(step, StepSpec::Unit)) {
+            self.spec.steps.push(StepSpec::Unit);
+        }
+        if dot && self.spec.beside.is_some() {
+            self.spec.steps.retain(|step| !matches!(step, StepSpec::Unit));
+        }
+        let labels: Vec<String> = references.iter().map(|(name, _)| name.clone()).collect();
+        let mut vectors: BTreeMap<usize, Tensor> = BTreeMap::new();
+        let mut ready = Vec::new();
+        for (number, (name, reference)) in references.into_iter().enumerate() {
+            match reference {
+                Reference::Input(input) => ready.push((number, input)),
+                Reference::Vector(own) if own.len() == width => {
+                    let length = own.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    let scale = if dot { 1.0 } else { 1.0 / f64::from(length) };
+                    vectors.insert(number, (Tensor::from_vec(own, (1, width), &Device::Cpu)? * scale)?);
+                }
+                Reference::Vector(own) => {
+                    return Err(Error::Usage(format!(
+                        "{name}: a vector of {} numbers, and a state of model `{}` has {width}",
+                        own.len(),
+                        self.id
+                    )))
+                }
+            }
+        }
+        let numbers: Vec<usize> = ready.iter().map(|(number, _)| *number).collect();
+        if !ready.is_empty() {
+            let tower = self.tower(&self.spec, width, to)?;
+            let found = states(&tower, ready, self.pad_id())?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            for (row, number) in numbers.iter().enumerate() {
+                vectors.insert(*number, found.narrow(0, row, 1)?);
+            }
+        }
+        let rows = Tensor::cat(&vectors.values().collect::<Vec<_>>(), 0)?;
+        let kind = if dot { "dot" } else { "cosine" };
+        self.compared(rows, None, labels, kind)?;
+        self.scale = Scale::Value;
+        Ok(self)
+    }
+
+    /// It as a model whose output is the length of a state.
+    pub fn lengths(mut self) -> Self {
+        self.spec.pooling = self.spec.bare();
+        self.spec.steps.retain(|step| self.spec.beside.is_some() && !matches!(step, StepSpec::Unit));
+        self.spec.steps.push(StepSpec::Length);
+        self.spec.headless = false;
+        self.labels = Labels::new(vec!["norm".into()]);
+        self.scale = Scale::Value;
+        self.given = Some(Given::Length);
+        self
+    }
+
+    /// The text tower as a model of its own, whose outputs are how pictures, named as they are to be called, go with a text.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`]; [`Error::Usage`] for a model without a text tower.
+    pub fn of_texts(mut self, pictures: Vec<(String, Ready)>, to: (DType, &Device)) -> Result<Self> {
+        let Some(beside) = self.spec.beside.take() else {
+            return Err(Error::Usage(format!(
+                "--explain text is for models that compare pictures with texts, such as CLIP; `{}` is none",
+                self.id
+            )));
+        };
+        let Beside { spec, width, scale, bias, logits, filled } = *beside;
+        let labels: Vec<String> = pictures.iter().map(|(name, _)| name.clone()).collect();
+        let ready = pictures.into_iter().map(|(_, ready)| ready).enumerate().collect();
+        let found = states(&self.tower(&self.spec, width, to)?, ready, 0)?.to_device(&Device::Cpu)?;
+        let weights = self.files.weights()?;
+        let factor = towers::number(&weights, scale)?.exp();
+        let bias = bias.map(|name| towers::number(&weights, name)).transpose()?;
+        let texts = TextProcessor::read(&|name| self.files.read(name), self.family.name, tables(&spec)?)?;
+        self.processor = Processor::Text(Box::new(if filled { texts.filling_up() } else { texts }));
+        self.spec = spec;
+        self.compared((found.to_dtype(DType::F32)? * factor)?, bias, labels, "texts")?;
+        // One picture is no choice among several.
+        self.scale = if logits == Scale::Softmax { Scale::Value } else { logits };
+        Ok(self)
+    }
+
+    fn compared(&mut self, rows: Tensor, bias: Option<f64>, labels: Vec<String>, kind: &str) -> Result<()> {
+        let bytes: Vec<u8> = numbers(&rows.flatten_all()?)?.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let identity = format!("{kind} {}", crate::identity::of_bytes(&bytes));
+        self.labels = Labels::new(labels);
+        self.spec.headless = false;
+        self.given = Some(Given::States(States { rows, bias, identity }));
+        Ok(())
+    }
+
+    /// One of its towers, whose outputs are its states.
+    fn tower(&self, spec: &Spec, width: usize, to: (DType, &Device)) -> Result<Encoder> {
+        let bare = Linear { weight: Tensor::eye(width, to.0, to.1)?, bias: None };
+        Ok(assemble(spec, Classifier::Given(&bare), &self.files.weights()?, Contents::Read, to)?.0)
+    }
+
+    fn pad_id(&self) -> u32 {
+        match &self.processor {
+            Processor::Text(texts) => texts.pad_id(),
+            Processor::Image(_) => 0,
+        }
+    }
+
+    /// Whether it reads pictures or texts.
+    pub fn modality(&self) -> Modality {
+        match &self.processor {
+            Processor::Text(_) => Modality::Text,
+            Processor::Image(_) => Modality::Image,
+        }
+    }
+}
