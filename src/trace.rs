@@ -85,8 +85,6 @@ pub struct Grads {
 /// What a reverse pass carried through the head.
 #[derive(Debug, Clone)]
 pub struct HeadGrads {
-    /// What the head consulted beside the state.
-    pub around: Arc<Around>,
     /// `[B,C]` the seed.
     pub logits: Tensor,
     /// By what leaves each step before the classifier, a list a classifier (BERT's pooler: `[B,D]` by its linear map, then
@@ -94,6 +92,10 @@ pub struct HeadGrads {
     pub steps: Vec<Vec<Tensor>>,
     /// `[B,P]`
     pub pooled: Tensor,
+    /// `[B]` of constants within the pooling, times them (a query that reads all tokens).
+    pub constants: Option<Tensor>,
+    /// `[B,T]` how much of each token each classifier read.
+    pub read: Vec<Tensor>,
     /// `[B,T,D]` by what is pooled: the last state behind the final layer norm.
     pub normed: Tensor,
     /// `[B,T,D]` by the state leaving the last layer.

@@ -76,7 +76,7 @@ impl Attention {
         self.projection.forward(&attention::merge_heads(&attention::context(attention, value)?)?)
     }
 
-    fn project(&self, linear: &Linear, read: &Tensor) -> Result<Tensor> {
+    pub(super) fn project(&self, linear: &Linear, read: &Tensor) -> Result<Tensor> {
         attention::split_heads(&linear.forward(read)?, self.heads)
     }
 

@@ -122,8 +122,10 @@ impl Head {
         let (b, tokens, _) = grads.last.dims3()?;
         let seed = (&grads.logits * (1.0 / self.readings.len().max(1) as f64))?; // each reading's part of the mean
         let mut booked = Tensor::zeros((b, tokens), seed.dtype(), seed.device())?;
-        for (reading, steps) in self.readings.iter().zip(&grads.steps) {
-            let at = reading.pool.readout(b, tokens, &grads.around, &seed)?; // [B,T]
+        if let (Some(constants), Some(at)) = (&grads.constants, grads.read.first()) {
+            booked = (booked + at.broadcast_mul(&constants.unsqueeze(1)?)?)?;
+        }
+        for ((reading, steps), at) in self.readings.iter().zip(&grads.steps).zip(&grads.read) {
             for (constant, grad) in reading.biases(steps, &seed) {
                 booked = (booked + at.broadcast_mul(&share(constant, &grad)?.unsqueeze(1)?)?)?;
             }

@@ -145,12 +145,14 @@ impl Encoder {
         }
     }
 
+    /// What the head pools of a state `[B,T,D]`: it behind the final norm.
+    pub fn normed(&self, state: &Tensor) -> Result<Tensor> {
+        self.final_norm.as_ref().map_or_else(|| Ok(state.clone()), |norm| norm.forward(state))
+    }
+
     /// The head, final norm included, on any state `[B,T,D]`.
     pub fn read_out(&self, state: &Tensor, around: &Arc<Around>) -> Result<ReadOut> {
-        let read = match &self.final_norm {
-            Some(norm) => norm.forward(state)?,
-            None => state.clone(),
-        };
+        let read = self.normed(state)?;
         let pooled = self.head.pool(&read, around)?;
         let logits = self.head.classify(&pooled)?;
         Ok(ReadOut { last: state.clone(), pooled, logits, around: around.clone() })

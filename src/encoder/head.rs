@@ -1,17 +1,18 @@
 //! From the last state to logits: what is pooled, the steps between, and one or two classifiers.
 
+use super::probe::{Probe, ProbeGrads};
 use crate::error::{Error, Result};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::Carried;
-use crate::nn::{residual, Activation, Around, Centre, Linear, Norm, Rules};
+use crate::nn::{residual, Activation, Around, Centre, Linear, Norm, Places, Rules};
 use crate::scale::Scale;
 use crate::trace::HeadGrads;
-use candle_core::{Tensor, D};
+use candle_core::{DType, Device, Tensor, D};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// What of the last state is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Pool {
     /// One token.
     Token(usize),
@@ -22,6 +23,8 @@ pub enum Pool {
         /// The first that takes part.
         from: usize,
     },
+    /// What a learned query reads of all.
+    Probe(Box<Probe>),
     /// Several, one behind the other in one long vector.
     Beside(Vec<Pool>),
 }
@@ -66,9 +69,9 @@ impl Pool {
     fn forward(&self, states: &Tensor, around: &Around) -> Result<Tensor> {
         match self {
             Pool::Token(number) => Ok(states.narrow(1, *number, 1)?.squeeze(1)?.contiguous()?),
+            Pool::Probe(probe) => probe.forward(states, around),
             Pool::Last => {
-                let (b, tokens, _) = states.dims3()?;
-                let last = self.readout(b, tokens, around, states)?; // [B,T]
+                let last = self.readout(states, around)?; // [B,T]
                 Ok(states.broadcast_mul(&last.unsqueeze(2)?)?.sum(1)?)
             }
             Pool::Mean { from } => Ok(self.mean_keepdim(states, *from, around)?.squeeze(1)?),
@@ -90,98 +93,109 @@ impl Pool {
     /// Number of states it reads, P / D.
     fn width(&self) -> usize {
         match self {
-            Pool::Token(_) | Pool::Last | Pool::Mean { .. } => 1,
+            Pool::Token(_) | Pool::Last | Pool::Mean { .. } | Pool::Probe(_) => 1,
             Pool::Beside(parts) => parts.iter().map(Pool::width).sum(),
         }
     }
 
-    /// Reverse: `[B,P]` -> `[B,T,D]`; `states` are what was pooled.
+    /// Reverse: `[B,P]` -> `[B,T,D]`; `states` are what was pooled. With the relevance of constants within it, `[B]`.
     fn reverse(
         &self,
-        states: &dyn Fn() -> Result<Tensor>,
+        states: &Tensor,
         arriving: &Tensor,
-        (tokens, around): (usize, &Around),
-        carried: Carried,
-    ) -> Result<Tensor> {
-        let (b, p) = arriving.dims2()?;
-        match self {
-            Pool::Token(number) => Ok(arriving.unsqueeze(1)?.pad_with_zeros(1, *number, tokens - number - 1)?),
+        around: &Around,
+        rules: &Rules,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let ((_, tokens, _), (_, p)) = (states.dims3()?, arriving.dims2()?);
+        Ok(match self {
+            Pool::Token(number) => (arriving.unsqueeze(1)?.pad_with_zeros(1, *number, tokens - number - 1)?, None),
+            Pool::Probe(probe) => {
+                let ProbeGrads { states, constants } = probe.reverse(states, arriving, around, rules)?;
+                (states, Some(constants))
+            }
             Pool::Last => {
-                let last = self.readout(b, tokens, around, arriving)?;
-                Ok(arriving.unsqueeze(1)?.broadcast_mul(&last.unsqueeze(2)?)?)
+                let last = self.readout(states, around)?;
+                (arriving.unsqueeze(1)?.broadcast_mul(&last.unsqueeze(2)?)?, None)
             }
             Pool::Mean { from } => {
-                let weights = self.readout(b, tokens, around, arriving)?.narrow(1, *from, tokens - from)?;
+                let weights = self.readout(states, around)?.narrow(1, *from, tokens - from)?;
                 let share = arriving.unsqueeze(1)?.broadcast_mul(&weights.unsqueeze(2)?)?; // [B,N,D]
-                let each = match carried {
+                let each = match rules.carried {
                     Carried::Gradient => share,
                     Carried::Relevance => {
-                        let states = states()?;
-                        let mean = self.mean_keepdim(&states, *from, around)?;
+                        let mean = self.mean_keepdim(states, *from, around)?;
                         (states.narrow(1, *from, tokens - from)? * quotient(&share, &mean)?)?
                     }
                 };
-                Ok(each.pad_with_zeros(1, *from, 0)?)
+                (each.pad_with_zeros(1, *from, 0)?, None)
             }
             Pool::Beside(parts) => {
                 let d = p / self.width().max(1);
-                let mut sum: Option<Tensor> = None;
+                let mut sum: Option<(Tensor, Option<Tensor>)> = None;
                 let mut at = 0;
                 for part in parts {
                     let own = arriving.narrow(1, at * d, part.width() * d)?.contiguous()?;
                     at += part.width();
-                    let own = part.reverse(states, &own, (tokens, around), carried)?;
+                    let (own, constants) = part.reverse(states, &own, around, rules)?;
                     sum = Some(match sum {
-                        Some(sum) => (sum + own)?,
-                        None => own,
+                        Some((sum, known)) => ((sum + own)?, known.or(constants)),
+                        None => (own, constants),
                     });
                 }
-                sum.ok_or_else(|| Error::Model("a head that reads nothing".into()))
+                sum.ok_or_else(|| Error::Model("a head that reads nothing".into()))?
             }
-        }
+        })
     }
 
-    /// How much of each of `tokens` real tokens the head reads, where that is no single token's row.
-    pub fn shares(&self, tokens: usize) -> Option<Vec<f64>> {
+    /// How much of each of `tokens` real tokens of one example the head reads, where that is no single token's row, `[1,T]` in f64;
+    /// `states` `[1,T,D]` are what it reads.
+    pub fn shares(&self, tokens: usize, states: &dyn Fn() -> Result<(Tensor, Arc<Around>)>) -> Result<Option<Tensor>> {
         match self {
-            Pool::Token(_) => None,
-            Pool::Last => Some((1..=tokens).map(|t| if t == tokens { 1.0 } else { 0.0 }).collect()),
-            Pool::Mean { from } => {
-                let share = 1.0 / tokens.saturating_sub(*from).max(1) as f64;
-                Some((0..tokens).map(|t| if t < *from { 0.0 } else { share }).collect())
+            Pool::Token(_) => Ok(None),
+            Pool::Last | Pool::Mean { .. } => {
+                let alone = Around::new(Places::Line, None, (tokens, DType::F64, &Device::Cpu), [])?;
+                Ok(Some(self.readout(&Tensor::zeros((1, tokens, 1), DType::F64, &Device::Cpu)?, &alone)?))
             }
-            Pool::Beside(parts) => parts.first().and_then(|p| p.shares(tokens)),
+            Pool::Probe(probe) => {
+                let (states, around) = states()?;
+                Ok(Some(probe.shares(&states, &around)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?))
+            }
+            Pool::Beside(parts) => parts.first().map_or(Ok(None), |first| first.shares(tokens, states)),
         }
     }
 
-    /// How much of each token the head reads, `[B,T]` like `like`: one-hot, or 1/N of the real tokens. Of several beside
-    /// each other the first counts: where a class token stands beside the patches' mean, its row is the readout.
-    pub fn readout(&self, b: usize, tokens: usize, around: &Around, like: &Tensor) -> Result<Tensor> {
+    /// How much of each token of the states `[B,T,D]` the head reads, `[B,T]`: one-hot, 1/N of the real tokens, or a query's
+    /// attention. Of several beside each other the first counts: where a class token stands beside the patches' mean, its
+    /// row is the readout.
+    pub fn readout(&self, states: &Tensor, around: &Around) -> Result<Tensor> {
+        let (b, tokens, _) = states.dims3()?;
         let row = |weight: &dyn Fn(usize) -> f64| -> Result<Tensor> {
             let row: Vec<f64> = (0..tokens).map(weight).collect();
             let row = Tensor::from_vec(row, (1, tokens), &candle_core::Device::Cpu)?;
-            Ok(row.to_dtype(like.dtype())?.to_device(like.device())?.broadcast_as((b, tokens))?.contiguous()?)
+            Ok(row.to_dtype(states.dtype())?.to_device(states.device())?.broadcast_as((b, tokens))?.contiguous()?)
         };
         match self {
             Pool::Token(number) => row(&|t| if t == *number { 1.0 } else { 0.0 }),
+            Pool::Probe(probe) => probe.shares(states, around),
             Pool::Last => match &around.real {
                 None => row(&|t| if t + 1 == tokens { 1.0 } else { 0.0 }),
                 // Real tokens are counted up to each; the one that reaches their number is the last.
                 Some(real) => {
-                    let real = real.to_dtype(like.dtype())?;
-                    let reached = real.cumsum(1)?.broadcast_eq(&real.sum_keepdim(1)?)?.to_dtype(like.dtype())?;
+                    let real = real.to_dtype(states.dtype())?;
+                    let reached = real.cumsum(1)?.broadcast_eq(&real.sum_keepdim(1)?)?.to_dtype(states.dtype())?;
                     Ok((reached * real)?)
                 }
             },
             Pool::Mean { from } => match &around.real {
                 None => row(&|t| if t < *from { 0.0 } else { 1.0 / (tokens - from) as f64 }),
                 Some(real) => {
-                    let taking_part = (row(&|t| if t < *from { 0.0 } else { 1.0 })? * real.to_dtype(like.dtype())?)?;
+                    let taking_part =
+                        (row(&|t| if t < *from { 0.0 } else { 1.0 })? * real.to_dtype(states.dtype())?)?;
                     Ok(taking_part.broadcast_div(&taking_part.sum_keepdim(1)?)?)
                 }
             },
             Pool::Beside(parts) => match parts.first() {
-                Some(first) => first.readout(b, tokens, around, like),
+                Some(first) => first.readout(states, around),
                 None => Err(Error::Model("a head that reads nothing".into())),
             },
         }
@@ -283,7 +297,7 @@ impl Head {
     pub fn rows(&self) -> Option<Range<usize>> {
         let of = |reading: &Reading| match reading.pool {
             Pool::Token(number) => Some(number..number + 1),
-            Pool::Last | Pool::Mean { .. } | Pool::Beside(_) => None,
+            Pool::Last | Pool::Mean { .. } | Pool::Beside(_) | Pool::Probe(_) => None,
         };
         let all = self.readings.iter().map(of).collect::<Option<Vec<_>>>()?;
         all.into_iter().reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
@@ -349,17 +363,18 @@ impl Head {
         rules: &Rules,
     ) -> Result<HeadGrads> {
         let (steps, by_pooled) = self.classify_reverse(pooled, seed, rules)?;
-        let states = || norm.map_or_else(|| Ok(last.clone()), |n| n.forward(last));
+        let states = norm.map_or_else(|| Ok(last.clone()), |n| n.forward(last))?;
         let pools = match &self.readings[..] {
             [one] => one.pool.clone(),
             all => Pool::Beside(all.iter().map(|r| r.pool.clone()).collect()),
         };
-        let normed = pools.reverse(&states, &by_pooled, (last.dim(1)?, around), rules.carried)?;
+        let (normed, constants) = pools.reverse(&states, &by_pooled, around, rules)?;
+        let read = self.readings.iter().map(|r| r.pool.readout(&states, around)).collect::<Result<_>>()?;
         let by_last = match norm {
             Some(norm) => norm.reverse(last, &normed, rules.norm)?,
             None => normed.clone(),
         };
-        Ok(HeadGrads { around: around.clone(), logits: seed.clone(), steps, pooled: by_pooled, normed, last: by_last })
+        Ok(HeadGrads { logits: seed.clone(), steps, pooled: by_pooled, constants, read, normed, last: by_last })
     }
 }
 
@@ -372,8 +387,7 @@ fn halves(pooled: &Tensor) -> Result<(Tensor, Tensor)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{check, Places};
-    use candle_core::{DType, Device};
+    use crate::nn::check;
 
     #[test]
     fn heads_equal_finite_differences() -> Result<()> {
@@ -418,10 +432,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_head_reads_sums_to_one() {
-        assert_eq!(Pool::Token(0).shares(3), None);
-        assert_eq!(Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: 1 }]).shares(3), None);
-        assert_eq!(Pool::Last.shares(3), Some(vec![0.0, 0.0, 1.0]));
-        assert_eq!(Pool::Mean { from: 1 }.shares(3), Some(vec![0.0, 0.5, 0.5]));
+    fn what_a_head_reads_sums_to_one() -> Result<()> {
+        let unread = || -> Result<(Tensor, Arc<Around>)> { panic!("the states are not asked for") };
+        let shares = |pool: Pool| pool.shares(3, &unread).map(|found| found.map(|s| s.to_vec2::<f64>().unwrap()));
+        assert_eq!(shares(Pool::Token(0))?, None);
+        assert_eq!(shares(Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: 1 }]))?, None);
+        assert_eq!(shares(Pool::Last)?, Some(vec![vec![0.0, 0.0, 1.0]]));
+        assert_eq!(shares(Pool::Mean { from: 1 })?, Some(vec![vec![0.0, 0.5, 0.5]]));
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ mod feed_forward;
 mod forward;
 mod head;
 mod inputs;
+mod probe;
 mod stage;
 mod weights;
 
@@ -24,6 +25,7 @@ pub use feed_forward::{FeedForward, Gate};
 pub use forward::{Keep, ReadOut};
 pub use head::{Head, Pool, Reading, Step};
 pub use inputs::Inputs;
+pub use probe::Probe;
 pub use stage::Stage;
 pub use weights::Part;
 

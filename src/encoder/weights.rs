@@ -6,7 +6,8 @@ use super::block::Block;
 use super::branch::Branch;
 use super::embedding::{Embedding, PatchEmbedding, WordEmbedding};
 use super::feed_forward::FeedForward;
-use super::head::{Reading, Step};
+use super::head::{Pool, Reading, Step};
+use super::probe::Probe;
 use super::Encoder;
 use crate::error::Result;
 use crate::nn::{Disentangled, Linear, Norm, Relative, Scores};
@@ -41,7 +42,10 @@ impl Encoder {
         match part {
             Part::Head => {
                 self.head.readings.iter_mut().try_for_each(|r| of_linear(&mut r.classifier, each))?;
-                for Reading { pool: _, steps, classifier: _ } in &mut self.head.readings {
+                for Reading { pool, steps, classifier: _ } in &mut self.head.readings {
+                    if let Pool::Probe(probe) = pool {
+                        of_probe(probe, each)?;
+                    }
                     for step in steps {
                         match step {
                             Step::Linear(linear) => of_linear(linear, each)?,
@@ -98,6 +102,12 @@ fn of_block(block: &mut Block, each: Each<'_>) -> Result<()> {
     }
     of_linear(into, each)?;
     of_linear(out, each)
+}
+
+fn of_probe(probe: &mut Probe, each: Each<'_>) -> Result<()> {
+    each(&mut probe.query)?;
+    probe.maps().into_iter().try_for_each(|map| of_linear(map, each))?;
+    probe.feed_forward.norm.as_mut().map_or(Ok(()), |norm| of_norm(norm, each))
 }
 
 fn of_patches(patches: &mut PatchEmbedding, each: Each<'_>) -> Result<()> {

@@ -196,6 +196,7 @@ impl Configured {
         } else if params.get("row").is_some_and(|r| r == "auto") {
             let read = match run.encoder().head.readings.first().map(|reading| &reading.pool) {
                 Some(Pool::Last) => "last",
+                Some(Pool::Probe(_)) => "query",
                 _ if run.pooled()?.is_some() => "mean",
                 _ => "class",
             };

@@ -8,7 +8,7 @@ use super::task;
 use super::weights::Weights;
 use crate::encoder::{
     Attention, Block, Branch, Embedding, Encoder, FeedForward, Head, Neutral, Passes, PatchEmbedding, PatchPositions,
-    Pool, Reading, Step, WordEmbedding,
+    Pool, Probe, Reading, Step, WordEmbedding,
 };
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
@@ -135,11 +135,11 @@ impl Loader<'_> {
     }
 
     fn linear(&self, spec: &LinearSpec) -> Result<Linear> {
-        let weight = self.part(&format!("{}.weight", spec.name), spec.part, &[spec.out, spec.input])?;
+        let weight = self.part(&format!("{}{}weight", spec.name, spec.between), spec.part, &[spec.out, spec.input])?;
         let bias = match (&spec.bias_name, spec.bias) {
             (_, false) => None,
             (Some(name), true) => Some(self.tensor(name, &[spec.out])?),
-            (None, true) => Some(self.part(&format!("{}.bias", spec.name), spec.part, &[spec.out])?),
+            (None, true) => Some(self.part(&format!("{}{}bias", spec.name, spec.between), spec.part, &[spec.out])?),
         };
         Ok(Linear { weight, bias })
     }
@@ -313,7 +313,7 @@ impl Loader<'_> {
         let classes = match classifier {
             Classifier::Stored(classes) => classes,
             Classifier::Given(classifier) => {
-                let (mut pools, steps) = (self.pools(s.pooling), self.steps()?);
+                let (mut pools, steps) = (self.pools(s.pooling)?, self.steps()?);
                 let pool = pools.pop().ok_or_else(|| Error::Model("a head that reads nothing".into()))?;
                 let reading = Reading { pool, steps, classifier: classifier.clone() };
                 return Ok(Head { readings: vec![reading], scale: Scale::Softmax });
@@ -329,21 +329,29 @@ impl Loader<'_> {
             let classifier = self.linear(&LinearSpec::whole(name, (classes, input), s.classifier_bias))?;
             Ok(Reading { pool, steps, classifier })
         };
-        let readings = self.pools(pooling).into_iter().zip(&classifiers).map(reading).collect::<Result<_>>()?;
+        let readings = self.pools(pooling)?.into_iter().zip(&classifiers).map(reading).collect::<Result<_>>()?;
         Ok(Head { readings, scale: Scale::Softmax })
     }
 
     /// What each reading pools.
-    fn pools(&self, pooling: Pooling) -> Vec<Pool> {
+    fn pools(&self, pooling: Pooling) -> Result<Vec<Pool>> {
         let prefix = self.spec.embedding.prefix();
-        match pooling {
+        Ok(match pooling {
+            Pooling::Probe => vec![Pool::Probe(Box::new(self.probe()?))],
             Pooling::First => vec![Pool::Token(0)],
             Pooling::Last => vec![Pool::Last],
             Pooling::FirstAndSecond => vec![Pool::Token(0), Pool::Token(1)],
             Pooling::ClassAndPatchMean => vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: prefix }])],
             Pooling::Mean => vec![Pool::Mean { from: 0 }],
             Pooling::PatchMean => vec![Pool::Mean { from: prefix }],
-        }
+        })
+    }
+
+    fn probe(&self) -> Result<Probe> {
+        let spec = self.spec.probe.as_deref();
+        let spec = spec.ok_or_else(|| Error::Model("the family's head has no query".into()))?;
+        let Block { attention, feed_forward, .. } = self.block(&spec.layer)?;
+        Ok(Probe { query: self.tensor(&spec.query, &[1, 1, self.spec.width])?, attention: attention.op, feed_forward })
     }
 
     fn steps(&self) -> Result<Vec<Step>> {
@@ -386,7 +394,7 @@ impl Loader<'_> {
     fn bare_head(&self) -> Result<Head> {
         let weight = Tensor::eye(self.spec.width, self.dtype, self.device)?;
         let classifier = Linear { weight, bias: None };
-        let pools = self.pools(self.spec.bare()).into_iter();
+        let pools = self.pools(self.spec.bare())?.into_iter();
         let reading = |pool| Reading { pool, steps: Vec::new(), classifier: classifier.clone() };
         Ok(Head { readings: pools.map(reading).collect(), scale: Scale::Value })
     }

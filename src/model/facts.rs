@@ -27,7 +27,7 @@ impl Checkpoint {
     /// What methods may need to know of it.
     pub fn facts(&self) -> Facts {
         let spec = &self.spec;
-        let mean = matches!(spec.pooling, Pooling::Mean | Pooling::PatchMean | Pooling::Last);
+        let mean = matches!(spec.pooling, Pooling::Mean | Pooling::PatchMean | Pooling::Last | Pooling::Probe);
         Facts {
             text: self.modality() == Modality::Text,
             gated: spec.gated(),
@@ -166,6 +166,7 @@ impl Checkpoint {
             _ if s.headless => "no head",
             Pooling::First => "the head reads the first token",
             Pooling::Last => "the head reads the last token",
+            Pooling::Probe => "the head attends to all tokens with a query of its own",
             Pooling::FirstAndSecond => "two heads, on the class and the distillation token",
             Pooling::ClassAndPatchMean => "the head reads the class token beside the mean of the patches",
             Pooling::Mean => "the head reads the mean of all tokens",

@@ -2,7 +2,7 @@
 
 mod layer;
 
-pub use layer::{DisentangledSpec, LayerSpec, LinearSpec, NormKind, NormSpec, Part, ScoresSpec, Uniform};
+pub use layer::{DisentangledSpec, LayerSpec, LinearSpec, NormKind, NormSpec, Part, ProbeSpec, ScoresSpec, Uniform};
 
 use crate::encoder::{Gate, Head, Pool, Reading, Wiring};
 use crate::error::{Error, Result};
@@ -51,6 +51,8 @@ pub struct Spec {
     pub embedding: EmbeddingSpec,
     /// What the classifier reads.
     pub pooling: Pooling,
+    /// The query of a head that attends ([`Pooling::Probe`]).
+    pub probe: Option<Box<ProbeSpec>>,
     /// What is between pooling and classifier.
     pub steps: Vec<StepSpec>,
     /// Whether the classifiers have a bias.
@@ -104,6 +106,8 @@ pub enum Pooling {
     Mean,
     /// The mean of the patch tokens.
     PatchMean,
+    /// What a learned query reads of all tokens.
+    Probe,
 }
 
 impl Pooling {
@@ -114,6 +118,7 @@ impl Pooling {
             [Reading { pool: Pool::Mean { .. }, .. }] => Pooling::PatchMean,
             [Reading { pool: Pool::Beside(_), .. }] => Pooling::ClassAndPatchMean,
             [Reading { pool: Pool::Last, .. }] => Pooling::Last,
+            [Reading { pool: Pool::Probe(_), .. }] => Pooling::Probe,
             [Reading { pool: Pool::Token(_), .. }] | [] => Pooling::First,
             [_, _, ..] => Pooling::FirstAndSecond,
         }
@@ -302,6 +307,7 @@ impl Spec {
     /// What of a backbone stands for a whole input: its class token, or the mean of the tokens.
     pub fn bare(&self) -> Pooling {
         match (&self.embedding, self.pooling) {
+            (EmbeddingSpec::Patches { .. }, Pooling::Probe) => Pooling::Probe,
             (EmbeddingSpec::Patches { class: true, .. }, _) => Pooling::First,
             (EmbeddingSpec::Patches { .. }, _) => Pooling::PatchMean,
             (EmbeddingSpec::Words { .. }, Pooling::Mean | Pooling::Last) => self.pooling,

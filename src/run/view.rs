@@ -5,7 +5,7 @@ use super::noise::Noise;
 use crate::encoder::{Block, Encoder};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
-use crate::nn::{numbers, widened, Rules};
+use crate::nn::{numbers, widened, Around, Rules};
 use crate::target::{seed, Output};
 use crate::trace::{LayerGrads, LayerTrace, Trace};
 use candle_core::Tensor;
@@ -46,9 +46,14 @@ impl<'p> Run<'p> {
         let (batch, tokens) = (self.pass.batch, self.tokens());
         let Some(known) = batch.pooled.get(self.row) else { return Ok(None) };
         if known.get().is_none() {
-            let pool = batch.encoder.head.readings.first().and_then(|r| r.pool.shares(tokens));
-            let shares =
-                pool.map(|shares| Tensor::from_vec(shares, (1, tokens), &candle_core::Device::Cpu)).transpose()?;
+            let states = || -> Result<(Tensor, Arc<Around>)> {
+                let trace = self.trace()?;
+                let own = trace.last.narrow(0, self.row, 1)?.narrow(1, 0, tokens)?.contiguous()?;
+                let around = Around::new(trace.around.places, None, (tokens, own.dtype(), own.device()), [])?;
+                Ok((batch.encoder.normed(&own)?, Arc::new(around)))
+            };
+            let pool = batch.encoder.head.readings.first().map(|reading| &reading.pool);
+            let shares = pool.map_or(Ok(None), |pool| pool.shares(tokens, &states))?;
             let _ = known.set(shares);
         }
         Ok(known.get().and_then(Option::as_ref))

@@ -190,7 +190,8 @@ fn facts_are_those_of_the_built_model() {
         assert_eq!(facts.reads_distillation, encoder.head.readings.len() == 2, "{what}");
         assert_eq!((facts.scale, facts.mask_token), (encoder.head.scale, encoder.neutral.mask_id.is_some()), "{what}");
         let prefix = model.checkpoint.spec.embedding.prefix();
-        let pooled = encoder.head.readings.first().and_then(|r| r.pool.shares(3));
+        let states = || -> vitx::Result<_> { panic!("no query reads the states here") };
+        let pooled = encoder.head.readings.first().and_then(|r| r.pool.shares(3, &states).unwrap());
         assert_eq!((facts.mean, facts.class_token), (pooled.is_some(), pooled.is_none()), "{what}");
         let shape = vitx::input::Shape::default();
         let Some((h, w)) = model.checkpoint.input_size(shape) else { return };

@@ -16,7 +16,7 @@ use vitx::nn::Rules;
 use vitx::run::Batch;
 use vitx::target::{seed, Output};
 
-const CASES: &[&str] = &["clip", "chinese_clip"];
+const CASES: &[&str] = &["clip", "chinese_clip", "siglip"];
 
 fn folder(case: &str) -> PathBuf {
     root().join("tests/fixtures/towers").join(case)

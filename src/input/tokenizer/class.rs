@@ -66,6 +66,12 @@ pub const CLASSES: &[Class] = &[
         specials: DEBERTA,
     },
     Class { names: &["AlbertTokenizer"], build: Build::AsItStands, types: Types::Fed, specials: ALBERT },
+    Class {
+        names: &["SiglipTokenizer", "GemmaTokenizer", "T5Tokenizer"],
+        build: Build::AsItStands,
+        types: Types::None,
+        specials: &[],
+    },
     Class { names: &["CLIPTokenizer"], build: Build::AsItStands, types: Types::None, specials: CLIP },
     Class {
         names: &["PreTrainedTokenizer", "TokenizersBackend"],
@@ -142,6 +148,7 @@ const USUAL: &[(&str, &str)] = &[
     ("deberta-v2", "DebertaV2Tokenizer"),
     ("deberta", "DebertaTokenizer"),
     ("clip", "CLIPTokenizer"),
+    ("siglip", "SiglipTokenizer"),
 ];
 
 impl Class {

@@ -57,6 +57,7 @@ pub(in crate::model) fn text_spec(c: &Config, names: Names, dense: &str) -> Resu
         classifier_bias: true,
         headless: false,
         beside: None,
+        probe: None,
         spellings: vec![Spelling { layers: layers.spelled(&names), names }], // transformers 5 writes the same names
     })
 }

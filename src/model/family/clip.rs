@@ -34,7 +34,7 @@ fn spec(c: &Config) -> Result<Spec> {
         let width = c.size_or("projection_dim", 512)?;
         spec.steps = projected(&spec, width);
         spec.beside = Some(Box::new(Beside {
-            spec: texts(&c.part("text_config")?, width)?,
+            spec: texts(&c.part("text_config")?, width, Reach::Causal)?,
             width,
             scale: "logit_scale",
             bias: None,
@@ -77,7 +77,8 @@ pub(in crate::model) fn tower(c: &Config, names: Names, (activation, eps): (&str
     Ok(spec)
 }
 
-fn texts(c: &Config, space: usize) -> Result<Spec> {
+/// CLIP's text tower, and SigLIP's but for its head.
+pub(in crate::model) fn texts(c: &Config, space: usize, reach: Reach) -> Result<Spec> {
     let c = c.with_default("hidden_act", "quick_gelu");
     let (width, norm) = (c.size_or("hidden_size", 512)?, NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-5)?));
     let layers = Uniform {
@@ -93,7 +94,7 @@ fn texts(c: &Config, space: usize) -> Result<Spec> {
         scores: ScoresSpec::Dot,
     };
     let mut layers = layers.spelled(&TEXTS);
-    layers.iter_mut().for_each(|layer| layer.reach = Reach::Causal);
+    layers.iter_mut().for_each(|layer| layer.reach = reach);
     Ok(Spec {
         width,
         wiring: Wiring::Pre,
@@ -111,6 +112,7 @@ fn texts(c: &Config, space: usize) -> Result<Spec> {
         classifier_bias: false,
         headless: true,
         beside: None,
+        probe: None,
         spellings: vec![Spelling { layers, names: TEXTS }],
     })
 }

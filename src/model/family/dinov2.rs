@@ -69,6 +69,7 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
         classifier_bias: true,
         headless: false,
         beside: None,
+        probe: None,
         spellings: vec![spelling(names), spelling(modern)],
     })
 }

@@ -51,6 +51,7 @@ fn spec(c: &Config) -> Result<Spec> {
         classifier_bias: true,
         headless: false,
         beside: None,
+        probe: None,
         spellings: vec![Spelling { layers: layers.spelled(&NAMES), names: NAMES }], // transformers 5 writes the same names
     })
 }

@@ -76,6 +76,7 @@ fn spec(c: &Config) -> Result<Spec> {
         classifier_bias: true,
         headless: false,
         beside: None,
+        probe: None,
         spellings: vec![Spelling { layers, names: NAMES }],
     })
 }

@@ -174,6 +174,7 @@ fn spec(c: &Config) -> Result<Spec> {
         classifier_bias: true,
         headless: c.get("num_classes").and_then(Value::as_u64) == Some(0),
         beside: None,
+        probe: None,
         spellings: vec![Spelling { layers, names }],
     })
 }

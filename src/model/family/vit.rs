@@ -58,6 +58,7 @@ pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> R
         classifier_bias: true,
         headless: false,
         beside: None,
+        probe: None,
         spellings: vec![spelling(names), spelling(modern)],
     })
 }

@@ -93,6 +93,17 @@ pub struct LinearSpec {
     pub bias: bool,
     /// The bias's name, where it is stored by itself.
     pub bias_name: Option<String>,
+    /// What stands between the name and `weight` or `bias`: a dot, of torch's own attention an underscore.
+    pub between: char,
+}
+
+/// A head that attends: names and sizes of [`crate::encoder::Probe`].
+#[derive(Debug, Clone)]
+pub struct ProbeSpec {
+    /// The learned query `[1,1,D]`, in the checkpoint.
+    pub query: String,
+    /// What attends, and the branch behind it; the first norm is none.
+    pub layer: LayerSpec,
 }
 
 /// A part of rows of a stored map.
@@ -176,7 +187,7 @@ impl NormKind {
 impl LinearSpec {
     /// A map stored by itself.
     pub(in crate::model) fn whole(name: impl Into<String>, (out, input): (usize, usize), bias: bool) -> Self {
-        LinearSpec { name: name.into(), part: None, out, input, bias, bias_name: None }
+        LinearSpec { name: name.into(), part: None, out, input, bias, bias_name: None, between: '.' }
     }
 }
 
