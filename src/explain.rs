@@ -2,6 +2,7 @@
 
 pub mod desk;
 pub mod likeness;
+pub mod pairs;
 
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, RowRequest};
@@ -12,7 +13,7 @@ use crate::method::{all, parse, parse_list, Configured};
 use crate::model::{Checkpoint, Model};
 use crate::render::json::About;
 use crate::render::names::target_part;
-use crate::run::{Batch, Memory, Noise, Reads, Watch};
+use crate::run::{Batch, Memory, Noise, Reads};
 use crate::target::{Output, Request};
 use std::time::Instant;
 
@@ -95,7 +96,7 @@ impl Asked<'_> {
     ) -> Vec<Group<S>> {
         let (own, ready): (Vec<S>, Vec<Ready>) = same.into_iter().unzip();
         let of = |place: usize, request, method| own.get(place).is_some_and(|own| wanted(own, request, method));
-        let answers = guarded(|| self.explain(&ready, Box::new(watch), &of));
+        let answers = guarded(|| self.explain(&ready, watch, &of));
         let same = own.into_iter().zip(ready).collect::<Vec<_>>();
         match answers {
             Err(e) if same.len() > 1 && !matches!(e, Error::Interrupted) => {
@@ -113,14 +114,17 @@ impl Asked<'_> {
     pub fn explain(
         &self,
         ready: &[Ready],
-        watch: Watch<'_>,
+        watch: &Steps<'_>,
         wanted: &dyn Fn(usize, usize, usize) -> bool,
     ) -> Result<Answers> {
+        if let Some(own) = self.model.hypotheses() {
+            return self.explain_pairs(own, ready, watch, wanted);
+        }
         let start = Instant::now();
         let (inputs, layouts) = self.model.inputs(ready)?;
         let row = |layout| self.row.map(|r| r.token(layout)).transpose();
         let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
-        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(watch).within(self.memory);
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(Box::new(watch)).within(self.memory);
         let reads = reads(self.methods);
         let alone = ready.len() == 1 && self.methods.len() == 1 && self.methods[0].method.top_down();
         let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads).top_down(alone);

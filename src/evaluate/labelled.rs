@@ -33,6 +33,7 @@ impl Labelled {
     /// # Errors
     /// [`Error::Usage`] for texts where the model reads pictures, and the other way; and when no label is known.
     pub fn of(path: &Path, data: Data, checkpoint: &Checkpoint, limit: Option<usize>) -> Result<Self> {
+        checkpoint.reads_once()?;
         let texts = data.texts(path)?;
         if (checkpoint.modality() == Modality::Text) != texts {
             let reads = if texts { "pictures, but the data are texts" } else { "texts, but the data are pictures" };

@@ -1,6 +1,7 @@
 //! Classifiers that are not in a checkpoint: states of other inputs, with which those of the explained ones are compared.
 
 use super::assemble::{assemble, Classifier, Contents};
+use super::hypotheses::Hypotheses;
 use super::spec::{Beside, Modality, Spec, StepSpec};
 use super::towers::{self, ZeroShot};
 use super::weights::Weights;
@@ -26,6 +27,8 @@ pub(super) enum Given {
     States(States),
     /// The length of a state is the only output.
     Length,
+    /// The checkpoint's own; classes are texts beside the one that is read.
+    Hypotheses(Hypotheses),
 }
 
 /// States that others are compared with.
@@ -47,27 +50,29 @@ pub enum Reference {
 }
 
 impl Given {
-    /// The classifier `[C,P]`, of the dtype and on the device.
+    /// The classifier `[C,P]`, of the dtype and on the device; none: the checkpoint's.
     ///
     /// # Errors
     /// As [`ZeroShot::classifier`].
-    pub fn classifier(&self, weights: &Weights, contents: Contents, to: (DType, &Device)) -> Result<Linear> {
-        match self {
-            Given::Texts(own) => own.classifier(weights, contents, to),
-            Given::Length => Ok(Linear { weight: Tensor::ones((1, 1), to.0, to.1)?, bias: None }),
+    pub fn classifier(&self, weights: &Weights, contents: Contents, to: (DType, &Device)) -> Result<Option<Linear>> {
+        Ok(Some(match self {
+            Given::Hypotheses(_) => return Ok(None),
+            Given::Texts(own) => own.classifier(weights, contents, to)?,
+            Given::Length => Linear { weight: Tensor::ones((1, 1), to.0, to.1)?, bias: None },
             Given::States(States { rows, bias, .. }) => {
                 let bias = bias.map(|bias| Tensor::full(bias, rows.dim(0)?, to.1)?.to_dtype(to.0)).transpose()?;
-                Ok(Linear { weight: rows.to_dtype(to.0)?.to_device(to.1)?, bias })
+                Linear { weight: rows.to_dtype(to.0)?.to_device(to.1)?, bias }
             }
-        }
+        }))
     }
 
     /// What tells it from others.
-    pub fn identity(&self) -> &str {
+    pub fn identity(&self) -> String {
         match self {
-            Given::Texts(own) => &own.identity,
-            Given::States(own) => &own.identity,
-            Given::Length => "norm",
+            Given::Texts(own) => own.identity.clone(),
+            Given::States(own) => own.identity.clone(),
+            Given::Length => "norm".into(),
+            Given::Hypotheses(own) => own.identity(),
         }
     }
 }

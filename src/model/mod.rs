@@ -10,6 +10,7 @@ mod family;
 mod given;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod hypotheses;
 mod inputs;
 mod naming;
 mod pickle;
@@ -27,6 +28,7 @@ pub use checkpoint::{Access, Files};
 pub use config::Config;
 pub use facts::Demand;
 pub use given::Reference;
+pub use hypotheses::Hypotheses;
 pub use spec::{EmbeddingSpec, Family, Modality, Pooling, Spec};
 pub use towers::{Classes, Outputs};
 
@@ -179,10 +181,9 @@ impl Checkpoint {
         config.plain()?;
         let mut spec = (family.spec)(&config)?.checked()?;
         spec.headless |= task::backbone(&config) && !files.hold_a_head(&spec);
-        let zero_shot = match &outputs.classes {
-            Some(classes) => Some(zero_shot((&files, family), classes, &mut spec)?),
-            None => None,
-        };
+        // A text model's are hypotheses, beside its own classes.
+        let texts = outputs.classes.as_ref().filter(|_| spec.beside.is_some() || family.modality == Modality::Image);
+        let zero_shot = texts.map(|classes| zero_shot((&files, family), classes, &mut spec)).transpose()?;
         let mut notes = Vec::new();
         let processor = match family.modality {
             Modality::Image => Processor::Image(image_processor((&files, &config), family, &spec, &mut notes)?),
@@ -218,6 +219,17 @@ impl Checkpoint {
                 "a softmax over one output is 1 whatever the input; it is a value, or a sigmoid's".into(),
             ));
         }
+        let (given, labels) = match (zero_shot.map(Given::Texts), &outputs.classes) {
+            (None, Some(classes)) => {
+                let own = Hypotheses::new(classes, &labels, family.title)?;
+                (Some(Given::Hypotheses(own)), Labels::new(classes.names.clone()))
+            }
+            (given, _) => (given, labels),
+        };
+        let scale = match (&given, labels.len()) {
+            (Some(Given::Hypotheses(_)), 1) => Scale::Value, // one hypothesis is no choice among several
+            _ => scale,
+        };
         Ok(Checkpoint {
             id: id.to_string(),
             revision: files.revision(),
@@ -227,7 +239,7 @@ impl Checkpoint {
             spec,
             processor,
             notes: class.into_iter().chain(odd).chain(notes).collect(),
-            given: zero_shot.map(Given::Texts),
+            given,
             files,
         })
     }
@@ -287,8 +299,12 @@ impl Checkpoint {
 
     fn assembled(&self, contents: Contents, to: (DType, &Device)) -> Result<(Encoder, Vec<String>)> {
         let built = self.files.weights().and_then(|weights| {
-            let given = self.given.as_ref().map(|own| own.classifier(&weights, contents, to)).transpose()?;
-            let classifier = given.as_ref().map_or(Classifier::Stored(self.labels.len()), Classifier::Given);
+            let outputs = match &self.given {
+                Some(Given::Hypotheses(own)) => own.outputs,
+                _ => self.labels.len(),
+            };
+            let given = self.given.as_ref().map(|own| own.classifier(&weights, contents, to)).transpose()?.flatten();
+            let classifier = given.as_ref().map_or(Classifier::Stored(outputs), Classifier::Given);
             assemble::assemble(&self.spec, classifier, &weights, contents, to)
         });
         built.map_err(|e| match e {

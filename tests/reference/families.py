@@ -158,6 +158,15 @@ TIMM_VIT = (
     "config.json of timm: architecture, num_classes, model_args (over the architecture's own), pretrained_cfg (input_size, mean, std, "
     "crop_pct, interpolation). Names: patch_embed.proj, cls_token, reg_token, pos_embed, blocks.l.norm1, attn.qkv (q, k, v one below the "
     "other), attn.proj, norm2, mlp.fc1, mlp.fc2, head. Pre-norm, gelu exact, eps 1e-6. ")
+MAP = (
+    "class_token false: no cls_token, pos_embed [1, patches, D]. global_pool map: `norm` on all tokens, `attn_pool` (AttentionPoolLatent), "
+    "head (unless num_classes is 0); no fc_norm, unless model_args has fc_norm true: then fc_norm behind attn_pool, and no `norm`. In "
+    "attn_pool: query = q(latent), nothing added, no norm; k, v = kv(x), one below the other, x being what `norm` gives; softmax(query . k "
+    "/ sqrt(D / heads)) v of each head; y = proj(that), the latent is not added; y + mlp.fc2(act(mlp.fc1(norm(y)))), the only residual; "
+    "token 0 (of one). No pos_embed, q_norm, k_norm or layer scale. Heads, activation, eps and int(D * mlp_ratio) are as in the blocks; the "
+    "biases are there whatever qkv_bias is, and where the blocks have SwiGLU, this mlp is plain (fc1 the whole int(D * mlp_ratio) wide). "
+    "Tensors: attn_pool.latent [1, 1, D] and weight and bias of attn_pool.q [D, D], kv [2D, D], proj [D, D], norm [D], mlp.fc1, mlp.fc2. "
+    "Class and register tokens, where there are any, pass `norm` and are dropped before attn_pool (pool_include_prefix true keeps them). ")
 EVA = (
     "timm's config.json and names as timm-vit. pos_embed of all tokens and rotary positions as well, of the patches' query and key only: "
     "pairs (2p, 2p + 1) of a head turn by row * f_p for the first half of the pairs and by column * f_p for the second, f_p = 10000^(-p / "
@@ -296,6 +305,9 @@ TIMM = {
         54000, "deit3_small_patch16_224", "blocks.*", dict(global_pool="token", init_values=0.1),
         notes=TIMM_VIT + "no_embed_class: pos_embed [1, patches, D] is added to the patches alone, the class token has no position. "
                          "Layer scale ls1.gamma, ls2.gamma."),
+    "timm-map": Family(
+        57000, "vit_base_patch32_siglip_256", "blocks.*", dict(global_pool="map", mlp_ratio=2.55), prefix=0,
+        notes=TIMM_VIT.replace("gelu exact", "gelu_tanh (act_layer of the architecture)") + MAP),
     "timm-eva02": Family(
         55000, "eva02_tiny_patch14_224", "blocks.*", dict(global_pool="avg"),
         notes=EVA + "qkv fused without a bias of its own: q_bias and v_bias, none for the key. SwiGLU packed: fc2(silu(first half of "
@@ -380,12 +392,13 @@ def randomise(model: nn.Module, seed: int) -> None:
                 mean, std = 1.0, 0.3
             elif "bias_table" in name or "relative_attention_bias" in name:
                 mean, std = 0.0, 1.0
-            elif id(p) in tables or "token" in leaf or leaf in ("position_embeddings", "pos_embed", "class_embedding", "probe"):
+            elif id(p) in tables or "token" in leaf or leaf in ("position_embeddings", "pos_embed", "class_embedding", "probe", "latent"):
                 mean, std = 0.0, 0.7
             elif p.dim() == 1:
                 mean, std = 0.0, 0.2
             else:
-                sharp = any(s in name for s in ("q_proj", "k_proj", "query", "key", "attn.q.", "attn.k.", "qkv", "self.in_proj"))
+                sharp = any(s in name for s in ("q_proj", "k_proj", "query", "key", "attn.q.", "attn.k.", "qkv", "self.in_proj",
+                                                "attn_pool.q.", "attn_pool.kv."))
                 mean, std = 0.0, (1.5 if sharp else 1.2) * p[0].numel() ** -0.5
             p.copy_(mean + std * torch.randn(p.shape, generator=g))
 

@@ -7,13 +7,13 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
+use vitx::explain::pairs::logits;
 use vitx::guard::guarded;
 use vitx::input::prepare::by_size;
 use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::model::Model;
 use vitx::render::json::{predictions, ModelId, Prediction, TextRecord};
-use vitx::run::logits;
 
 /// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Predicts inputs of one size; should that fail, each alone.
 fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top: usize) -> Result<()> {
     let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-    let predicted = guarded(|| model.inputs(&ready).and_then(|(inputs, _)| logits(&model.encoder.logits(&inputs)?)));
+    let predicted = guarded(|| logits(model, &ready));
     match (predicted, &sources[..]) {
         (Ok(rows), _) => sources.iter().zip(&ready).zip(rows).try_for_each(|((source, ready), logits)| {
             tell(model, report, &source.name, ready, &predictions(&model.into(), &logits, top))
