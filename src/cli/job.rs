@@ -8,7 +8,7 @@ use candle_core::Device;
 use std::path::Path;
 use vitx::explain::likeness::{words_of, Likeness};
 use vitx::input::Shape;
-use vitx::model::builtin::BUILTINS;
+use vitx::model::builtin::{usual, BUILTINS};
 use vitx::model::{Access, Checkpoint, Model};
 
 /// Model, device and inputs of a run.
@@ -85,14 +85,7 @@ impl Job {
 }
 
 fn default_model(text: bool, reporting: ReportArgs) -> String {
-    let (id, real) = if text {
-        (
-            "demo-bert",
-            "distilbert-base-uncased-finetuned-sst-2-english or cardiffnlp/twitter-roberta-base-sentiment-latest",
-        )
-    } else {
-        ("demo-vit", "google/vit-base-patch16-224 or facebook/dinov2-base-imagenet1k-1-layer")
-    };
+    let (id, real) = usual(text);
     if !reporting.quiet {
         voice::say(&format!(
             "note: {id} is a small built-in model trained on little data; for real work pass --model, such as {real}"

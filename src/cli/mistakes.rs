@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use vitx::render::printable::printable;
 
-use super::{sources, voice, NOTHING_DONE};
+use super::{voice, NOTHING_DONE};
+use vitx::input::formats::is_input;
 
 /// Help and version on stdout; a mistake on stderr, with the command that was probably meant.
 ///
@@ -44,7 +45,7 @@ fn meant(mistake: &clap::Error, given: &[OsString]) -> Option<String> {
     match mistake.kind() {
         ErrorKind::InvalidSubcommand => {
             let word = text(ContextKind::InvalidSubcommand)?;
-            let input = word == "-" || Path::new(word).exists() || sources::is_input(Path::new(word));
+            let input = word == "-" || Path::new(word).exists() || is_input(Path::new(word));
             input.then(|| format!("`{word}` is no command; did you mean `vitx explain {word}`?"))
         }
         ErrorKind::UnknownArgument if first.starts_with('-') && text(ContextKind::InvalidArg) == Some(first) => Some(

@@ -22,13 +22,17 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Catches Ctrl-C and SIGTERM: the first stops at the next step (an input that is not finished leaves nothing behind), the
-/// second ends at once.
+/// second ends at once. Once is enough.
 pub fn catch_interrupts() -> Result<()> {
-    Ok(ctrlc::set_handler(|| {
+    let caught = ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::SeqCst) || AT_ONCE.load(Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
-    })?)
+    });
+    match caught {
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Runs what may wait long and leaves nothing half done: the first Ctrl-C ends the program.

@@ -22,11 +22,6 @@ pub struct Sources {
     pub made: usize,
 }
 
-/// Whether a name is that of something vitx reads.
-pub fn is_input(path: &Path) -> bool {
-    formats::is_picture(path) || ["npy", "txt"].contains(&formats::ending(path).as_str())
-}
-
 impl Sources {
     /// Lists the inputs. `out` is where outputs go, so that a run inside its own input folder skips them.
     ///
@@ -132,12 +127,7 @@ impl Sources {
     }
 
     fn texts(&mut self, args: &InputArgs) -> Result<()> {
-        let one = |first: &String| Text { first: first.clone(), second: None };
-        let pair = |p: &[String]| match p {
-            [first, second] => Some(Text { first: first.clone(), second: Some(second.clone()) }),
-            _ => None, // they come in twos
-        };
-        let given = args.text.iter().map(one).chain(args.text_pair.chunks(2).filter_map(pair));
+        let given = args.text.chunks(1).chain(args.text_pair.chunks(2)).filter_map(Text::of);
         self.list.extend(Source::of_texts(given.collect()));
         for file in &args.text_file {
             if file == Path::new("-") {

@@ -14,6 +14,8 @@ use candle_core::{Tensor, D};
 pub struct Probe {
     /// `[1,1,D]`
     pub query: Tensor,
+    /// The first token that it reads.
+    pub from: usize,
     /// What it reads by. The query is not added to what it reads.
     pub attention: Attention,
     /// With its norm in front.
@@ -24,11 +26,11 @@ pub struct Probe {
 struct Record {
     /// `[B,H,1,E]`
     query: Tensor,
-    /// `[B,H,T,E]`
+    /// `[B,H,N,E]` of the tokens that are read.
     key: Tensor,
-    /// `[B,H,T,E]`
+    /// `[B,H,N,E]`
     value: Tensor,
-    /// `[B,H,1,T]`
+    /// `[B,H,1,N]`
     attention: Tensor,
     /// `[B,1,D]` what was read.
     read: Tensor,
@@ -41,14 +43,20 @@ pub(super) struct ProbeGrads {
 }
 
 impl Probe {
+    /// The tokens that it reads, `[B,N,D]`.
+    fn own(&self, states: &Tensor) -> Result<Tensor> {
+        Ok(states.narrow(1, self.from, states.dim(1)? - self.from)?.contiguous()?)
+    }
+
     fn record(&self, states: &Tensor, around: &Around) -> Result<Record> {
         let own = &self.attention;
         let (b, _, _) = states.dims3()?;
+        let states = &self.own(states)?;
         let query = own.project(&own.query, &self.query)?;
         let (_, h, one, e) = query.dims4()?;
         let query = query.broadcast_as((b, h, one, e))?.contiguous()?;
         let (key, value) = (own.project(&own.key, states)?, own.project(&own.value, states)?);
-        let scores = own.scores.forward(&query, &key, around)?; // [B,H,1,T]
+        let scores = own.scores.forward(&query, &key, around)?; // [B,H,1,N]
         let attention = attention::probabilities(scores, around.mask(Reach::All))?;
         let read = own.result(&attention, &value)?;
         Ok(Record { query, key, value, attention, read })
@@ -64,7 +72,7 @@ impl Probe {
 
     /// How much of each token it reads, `[B,T]`: the mean of its heads.
     pub(super) fn shares(&self, states: &Tensor, around: &Around) -> Result<Tensor> {
-        Ok(self.record(states, around)?.attention.squeeze(2)?.mean(1)?)
+        Ok(self.record(states, around)?.attention.squeeze(2)?.mean(1)?.pad_with_zeros(1, self.from, 0)?)
     }
 
     /// Reverse: from `[B,D]`.
@@ -88,7 +96,7 @@ impl Probe {
         let by = own.reverse_to_attention((&attention, &value), &by_read, rules)?;
         let (_, by_key) = own.reverse_to_queries((&query, &key, &attention), &by.attention, around, rules)?.unzip();
         let by_states =
-            own.reverse_to_read(|| Ok(states.clone()), (None, by_key.as_ref(), &by.value), Carried::Gradient, rules)?;
+            own.reverse_to_read(|| self.own(states), (None, by_key.as_ref(), &by.value), Carried::Gradient, rules)?;
         let constants = Self::constants(&[
             (own.projection.bias.as_ref(), by_read.clone()),
             (own.value.bias.as_ref(), attention::merge_heads(&by.value)?),
@@ -96,7 +104,7 @@ impl Probe {
             (branch.op.into.bias.as_ref(), by_hidden),
             (branch.op.out.bias.as_ref(), by_fed),
         ])?;
-        Ok(ProbeGrads { states: by_states, constants })
+        Ok(ProbeGrads { states: by_states.pad_with_zeros(1, self.from, 0)?, constants })
     }
 
     /// Constants times what reached them, `[B]`. That of the keys adds the same to every score and so nothing; that of the query is

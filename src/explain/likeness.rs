@@ -6,7 +6,7 @@ use crate::input::prepare::Input;
 use crate::input::text::Text;
 use crate::input::{Preparer, Ready, Shape, Source};
 use crate::model::{Checkpoint, Classes, Modality, Reference};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What targets ask of states.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +98,26 @@ fn reference(name: &str, checkpoint: &Checkpoint, shape: Shape) -> Result<Refere
         (Ready::Picture(_), Modality::Image) | (Ready::Text(_), Modality::Text) => Ok(Reference::Input(ready)),
         _ => Err(Error::Usage("is of another kind than the model reads".into())),
     }
+}
+
+/// What is to be explained the other way round: the references of targets, for likeness to the inputs. Files, texts and targets.
+///
+/// # Errors
+/// [`Error::Usage`] for targets that are no likeness to an input.
+pub fn turned(targets: &[String], inputs: &[String]) -> Result<(Vec<PathBuf>, Vec<String>, Vec<String>)> {
+    let (kind, names) = match Likeness::asked(targets)? {
+        Some(Likeness::Cosine(names)) => ("similarity", names),
+        Some(Likeness::Dot(names)) => ("dot", names),
+        Some(Likeness::Norm) | None => {
+            return Err(Error::Usage("--both explains the other side of similarity:REF or dot:REF".into()))
+        }
+    };
+    if let Some(vector) = names.iter().find(|name| array::shape(Path::new(name)).is_ok_and(|shape| shape.len() <= 2)) {
+        return Err(Error::Usage(format!("--both: {vector} is a vector, of which nothing can be explained")));
+    }
+    let (files, texts): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| Path::new(name).is_file());
+    let targets = inputs.iter().map(|input| format!("{kind}:{input}")).collect();
+    Ok((files.into_iter().map(PathBuf::from).collect(), texts, targets))
 }
 
 /// The texts of classes as inputs, and the text tower of a model that compares, whose outputs are pictures named by their stems.

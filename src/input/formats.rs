@@ -181,6 +181,11 @@ pub fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
     }
 }
 
+/// Whether a name is that of something vitx reads.
+pub fn is_input(path: &Path) -> bool {
+    is_picture(path) || ["npy", "txt"].contains(&ending(path).as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -52,6 +52,17 @@ pub struct Tokenised {
     pub layout: TextLayout,
 }
 
+impl Text {
+    /// Of one part or two; none of another number.
+    pub fn of(parts: &[String]) -> Option<Self> {
+        match parts {
+            [first] => Some(Text { first: first.clone(), second: None }),
+            [first, second] => Some(Text { first: first.clone(), second: Some(second.clone()) }),
+            _ => None,
+        }
+    }
+}
+
 impl TextProcessor {
     /// Reads `tokenizer.json`, or `vocab.txt` (BERT, DistilBERT), or `vocab.json` and `merges.txt` (RoBERTa), with all that
     /// transformers lays over them: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`.

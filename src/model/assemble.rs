@@ -351,7 +351,8 @@ impl Loader<'_> {
         let spec = self.spec.probe.as_deref();
         let spec = spec.ok_or_else(|| Error::Model("the family's head has no query".into()))?;
         let Block { attention, feed_forward, .. } = self.block(&spec.layer)?;
-        Ok(Probe { query: self.tensor(&spec.query, &[1, 1, self.spec.width])?, attention: attention.op, feed_forward })
+        let query = self.tensor(&spec.query, &[1, 1, self.spec.width])?;
+        Ok(Probe { query, from: self.spec.embedding.prefix(), attention: attention.op, feed_forward })
     }
 
     fn steps(&self) -> Result<Vec<Step>> {

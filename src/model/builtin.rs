@@ -40,3 +40,14 @@ pub static BUILTINS: &[Builtin] = &[
 /// None without the feature `demo`.
 #[cfg(not(feature = "demo"))]
 pub static BUILTINS: &[Builtin] = &[];
+
+/// The one that stands in where no model is named, for texts or pictures; and models for real work.
+pub fn usual(text: bool) -> (&'static str, &'static str) {
+    match text {
+        true => (
+            "demo-bert",
+            "distilbert-base-uncased-finetuned-sst-2-english or cardiffnlp/twitter-roberta-base-sentiment-latest",
+        ),
+        false => ("demo-vit", "google/vit-base-patch16-224 or facebook/dinov2-base-imagenet1k-1-layer"),
+    }
+}

@@ -298,3 +298,20 @@ fn sentence_encoders_pool_as_their_folders_say() {
     let refused = stderr(&run(with("max_tokens").path()));
     assert!(refused.contains("pooling by max_tokens is not supported"), "{refused}");
 }
+
+#[test]
+fn both_sides_of_a_similarity_are_explained() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = crate::backbones::backbone("vit-square", "ViTModel", "vit.");
+    let (model, cat, flower) = (dir.path().to_str().unwrap(), asset("cat.jpg"), asset("flower.jpg"));
+    let target = format!("similarity:{flower}");
+    let output = vitx(out.path(), &["explain", "--json", "--both", "-m", model, &cat, "-t", &target]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = records(&output);
+    let of = |n: usize| (found[n]["input"].as_str().unwrap().to_string(), found[n]["target"]["label"].clone());
+    assert_eq!((of(0), of(1)), ((cat.clone(), json!(flower)), (flower, json!(cat.clone()))));
+    let logit = |n: usize| found[n]["target"]["logit"].as_f64().unwrap();
+    assert!((logit(0) - logit(1)).abs() < 1e-5);
+    let refused = vitx(out.path(), &["explain", "--both", "-m", model, &cat, "-t", "norm"]);
+    assert!(stderr(&refused).contains("--both explains the other side"), "{}", stderr(&refused));
+}

@@ -163,8 +163,8 @@ MAP = (
     "head (unless num_classes is 0); no fc_norm, unless model_args has fc_norm true: then fc_norm behind attn_pool, and no `norm`. In "
     "attn_pool: query = q(latent), nothing added, no norm; k, v = kv(x), one below the other, x being what `norm` gives; softmax(query . k "
     "/ sqrt(D / heads)) v of each head; y = proj(that), the latent is not added; y + mlp.fc2(act(mlp.fc1(norm(y)))), the only residual; "
-    "token 0 (of one). No pos_embed, q_norm, k_norm or layer scale. Heads, activation, eps and int(D * mlp_ratio) are as in the blocks; the "
-    "biases are there whatever qkv_bias is, and where the blocks have SwiGLU, this mlp is plain (fc1 the whole int(D * mlp_ratio) wide). "
+    "token 0 (of one). No pos_embed, q_norm, k_norm or layer scale. Heads, activation, eps and int(D * mlp_ratio) are as in the blocks; "
+    "the biases are there whatever qkv_bias is, and where the blocks have SwiGLU, this mlp is plain (fc1 is int(D * mlp_ratio) wide). "
     "Tensors: attn_pool.latent [1, 1, D] and weight and bias of attn_pool.q [D, D], kv [2D, D], proj [D, D], norm [D], mlp.fc1, mlp.fc2. "
     "Class and register tokens, where there are any, pass `norm` and are dropped before attn_pool (pool_include_prefix true keeps them). ")
 EVA = (

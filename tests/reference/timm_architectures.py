@@ -16,7 +16,7 @@ from timm.models import deit, vision_transformer as vit
 from torch import nn
 
 KNOWN = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "init_values", "class_token", "no_embed_class",
-         "reg_tokens", "pre_norm", "global_pool", "fc_norm", "act_layer", "dynamic_img_size")
+         "reg_tokens", "pre_norm", "global_pool", "fc_norm", "act_layer", "dynamic_img_size", "distilled")
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/model/family/timm.json")
 
 

@@ -7,7 +7,7 @@ use crate::cli::job::Job;
 use crate::cli::outputs::{Format, Out};
 use crate::cli::past::{Past, Stated};
 use crate::cli::plan::{Asked, OutputArgs, Plan};
-use crate::cli::report::Reporter;
+use crate::cli::report::{interrupted, Reporter};
 use crate::cli::style::StyleArgs;
 use crate::cli::{examples, offered};
 use anyhow::{bail, Result};
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::explain::desk::{Desk, Front, Going, Item};
-use vitx::explain::Asked as Question;
+use vitx::explain::{likeness::turned, Asked as Question};
 use vitx::identity::Identity;
 use vitx::input::Source;
 use vitx::labels::Labels;
@@ -46,6 +46,9 @@ pub struct Args {
     /// What is explained where pictures are compared with texts: the picture, or the words of each text that is named
     #[arg(long, default_value = "picture", value_name = "WHAT", value_parser = ["picture", "text"])]
     explain: String,
+    /// With similarity:REF or dot:REF: explain each REF too, for its likeness to the inputs
+    #[arg(long)]
+    both: bool,
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     row: Option<String>,
@@ -59,6 +62,20 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(mut args: Args) -> Result<ExitCode> {
+    let (code, inputs) = explained(&mut args)?;
+    if !args.both || interrupted() {
+        return Ok(code);
+    }
+    (args.input.inputs, args.input.text, args.target) = turned(&args.target, &inputs)?;
+    let (other, _) = explained(&mut args)?;
+    Ok(if code == ExitCode::SUCCESS { other } else { code })
+}
+
+/// How it went, and what the inputs are called.
+fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
+    if args.both {
+        turned(&args.target, &[])?;
+    }
     args.model.classes.targets = texts(&args.target);
     let style = args.style.style(args.output.legend)?;
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
@@ -75,16 +92,16 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         bail!("--normalize shared with --shard: each part of the run would have a scale of its own; run it whole, or pass --normalize max");
     }
     let stated = args.report.json || plan.formats.iter().any(|f| f.name == "json");
-    let common = || common(&args, &plan, &job.checkpoint, &job.device);
+    let common = || common(args, &plan, &job.checkpoint, &job.device);
     let mut past = Past::look(&plan, &job.checkpoint, &job.sources, stated, common)?;
-    let inputs = job.sources.list.len();
+    let (inputs, names) = (job.sources.list.len(), job.sources.list.iter().map(|s| s.name.clone()).collect());
     let report = Reporter::new(args.report, inputs).resumable();
     if past.made.all() {
         for (number, source) in job.sources.list.iter().enumerate() {
             tell_done(&report, &plan, &past, &job.checkpoint.id, number, source)?;
         }
         report.note("up to date: every output is there already (--overwrite makes them anew)");
-        return Ok(report.finish(inputs));
+        return Ok((report.finish(inputs), names));
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     past.made.begin()?;
@@ -105,7 +122,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         contents: None,
     });
     let goings: Vec<_> = goings.collect();
-    let (args, plan, model, desk) = (&args, &plan, &model, &desk);
+    let (args, plan, model, desk) = (&*args, &plan, &model, &desk);
     let mut work = Work { args, plan, model, desk, report, past, waiting: Vec::new(), written: HashMap::new() };
     desk.work((&goings, together), &watch, |came| work.chunk(came))?;
     work.draw_waiting()?;
@@ -113,7 +130,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     if done > 0 {
         work.report.note(&format!("up to date: the outputs of {done} of {inputs} inputs were there already"));
     }
-    Ok(work.report.finish(inputs))
+    Ok((work.report.finish(inputs), names))
 }
 
 /// What every output of the run depends on.

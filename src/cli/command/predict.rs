@@ -10,8 +10,7 @@ use std::process::ExitCode;
 use vitx::explain::pairs::logits;
 use vitx::guard::guarded;
 use vitx::input::prepare::by_size;
-use vitx::input::Source;
-use vitx::input::{Preparer, Ready};
+use vitx::input::{Preparer, Ready, Source};
 use vitx::model::Model;
 use vitx::render::json::{predictions, ModelId, Prediction, TextRecord};
 

@@ -6,8 +6,8 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::{nearest, Error, Result};
 use crate::model::config::Config;
 use crate::model::spec::{
-    EmbeddingSpec, Family, Modality, Names, NormKind, Part, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec,
-    Uniform,
+    EmbeddingSpec, Family, Modality, Names, NormKind, Part, Placed, Pooling, ProbeSpec, ScoresSpec, Spec, Spelling,
+    StepSpec, Uniform,
 };
 use crate::nn::resample::Bicubic;
 use crate::nn::Activation;
@@ -119,9 +119,10 @@ fn spec(c: &Config) -> Result<Spec> {
         "token" if distilled => (Pooling::FirstAndSecond, false),
         "token" if class => (Pooling::First, false),
         "avg" => (Pooling::PatchMean, true),
+        "map" => (Pooling::Probe, false),
         other => {
             return Err(Error::Model(format!(
-                "config.json: `global_pool` is `{other}`{}, and heads on `token` and `avg` are supported",
+                "config.json: `global_pool` is `{other}`{}, and heads on `token`, `avg` and `map` are supported",
                 if class { "" } else { " without a class token" }
             )))
         }
@@ -146,6 +147,7 @@ fn spec(c: &Config) -> Result<Spec> {
         bias: true,
         scores: ScoresSpec::Dot,
     };
+    let probe = (pool == Pooling::Probe).then(|| Box::new(probe(&layers, hidden, norm)));
     let mut layers = layers.spelled(&names);
     for layer in &mut layers {
         for (which, projection) in layer.projections.iter_mut().take(3).enumerate() {
@@ -174,9 +176,22 @@ fn spec(c: &Config) -> Result<Spec> {
         classifier_bias: true,
         headless: c.get("num_classes").and_then(Value::as_u64) == Some(0),
         beside: None,
-        probe: None,
+        probe,
         spellings: vec![Spelling { layers, names }],
     })
+}
+
+/// The query of a `map` head, and around it a layer like the others; it has all biases, and its feed-forward is never gated.
+fn probe(layers: &Uniform, hidden: usize, norm: NormKind) -> ProbeSpec {
+    let own = Uniform { feed_forward: hidden, gate: Gate::None, qkv_bias: [true; 3], ..layers.clone() };
+    let mut layer = own.layer("attn_pool", &NAMES);
+    for (which, (projection, name)) in layer.projections.iter_mut().zip(["q", "kv", "kv", "proj"]).enumerate() {
+        projection.name = format!("attn_pool.{name}");
+        projection.part = (name == "kv").then_some(Part::Block { which: which.saturating_sub(1), of: 2 });
+    }
+    layer.norms = [None, Some(norm.named("attn_pool.norm"))];
+    layer.scales = None;
+    ProbeSpec { query: "attn_pool.latent".into(), layer }
 }
 
 const NAMES: Names = Names {
