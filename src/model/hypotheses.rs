@@ -27,7 +27,9 @@ impl Hypotheses {
     /// # Errors
     /// As [`Classes::texts`]; [`Error::Usage`] for a model without an entailment.
     pub fn new(classes: &Classes, own: &Labels, title: &str) -> Result<Self> {
-        let Ok(entailment) = own.find("entailment") else {
+        // As in transformers' pipeline: the first whose name begins so, in any case.
+        let entails = |class: &u32| own.name(*class).to_lowercase().starts_with("entail");
+        let Some(entailment) = (0..own.len() as u32).find(entails) else {
             return Err(Error::Usage(format!(
                 "--classes names classes for models that compare pictures with texts, such as CLIP, and for those with a class `entailment`; this one ({title}) has its own classes"
             )));

@@ -129,8 +129,9 @@ fn texts_are_classes_to_every_command() {
     // The template's texts are the classes' texts.
     let whole =
         said(&["predict", "--json", &cat, "--classes", "a photo of a cat,a photo of a dog,a photo of a red bird"]);
-    let logits =
-        |o| records(o)[0]["predictions"].as_array().unwrap().iter().map(|p| p["logit"].clone()).collect::<Vec<_>>();
+    let logits = |o| {
+        records(o)[0]["predictions"].as_array().unwrap().iter().map(|p| p["probability"].clone()).collect::<Vec<_>>()
+    };
     assert_eq!(logits(&one), logits(&whole));
 
     let target = |args: &[&str]| {
@@ -314,4 +315,42 @@ fn both_sides_of_a_similarity_are_explained() {
     assert!((logit(0) - logit(1)).abs() < 1e-5);
     let refused = vitx(out.path(), &["explain", "--both", "-m", model, &cat, "-t", "norm"]);
     assert!(stderr(&refused).contains("--both explains the other side"), "{}", stderr(&refused));
+}
+
+#[test]
+fn classes_are_hypotheses_to_a_model_that_knows_entailment() {
+    let folder = root().join("tests/fixtures/heads/bert-nli");
+    let json: Value = serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
+    let expected = candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu).unwrap();
+    let (out, model) = (tempfile::tempdir().unwrap(), folder.join("model").display().to_string());
+    let classes: Vec<&str> = json["classes"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
+    let text = json["premise"].as_str().unwrap();
+    let list = classes.join(",");
+    let run = |args: &[&str]| vitx(out.path(), &[args, &["-m", &model, "--text", text, "--classes", &list]].concat());
+    let predicted = run(&["predict", "--json"]);
+    assert!(predicted.status.success(), "{}", stderr(&predicted));
+    let (logits, probabilities) = (flat(&expected["entailment_logits"]), flat(&expected["probabilities"]));
+    for prediction in records(&predicted)[0]["predictions"].as_array().unwrap() {
+        let class = prediction["class"].as_u64().unwrap() as usize;
+        assert_eq!(prediction["label"], classes[class]);
+        let near =
+            |key: &str, want: f64| assert!((prediction[key].as_f64().unwrap() - want).abs() < 1e-5, "{prediction}");
+        near("probability", probabilities[class]);
+    }
+    let explained = run(&["explain", "--json", "--method", "gae,leave-one-out", "-t", classes[1], "-t", "predicted"]);
+    assert!(explained.status.success(), "{}", stderr(&explained));
+    let found = records(&explained);
+    assert_eq!((found.len(), &found[0]["target"]["label"]), (4, &json!(classes[1])));
+    assert!(found[0]["texts"][1].as_str().unwrap().contains(classes[1]), "{}", found[0]["texts"]);
+    assert!((found[0]["target"]["logit"].as_f64().unwrap() - logits[1]).abs() < 1e-5);
+    assert!(run(&["compare", "--method", "gae,attn-lrp"]).status.success());
+    for (args, part) in [
+        (&["explain", "-t", &format!("{}-{}", classes[0], classes[1])][..], "read beside the text by itself"),
+        (&["explain", "--prompt", "about"][..], "has no {} for the class"),
+    ] {
+        let refused = run(args);
+        assert!(stderr(&refused).contains(part), "{}", stderr(&refused));
+    }
+    let demo = vitx(out.path(), &["predict", "--text", "fine", "--classes", "a,b"]);
+    assert!(stderr(&demo).contains("with a class `entailment`"), "{}", stderr(&demo));
 }

@@ -91,8 +91,8 @@ GROUPS = (
     "the last one's, word what the tokenizer's decoder makes of the pieces. ")
 ANSWER = (
     "qa_outputs [2, D]: row 0 gives start_logits, row 1 end_logits. start and end are made probabilities each over the context's tokens "
-    "and [CLS], all others being out; [CLS] is then set to 0. The answer has the largest start[s] * end[e] of s <= e <= s + "
-    "max_answer_len - 1 (15); score is that product, `null` is start * end of [CLS]. `answers` are characters from offset s to the end "
+    "and [CLS], all others being out; [CLS] is then set to 0. The answer has the largest start[s] * end[e] of s <= e < s + "
+    "max_answer_len (15); score is that product, `null` is start * end of [CLS]. `answers` are characters from offset s to the end "
     "of token e; `aligned` (the pipeline's default) takes the best 12 spans, widens each to whole words, adds up the scores of equal "
     "answers (case ignored) and takes the best. ")
 
@@ -116,7 +116,7 @@ HEADS = {
         notes=ANSWER + "DistilBERT, no token types, no pooler and no pre_classifier."),
     "bert-qa": Head(
         75966, "BertForQuestionAnswering", bert,
-        (("Where was it?", "Maria Rivera saw the great film in Tokyo, not the quiet play, and liked it"), ("Who ran?", "The Dogs ran.")),
+        (("Who?", "Maria Rivera saw the film in Tokyo, not the quiet play, and liked it"), ("Who ran?", "The Dogs ran.")),
         notes=ANSWER + "BERT without a pooler. Types: 0 up to the question's [SEP], 1 for the context and its [SEP]."),
     "bert-nli": Head(
         75178, "BertForSequenceClassification", bert, tuple((PREMISE, TEMPLATE.format(c)) for c in CLASSES), labels=NLI,
