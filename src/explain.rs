@@ -3,6 +3,7 @@
 pub mod desk;
 pub mod likeness;
 pub mod pairs;
+pub mod tokens;
 
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, RowRequest};
@@ -10,11 +11,11 @@ use crate::guard::guarded;
 use crate::input::prepare::by_size;
 use crate::input::{Ready, Shape};
 use crate::method::{all, parse, parse_list, Configured};
-use crate::model::{Checkpoint, Model};
+use crate::model::{Checkpoint, Model, Task};
 use crate::render::json::About;
 use crate::render::names::target_part;
 use crate::run::{Batch, Memory, Noise, Reads};
-use crate::target::{Output, Request};
+use crate::target::{Output, Request, Target};
 use std::time::Instant;
 
 /// What is asked of each input.
@@ -120,6 +121,9 @@ impl Asked<'_> {
         if let Some(own) = self.model.hypotheses() {
             return self.explain_pairs(own, ready, watch, wanted);
         }
+        if self.model.checkpoint.spec.task != Task::Whole {
+            return self.explain_tokens(ready, watch, wanted);
+        }
         let start = Instant::now();
         let (inputs, layouts) = self.model.inputs(ready)?;
         let row = |layout| self.row.map(|r| r.token(layout)).transpose();
@@ -212,7 +216,15 @@ pub fn requests(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Request
             checkpoint.without_classes()
         )));
     }
-    Request::parse_list(texts, &checkpoint.labels, checkpoint.scale)
+    let requests = Request::parse_list(texts, &checkpoint.labels, checkpoint.scale)?;
+    let of_tokens = |r: &&Request| matches!(r.target, Target::Entities | Target::Token { .. });
+    match requests.iter().find(of_tokens).filter(|_| checkpoint.spec.task == Task::Whole) {
+        Some(request) => Err(Error::Refused(format!(
+            "target `{}`: the model says one thing of a whole input, and nothing of each token",
+            request.text
+        ))),
+        None => Ok(requests),
+    }
 }
 
 /// Bytes that the passes of methods over one input take; of a text as long as the model reads.

@@ -14,6 +14,8 @@ pub struct Output {
     pub against: Option<u32>,
     /// The explained value is the negative: relevance is positive where the input lowers the class.
     pub lowers: bool,
+    /// The token that it is said of, by a model that says something of each.
+    pub token: Option<u32>,
 }
 
 /// What a model says of an output, in the unit it has.
@@ -40,12 +42,12 @@ impl std::fmt::Display for Said {
 impl Output {
     /// A class by itself.
     pub fn of(class: u32) -> Self {
-        Output { class, against: None, lowers: false }
+        Output { class, against: None, lowers: false, token: None }
     }
 
     /// A class rather than another.
     pub fn contrast(class: u32, against: u32) -> Self {
-        Output { class, against: Some(against), lowers: false }
+        Output { class, against: Some(against), lowers: false, token: None }
     }
 
     /// The class's logit, or the difference of the two; the sign of the question is not in it.
@@ -82,15 +84,21 @@ impl Output {
     /// Its class numbers, and what is asked of them.
     pub fn which(&self) -> String {
         let lowers = if self.lowers { "what lowers " } else { "" };
+        if let Some(token) = self.token {
+            return format!("{lowers}class {} of token {token}", self.class);
+        }
         match self.against {
             None => format!("{lowers}class {}", self.class),
             Some(against) => format!("{lowers}class {} less class {against}", self.class),
         }
     }
 
-    /// `label`, `label-label`, or `-label` where it is asked what lowers it.
+    /// `label`, `label-label`, `token/label`, or `-label` where it is asked what lowers it.
     pub fn label(&self, labels: &Labels) -> String {
         let minus = if self.lowers { "-" } else { "" };
+        if let Some(token) = self.token {
+            return format!("{minus}{token}/{}", labels.name(self.class));
+        }
         match self.against {
             None => format!("{minus}{}", labels.name(self.class)),
             Some(b) => format!("{minus}{}-{}", labels.name(self.class), labels.name(b)),

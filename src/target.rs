@@ -22,6 +22,15 @@ pub enum Target {
         /// How the model's probabilities come about.
         scale: Scale,
     },
+    /// Every entity that a model finds which labels each token, one explanation each.
+    Entities,
+    /// What such a model says of one token: a label, or the likeliest.
+    Token {
+        /// Counted from 0, special tokens included.
+        number: u32,
+        /// The label.
+        class: Option<u32>,
+    },
     /// Why this class rather than that one: the difference of the two logits.
     Contrast {
         /// The class argued for.
@@ -39,6 +48,12 @@ impl Target {
     pub fn parse(text: &str, labels: &Labels, scale: Scale) -> Result<Self> {
         if text.eq_ignore_ascii_case("predicted") {
             return Ok(Target::Predicted);
+        }
+        if text.eq_ignore_ascii_case("entities") && labels.lookup(text)?.is_none() {
+            return Ok(Target::Entities);
+        }
+        if let Some(place) = text.strip_prefix("token:") {
+            return token(text, place, labels);
         }
         if let Some(k) = text.strip_prefix("top:") {
             return match k.parse::<usize>() {
@@ -69,6 +84,8 @@ impl Target {
                 first(all.iter().filter(|p| f64::from(**p) > probability).count())
             }
             Target::Class(class) => vec![Output::of(class)],
+            // Of one token each: see `explain::tokens`.
+            Target::Entities | Target::Token { .. } => Vec::new(),
             Target::Contrast { class, against } => vec![Output::contrast(class, against)],
         }
     }
@@ -94,6 +111,17 @@ pub fn texts(targets: &[impl AsRef<str>]) -> Vec<String> {
         first.split(&format!("-{TEXT}")).map(|text| text.trim().to_string()).collect()
     };
     targets.iter().flat_map(|target| named(target.as_ref())).collect()
+}
+
+/// `5/B-PER`, or `5`.
+fn token(text: &str, place: &str, labels: &Labels) -> Result<Target> {
+    let (number, label) = place.split_once('/').map_or((place, None), |(number, label)| (number, Some(label)));
+    let Ok(number) = number.trim().parse() else {
+        return Err(Error::Usage(format!(
+            "target `{text}`: expected token:I or token:I/LABEL, I a token's number, special tokens included"
+        )));
+    };
+    Ok(Target::Token { number, class: label.map(|label| labels.find(label)).transpose()? })
 }
 
 fn above(text: &str, p: &str, scale: Scale) -> Result<Target> {
@@ -126,6 +154,9 @@ fn contrast(text: &str, labels: &Labels) -> Result<Option<Target>> {
     }
     unclear.map_or(Ok(None), Err)
 }
+
+/// Entities of a text, as far as is known before it is read.
+const MOST_ENTITIES: usize = 2;
 
 /// A target as the user wrote it, and what it means.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,7 +216,8 @@ impl Request {
     /// At most so many outputs an input, of a model with so many classes.
     pub fn most(&self, classes: usize) -> usize {
         match self.target {
-            Target::Predicted | Target::Class(_) | Target::Contrast { .. } => 1,
+            Target::Predicted | Target::Class(_) | Target::Contrast { .. } | Target::Token { .. } => 1,
+            Target::Entities => MOST_ENTITIES,
             Target::Top(k) => k,
             // Of classes that share one probability fewer than 1/P are above P.
             Target::Above { probability, scale: Scale::Softmax } if probability > 0.0 => {
@@ -259,6 +291,9 @@ mod tests {
             ("id:3-id:0", Target::Contrast { class: 3, against: 0 }),
             ("text:dog", Target::Class(3)),
             ("text:dog-text:t-shirt", Target::Contrast { class: 3, against: 2 }),
+            ("token:5/dog", Target::Token { number: 5, class: Some(3) }),
+            ("token:0", Target::Token { number: 0, class: None }),
+            ("entities", Target::Entities),
             ("above:0.5", Target::Above { probability: 0.5, scale: Scale::Sigmoid }),
         ] {
             assert_eq!(Target::parse(text, &l, Scale::Sigmoid).unwrap(), want, "{text}");

@@ -63,6 +63,8 @@ mod readme;
 #[path = "all/shell.rs"]
 mod shell;
 #[cfg(feature = "cli")]
+#[path = "all/token_heads.rs"]
+mod token_heads;
 #[path = "all/tokenizing.rs"]
 mod tokenizing;
 #[path = "all/towers.rs"]

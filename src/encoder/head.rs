@@ -293,6 +293,20 @@ impl Head {
         }
     }
 
+    /// What it says of each token by itself, `[T,D]` -> `[T,C]`: its first classifier, whatever that pools.
+    pub fn each(&self, states: &Tensor) -> Result<Tensor> {
+        match self.readings.first() {
+            Some(reading) => reading.classify(states),
+            None => Err(Error::Model("a head that reads nothing".into())),
+        }
+    }
+
+    /// The same head reading one token.
+    pub fn at(&self, token: usize) -> Self {
+        let at = |reading: &Reading| Reading { pool: Pool::Token(token), ..reading.clone() };
+        Head { readings: self.readings.first().map(at).into_iter().collect(), scale: self.scale }
+    }
+
     /// The tokens from the first to the last that it reads, where it does not pool all of them.
     pub fn rows(&self) -> Option<Range<usize>> {
         let of = |reading: &Reading| match reading.pool {

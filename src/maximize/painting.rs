@@ -84,7 +84,7 @@ impl Objective {
         match request.target {
             Target::Class(class) => Ok(Objective::Class(Output { lowers: request.lowers, ..Output::of(class) })),
             Target::Contrast { class, against } => Ok(Objective::Class(Output::contrast(class, against))),
-            Target::Predicted | Target::Top(_) | Target::Above { .. } => {
+            Target::Predicted | Target::Top(_) | Target::Above { .. } | Target::Entities | Target::Token { .. } => {
                 Err(Error::Usage(format!("--target {text}: name a class; there is no picture yet to predict")))
             }
         }

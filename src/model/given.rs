@@ -22,7 +22,7 @@ const TOGETHER: usize = 16;
 /// Where the classifier comes from, if not from the checkpoint.
 pub(super) enum Given {
     /// Texts are the classes of pictures.
-    Texts(ZeroShot),
+    Texts(Box<ZeroShot>),
     /// These states are the classes.
     States(States),
     /// The length of a state is the only output.

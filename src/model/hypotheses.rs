@@ -2,7 +2,7 @@
 //! (Yin, Hay & Roth, EMNLP 2019).
 
 use super::towers::Classes;
-use super::{Checkpoint, Given, Model, Processor};
+use super::{Checkpoint, Given, Model, Processor, Task};
 use crate::error::{Error, Result};
 use crate::input::prepare::Ready;
 use crate::input::text::Text;
@@ -52,6 +52,9 @@ impl Checkpoint {
     /// [`Error::Refused`].
     pub fn reads_once(&self) -> Result<()> {
         match &self.given {
+            _ if self.spec.task != Task::Whole => Err(Error::Refused(
+                "the model says something of each token, and this command asks for one answer an input; `vitx predict`, `explain` and `compare` work".into(),
+            )),
             Some(Given::Hypotheses(_)) => Err(Error::Refused(
                 "each of these classes is read beside the text by itself, and this command reads an input once; `vitx predict`, `explain` and `compare` do that".into(),
             )),

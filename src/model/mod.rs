@@ -29,7 +29,7 @@ pub use config::Config;
 pub use facts::Demand;
 pub use given::Reference;
 pub use hypotheses::Hypotheses;
-pub use spec::{EmbeddingSpec, Family, Modality, Pooling, Spec};
+pub use spec::{EmbeddingSpec, Family, Modality, Pooling, Spec, Task};
 pub use towers::{Classes, Outputs};
 
 pub use crate::input::prepare::Processor;
@@ -128,6 +128,9 @@ pub struct Checkpoint {
     files: Files,
 }
 
+/// What a model that finds answers says of tokens: an answer begins there, ends there; and of two tokens, that it is the answer.
+pub const SPANS: [&str; 3] = ["start", "end", "answer"];
+
 /// What stands for "nothing there" in the inputs that a processor makes.
 fn neutral(processor: &Processor) -> Neutral {
     match processor {
@@ -179,7 +182,8 @@ impl Checkpoint {
         let family = family_of(&config, &files)?;
         let class = task::check(&config, family)?;
         config.plain()?;
-        let mut spec = (family.spec)(&config)?.checked()?;
+        let task = task::of(&config, family);
+        let mut spec = task::headed((family.spec)(&config)?, task, family).checked()?;
         spec.headless |= task::backbone(&config) && !files.hold_a_head(&spec);
         // A text model's are hypotheses, beside its own classes.
         let texts = outputs.classes.as_ref().filter(|_| spec.beside.is_some() || family.modality == Modality::Image);
@@ -202,6 +206,7 @@ impl Checkpoint {
         let (labels, odd) = match (&zero_shot, spec.headless) {
             (Some(own), _) => (own.labels.clone(), None),
             (None, true) => (Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), None),
+            (None, false) if task == Task::Spans => (Labels::new(SPANS.map(String::from).to_vec()), None),
             (None, false) => classes::labels(&family::timm::labelled(&config))?,
         };
         let own = zero_shot.as_ref().and(spec.beside.as_ref()).map(|beside| match (beside.logits, labels.len()) {
@@ -212,6 +217,7 @@ impl Checkpoint {
             (Some(_), true) => return Err(Error::Usage("--head: the model is a backbone, which has none".into())),
             (None, true) => Scale::Value,
             (Some(scale), false) => scale,
+            (None, false) if task == Task::Spans => Scale::Value,
             (None, false) => own.map_or_else(|| classes::scale(&config, labels.len()), Ok)?,
         };
         if (scale, labels.len()) == (Scale::Softmax, 1) {
@@ -219,7 +225,7 @@ impl Checkpoint {
                 "a softmax over one output is 1 whatever the input; it is a value, or a sigmoid's".into(),
             ));
         }
-        let (given, labels) = match (zero_shot.map(Given::Texts), &outputs.classes) {
+        let (given, labels) = match (zero_shot.map(|own| Given::Texts(Box::new(own))), &outputs.classes) {
             (None, Some(classes)) => {
                 let own = Hypotheses::new(classes, &labels, family.title)?;
                 (Some(Given::Hypotheses(own)), Labels::new(classes.names.clone()))
@@ -301,6 +307,7 @@ impl Checkpoint {
         let built = self.files.weights().and_then(|weights| {
             let outputs = match &self.given {
                 Some(Given::Hypotheses(own)) => own.outputs,
+                None if self.spec.task == Task::Spans => SPANS.len() - 1, // an answer is both
                 _ => self.labels.len(),
             };
             let given = self.given.as_ref().map(|own| own.classifier(&weights, contents, to)).transpose()?.flatten();

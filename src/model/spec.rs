@@ -38,6 +38,18 @@ pub struct Family {
     pub spec: fn(&Config) -> Result<Spec>,
 }
 
+/// What a checkpoint's head says something of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Task {
+    /// A whole input.
+    #[default]
+    Whole,
+    /// Each token: its label (names, parts of speech).
+    Tokens,
+    /// Each token: how well an answer begins and ends there.
+    Spans,
+}
+
 /// A model's sizes and names: all that is needed to build it from a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -57,6 +69,8 @@ pub struct Spec {
     pub steps: Vec<StepSpec>,
     /// Whether the classifiers have a bias.
     pub classifier_bias: bool,
+    /// What the head says something of.
+    pub task: Task,
     /// The checkpoint is a backbone, without a classifier.
     pub headless: bool,
     /// The text tower beside a picture tower; its texts may be the classes.

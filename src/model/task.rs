@@ -1,13 +1,11 @@
 //! What the classes that a config names (`architectures`) are for, where it is not to classify.
 
 use super::config::Config;
-use super::spec::Family;
+use super::spec::{Family, Modality, Pooling, Spec, Task};
 use crate::error::{Error, Result};
 
 /// Ends of class names of transformers, and what such a model does.
 const TASKS: &[(&str, &str)] = &[
-    ("ForTokenClassification", "labels each token (names, parts of speech), not the whole text"),
-    ("ForQuestionAnswering", "marks where in a text the answer to a question begins and ends"),
     ("ForNextSentencePrediction", "says whether one sentence follows another"),
     ("ForMultipleChoice", "chooses between several endings of a text"),
     ("ForMaskedLM", "fills in masked words"),
@@ -21,6 +19,32 @@ const TASKS: &[(&str, &str)] = &[
     ("Backbone", "is a backbone for other models"),
 ];
 
+/// What the class that the config names says something of, for models of texts.
+pub fn of(config: &Config, family: &Family) -> Task {
+    let ends = |end: &str| config.architectures().iter().any(|class| class.ends_with(end));
+    match family.modality {
+        Modality::Text if ends("ForTokenClassification") => Task::Tokens,
+        Modality::Text if ends("ForQuestionAnswering") => Task::Spans,
+        Modality::Text | Modality::Image => Task::Whole,
+    }
+}
+
+/// The same spec with a head of such a task: one map on each token, and (but for ModernBERT, whose head stays) nothing before it.
+pub fn headed(mut spec: Spec, task: Task, family: &Family) -> Spec {
+    if task != Task::Whole {
+        spec.task = task;
+        if family.name != "modernbert" {
+            spec.steps.clear();
+        }
+        spec.pooling = Pooling::First;
+        for spelling in &mut spec.spellings {
+            spelling.names.classifiers = if task == Task::Spans { &["qa_outputs"] } else { &["classifier"] };
+            spelling.names.other_heads = &[];
+        }
+    }
+    spec
+}
+
 /// Checks the classes that the config names, as far as they can tell. A class of somebody's own is judged by its tensors,
 /// with a note; so is a bare backbone, because scripts put heads on it without a new name.
 ///
@@ -28,7 +52,10 @@ const TASKS: &[(&str, &str)] = &[
 /// [`Error::Model`] saying what such a model is for.
 pub fn check(config: &Config, family: &Family) -> Result<Option<String>> {
     let classes = config.architectures();
-    if classes.is_empty() || classes.iter().any(|c| family.architectures.contains(c)) {
+    if classes.is_empty()
+        || of(config, family) != Task::Whole
+        || classes.iter().any(|c| family.architectures.contains(c))
+    {
         return Ok(None);
     }
     let named = classes.join(", ");

@@ -18,6 +18,9 @@ pub fn file(stem: &Path, method: &str, target: &str, extension: &str) -> PathBuf
 /// The part of a file name that tells the target: empty for the predicted class.
 pub fn target_part(request: &Request, output: Output, labels: &Labels) -> String {
     let minus = if output.lowers { "-" } else { "" };
+    if let Some(token) = output.token {
+        return format!("{minus}{token}-{}", slug(&labels.name(output.class)));
+    }
     if request.target == Target::Predicted {
         return if output.lowers { "-predicted".into() } else { String::new() };
     }

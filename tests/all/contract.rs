@@ -208,7 +208,7 @@ fn a_contrast_is_the_difference_of_two_seeds() {
     let (inputs, layouts) = case.batch(&model);
     let batch = Batch::new(&model.encoder, inputs, layouts).unwrap();
     let gradient = |class, against| {
-        let pass = batch.pass(vec![Output { class, against, lowers: false }; 2]).unwrap();
+        let pass = batch.pass(vec![Output { against, ..Output::of(class) }; 2]).unwrap();
         flat(&pass.run(0).attention_gradient(1).unwrap())
     };
     let difference: Vec<f64> = gradient(2, None).iter().zip(gradient(4, None)).map(|(a, b)| a - b).collect();

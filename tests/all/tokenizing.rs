@@ -402,7 +402,7 @@ fn explained(layout: TextLayout) -> Explanation {
     Explanation {
         method: "test",
         params: Default::default(),
-        output: Output { class: 0, against: None, lowers: false },
+        output: Output::of(0),
         relevance: vec![1.0; layout.tokens.len()],
         pixels: None,
         checks: Default::default(),

@@ -98,7 +98,7 @@ ANSWER = (
 
 HEADS = {
     "bert-tokens": Head(
-        72523, "BertForTokenClassification", bert,
+        85333, "BertForTokenClassification", bert,
         (("The actor Maria Rivera sang in Tokyo, not by the river!",), ("Zoé saw the unplayable dog.",)), labels=TAGS,
         notes=GROUPS + "BERT without a pooler; classifier [classes, D] on every token of the last hidden state. The tokenizer lowercases "
                        "and strips accents: word does, start and end are of the text."),
@@ -106,8 +106,8 @@ HEADS = {
         74926, "RobertaForTokenClassification", roberta,
         (("The quiet actor Anna saw the river",), ("Zoé sang",)), dict(type_vocab_size=1, layer_norm_eps=1e-5), labels=TAGS,
         notes=GROUPS + "RoBERTa without a pooler; the head is one Linear `classifier` [classes, D] on every token (classifier.weight, "
-                       "classifier.bias), where the sequence classifier has classifier.dense and classifier.out_proj. Pieces keep their Ġ in "
-                       "word of `none`, and a group's word keeps the space before it, but offsets leave the space out. A character of two "
+                       "classifier.bias), where the sequence classifier has classifier.dense and classifier.out_proj. Pieces keep their Ġ "
+                       "in word of `none`, and a group's word keeps the space before it, but offsets leave the space out. A character of two "
                        "bytes may be two tokens, both with the offsets of all of it."),
     "distilbert-qa": Head(
         73085, "DistilBertForQuestionAnswering", distilbert,
@@ -115,12 +115,12 @@ HEADS = {
         dict(dim=24, n_layers=2, n_heads=2, hidden_dim=40),
         notes=ANSWER + "DistilBERT, no token types, no pooler and no pre_classifier."),
     "bert-qa": Head(
-        75966, "BertForQuestionAnswering", bert,
+        87688, "BertForQuestionAnswering", bert,
         (("Who?", "Maria Rivera saw the film in Tokyo, not the quiet play, and liked it"), ("Who ran?", "The Dogs ran.")),
         notes=ANSWER + "BERT without a pooler. Types: 0 up to the question's [SEP], 1 for the context and its [SEP]."),
     "bert-nli": Head(
         75178, "BertForSequenceClassification", bert, tuple((PREMISE, TEMPLATE.format(c)) for c in CLASSES), labels=NLI,
-        notes="BERT's sequence classifier (pooler with tanh) on premise and hypothesis. The pipeline runs each pair alone, without padding. "
+        notes="BERT's sequence classifier (pooler with tanh) on premise and hypothesis. The pipeline runs each pair alone, unpadded. "
               "Entailment is the first label whose name begins with entail (in any case). probabilities: softmax of the classes' "
               "entailment_logits; multi_probabilities, and for a single class always: of each class the softmax of [contradiction, "
               "entailment], contradiction being class 0 whatever it is called, or the last one if entailment is class 0."),
@@ -261,7 +261,8 @@ def check_shown(case: Case, got: dict) -> None:
         assert {x for row in info["rules"] for x in row} == {"context", "order", *["length"] * (name == "bert-qa")}, (name, info["rules"])
         assert any(x["tokens"][0] < x["tokens"][1] for x in info["answers"]), (name, "answers of one token")
         pairs = [*zip(info["answers"], info["aligned"])]
-        assert any(x["answer"] != y["answer"] for x, y in pairs) and any(x["score"] < y["score"] for x, y in pairs), (name, "nothing to align")
+        aligned = [any(x["answer"] != y["answer"] for x, y in pairs), any(x["score"] < y["score"] for x, y in pairs)]
+        assert all(aligned), (name, "nothing to align")
 
 
 def check(case: Case, got: dict, targets: list) -> None:

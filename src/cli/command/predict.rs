@@ -7,12 +7,12 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 use std::process::ExitCode;
-use vitx::explain::pairs::logits;
+use vitx::explain::tokens::Said;
 use vitx::guard::guarded;
 use vitx::input::prepare::by_size;
 use vitx::input::{Preparer, Ready, Source};
 use vitx::model::Model;
-use vitx::render::json::{predictions, ModelId, Prediction, TextRecord};
+use vitx::render::json::{ModelId, TextRecord};
 
 /// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]
@@ -58,26 +58,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Predicts inputs of one size; should that fail, each alone.
 fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top: usize) -> Result<()> {
     let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-    let predicted = guarded(|| logits(model, &ready));
-    match (predicted, &sources[..]) {
-        (Ok(rows), _) => sources.iter().zip(&ready).zip(rows).try_for_each(|((source, ready), logits)| {
-            tell(model, report, &source.name, ready, &predictions(&model.into(), &logits, top))
-        }),
+    match (guarded(|| Said::of(model, &ready, top)), &sources[..]) {
+        (Ok(all), _) => sources
+            .iter()
+            .zip(&ready)
+            .zip(all)
+            .try_for_each(|((source, ready), said)| tell(model, report, &source.name, ready, &said)),
         (Err(e), [one]) => report.failed(&one.name, &e.to_string()),
         (Err(_), _) => sources.into_iter().zip(ready).try_for_each(|one| batch(model, report, vec![one], top)),
     }
 }
 
-fn tell(model: &Model, report: &Reporter, input: &str, ready: &Ready, predictions: &[Prediction]) -> Result<()> {
+fn tell(model: &Model, report: &Reporter, input: &str, ready: &Ready, said: &Said) -> Result<()> {
     if report.json() {
-        let mut record =
-            json!({"status": "ok", "input": input, "model": ModelId::of(&model.into()), "predictions": predictions});
+        let (key, value) = said.value();
+        let mut record = json!({"status": "ok", "input": input, "model": ModelId::of(&model.into()), key: value});
         if let Ready::Text(t) = ready {
             let text = TextRecord::of(&t.layout);
             (record["texts"], record["truncated"]) = (json!(text.texts), json!(text.truncated));
         }
         return report.json_line(&record);
     }
-    let list: Vec<_> = predictions.iter().map(|p| format!("{} {:.3}", p.label, p.figure())).collect();
-    report.line(&format!("{input}: {}", list.join(", ")))
+    report.line(&format!("{input}: {said}"))
 }

@@ -55,6 +55,7 @@ pub(in crate::model) fn text_spec(c: &Config, names: Names, dense: &str) -> Resu
         pooling: Pooling::First,
         steps: dense_and(dense, width, Activation::Tanh),
         classifier_bias: true,
+        task: Default::default(),
         headless: false,
         beside: None,
         probe: None,

@@ -110,6 +110,7 @@ pub(in crate::model) fn texts(c: &Config, space: usize, reach: Reach) -> Result<
         pooling: Pooling::Last, // the end of the text, which is the last token of one that is not padded
         steps: vec![StepSpec::Linear(LinearSpec::whole("text_projection", (space, width), false)), StepSpec::Unit],
         classifier_bias: false,
+        task: Default::default(),
         headless: true,
         beside: None,
         probe: None,

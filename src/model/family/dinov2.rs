@@ -67,6 +67,7 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
         pooling: Pooling::ClassAndPatchMean,
         steps: Vec::new(),
         classifier_bias: true,
+        task: Default::default(),
         headless: false,
         beside: None,
         probe: None,

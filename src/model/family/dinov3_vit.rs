@@ -59,6 +59,7 @@ fn spec(c: &Config) -> Result<Spec> {
         pooling: Pooling::ClassAndPatchMean,
         steps: Vec::new(),
         classifier_bias: true,
+        task: Default::default(),
         headless: false,
         beside: None,
         probe: None,

@@ -49,6 +49,7 @@ fn spec(c: &Config) -> Result<Spec> {
         pooling: Pooling::First,
         steps: dense_and("pre_classifier", width, Activation::Relu),
         classifier_bias: true,
+        task: Default::default(),
         headless: false,
         beside: None,
         probe: None,

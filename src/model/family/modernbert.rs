@@ -74,6 +74,7 @@ fn spec(c: &Config) -> Result<Spec> {
             StepSpec::Norm(norm.named("head.norm")),
         ],
         classifier_bias: true,
+        task: Default::default(),
         headless: false,
         beside: None,
         probe: None,

@@ -174,6 +174,7 @@ fn spec(c: &Config) -> Result<Spec> {
         pooling: pool,
         steps: if behind { vec![StepSpec::Norm(norm.named("fc_norm"))] } else { Vec::new() },
         classifier_bias: true,
+        task: Default::default(),
         headless: c.get("num_classes").and_then(Value::as_u64) == Some(0),
         beside: None,
         probe,

@@ -56,6 +56,7 @@ pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> R
         pooling: Pooling::First,
         steps: Vec::new(),
         classifier_bias: true,
+        task: Default::default(),
         headless: false,
         beside: None,
         probe: None,
