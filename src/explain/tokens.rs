@@ -218,11 +218,8 @@ impl Asked<'_> {
                     let batch = Batch::new(&spot.encoder, inputs, layouts.clone())?.within(self.memory);
                     let batch = batch.watched(Box::new(watch)).with_noise(Noise::seeded(self.seed));
                     let batch = batch.reading(reads(self.methods));
-                    let row = match (self.row, layouts.first()) {
-                        (Some(row), Some(layout)) => Some(row.token(layout)?),
-                        _ => spot.output.token.map(|token| token as usize),
-                    };
-                    let pass = batch.pass(vec![spot.own])?.with_rows(vec![row])?;
+                    let row = layouts.iter().map(|layout| self.row.map(|row| row.token(layout)).transpose());
+                    let pass = batch.pass(vec![spot.own])?.with_rows(row.collect::<Result<_>>()?)?;
                     for &method in &methods {
                         let start = Instant::now();
                         let known = answers.made.iter().find(|a| self.same(a, (place, number, method), spot.output));

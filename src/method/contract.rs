@@ -194,13 +194,14 @@ impl Configured {
         if let Some(row) = run.row() {
             params.insert("row".into(), row.into());
         } else if params.get("row").is_some_and(|r| r == "auto") {
-            let read = match run.encoder().head.readings.first().map(|reading| &reading.pool) {
-                Some(Pool::Last) => "last",
-                Some(Pool::Probe(_)) => "query",
-                _ if run.pooled()?.is_some() => "mean",
-                _ => "class",
+            let read: serde_json::Value = match run.encoder().head.readings.first().map(|reading| &reading.pool) {
+                Some(Pool::Last) => "last".into(),
+                Some(Pool::Probe(_)) => "query".into(),
+                Some(Pool::Token(number)) if *number > 0 => (*number).into(),
+                _ if run.pooled()?.is_some() => "mean".into(),
+                _ => "class".into(),
             };
-            params.insert("row".into(), read.into()); // what the classifier reads
+            params.insert("row".into(), read); // what the classifier reads
         }
         let explanation = Explanation {
             method: self.entry.name,

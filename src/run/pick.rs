@@ -129,7 +129,7 @@ impl Rows {
             (false, Some(row), _) => Ok(Pick::One(row)),
             (false, None, Row::Auto) => match run.pooled()? {
                 Some(shares) => Ok(Pick::Pooled(shares)),
-                None => self.row.index(run.layout()).map(Pick::One),
+                None => run.read_token().map_or_else(|| self.row.index(run.layout()), Ok).map(Pick::One),
             },
             (false, None, row) => row.index(run.layout()).map(Pick::One),
         }

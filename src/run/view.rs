@@ -2,7 +2,7 @@
 
 use super::batch::{no_layer, Pass, Reversed, Seed};
 use super::noise::Noise;
-use crate::encoder::{Block, Encoder};
+use crate::encoder::{Block, Encoder, Pool};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
 use crate::nn::{numbers, widened, Around, Rules};
@@ -39,6 +39,14 @@ impl<'p> Run<'p> {
     /// The output token asked for, if not the method's own choice.
     pub fn row(&self) -> Option<usize> {
         self.pass.rows[self.row]
+    }
+
+    /// The token that the head reads, where it reads one.
+    pub fn read_token(&self) -> Option<usize> {
+        match self.encoder().head.readings.first().map(|reading| &reading.pool) {
+            Some(Pool::Token(number)) => Some(*number),
+            _ => None,
+        }
     }
 
     /// How much of each token's output row the head reads, `[1,T]`, where it pools several.
