@@ -74,7 +74,7 @@ pub struct Answers {
 /// Inputs that went through the model together, and what came of them; an error is that of all.
 pub type Group<S> = (Vec<(S, Ready)>, Result<Answers>);
 
-/// Is told of the steps of slow methods as a [`Watch`] is.
+/// Is told of the steps of slow methods as a [`crate::run::Watch`] is.
 pub type Steps<'a> = dyn Fn(usize, usize) -> bool + Send + Sync + 'a;
 
 impl Asked<'_> {
