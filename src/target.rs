@@ -91,11 +91,12 @@ impl Target {
     }
 }
 
-/// The class of a label, or of `text:TEXT`, `similarity:REF`, `dot:REF` where classes are texts or inputs.
+/// The class of a label, or of `text:TEXT`, `similarity:REF`, `dot:REF`, `component:K` where classes are such.
 fn class(text: &str, labels: &Labels) -> Result<Option<u32>> {
-    let plain = [TEXT, "similarity:", "dot:"].iter().find_map(|kind| text.trim().strip_prefix(kind));
+    let plain = [TEXT, "similarity:", "dot:"].iter().find_map(|kind| text.trim().strip_prefix(kind).map(String::from));
+    let plain = plain.or_else(|| text.trim().strip_prefix("component:").map(|number| format!("component {number}")));
     let known = match (labels.lookup(text)?, plain) {
-        (None, Some(plain)) => labels.lookup(plain)?,
+        (None, Some(plain)) => labels.lookup(&plain)?,
         (known, _) => known,
     };
     Ok(known.map(|(class, _)| class))

@@ -64,7 +64,7 @@ impl Job {
             let classes = model.outputs()?.classes.unwrap_or_default();
             (self.sources.list, self.checkpoint) = words_of(&classes, &self.sources.list, self.checkpoint, shape, to)?;
         } else if let Some(likeness) = Likeness::asked(targets)? {
-            self.checkpoint = likeness.model(self.checkpoint, shape, to)?;
+            self.checkpoint = likeness.model(self.checkpoint, (&self.sources.list, shape), to)?;
         }
         Ok(self)
     }

@@ -17,24 +17,30 @@ pub enum Likeness {
     Dot(Vec<String>),
     /// Their length, `norm`.
     Norm,
+    /// The patches' mean projections on these principal components of the run's patches, `component:K`.
+    Components(Vec<usize>),
 }
 
 impl Likeness {
     /// What these targets ask; none where they mean classes.
     ///
     /// # Errors
-    /// [`Error::Usage`] for targets of several kinds.
+    /// [`Error::Usage`] for targets of several kinds, and a component that is no number.
     pub fn asked(targets: &[String]) -> Result<Option<Self>> {
-        let kind = |target: &String| {
+        let kind = |target: &String| -> Result<Option<Likeness>> {
             let target = target.trim();
             let plain = target.strip_prefix('-').unwrap_or(target);
             let of = |start: &str| plain.strip_prefix(start).map(|name| vec![name.to_string()]);
-            match plain {
+            if let Some(number) = plain.strip_prefix("component:") {
+                let wrong = || Error::Usage(format!("target `{target}`: K in component:K is a number from 1 on"));
+                return Ok(Some(Likeness::Components(vec![number.parse().map_err(|_| wrong())?])));
+            }
+            Ok(match plain {
                 "norm" => Some(Likeness::Norm),
                 _ => of("similarity:").map(Likeness::Cosine).or_else(|| of("dot:").map(Likeness::Dot)),
-            }
+            })
         };
-        let mut all = targets.iter().map(kind);
+        let mut all = targets.iter().map(kind).collect::<Result<Vec<_>>>()?.into_iter();
         let Some(first) = all.next() else { return Ok(None) };
         let joined = all.try_fold(first, |known, more| match (known, more) {
             (None, None) => Some(None),
@@ -44,26 +50,34 @@ impl Likeness {
             (Some(Likeness::Dot(known)), Some(Likeness::Dot(more))) => {
                 Some(Some(Likeness::Dot([known, more].concat())))
             }
+            (Some(Likeness::Components(known)), Some(Likeness::Components(more))) => {
+                Some(Some(Likeness::Components([known, more].concat())))
+            }
             (Some(Likeness::Norm), Some(Likeness::Norm)) => Some(Some(Likeness::Norm)),
             _ => None,
         });
-        let mixed = "similarity:REF, dot:REF, norm and classes are outputs of different models; run vitx once for each";
+        let mixed = "similarity:REF, dot:REF, norm, component:K and classes are outputs of different models; run vitx once for each";
         joined.ok_or_else(|| Error::Usage(format!("targets: {mixed}")))
     }
 
-    /// The model whose outputs these are.
+    /// The model whose outputs these are; `inputs` are those of the run.
     ///
     /// # Errors
     /// As [`Checkpoint::similar_to`], and a reference that cannot be read.
     pub fn model(
         self,
         checkpoint: Checkpoint,
-        shape: Shape,
+        (inputs, shape): (&[Source], Shape),
         to: (candle_core::DType, &candle_core::Device),
     ) -> Result<Checkpoint> {
         let dot = matches!(self, Likeness::Dot(_));
         match self {
             Likeness::Norm => Ok(checkpoint.lengths()),
+            Likeness::Components(mut wanted) => {
+                wanted.sort_unstable();
+                wanted.dedup();
+                checkpoint.components((inputs, shape), &wanted, to)
+            }
             Likeness::Cosine(mut names) | Likeness::Dot(mut names) => {
                 names.dedup();
                 let read = |name: String| -> Result<(String, Reference)> {
@@ -108,7 +122,7 @@ pub fn turned(targets: &[String], inputs: &[String]) -> Result<(Vec<PathBuf>, Ve
     let (kind, names) = match Likeness::asked(targets)? {
         Some(Likeness::Cosine(names)) => ("similarity", names),
         Some(Likeness::Dot(names)) => ("dot", names),
-        Some(Likeness::Norm) | None => {
+        Some(Likeness::Norm | Likeness::Components(_)) | None => {
             return Err(Error::Usage("--both explains the other side of similarity:REF or dot:REF".into()))
         }
     };
@@ -158,6 +172,8 @@ mod tests {
         assert_eq!(asked(&["similarity:a.jpg", "-similarity:b, c.jpg"]).unwrap(), Some(two));
         assert_eq!(asked(&["dot:v.npy"]).unwrap(), Some(Likeness::Dot(vec!["v.npy".into()])));
         assert_eq!(asked(&["norm", "-norm"]).unwrap(), Some(Likeness::Norm));
+        assert_eq!(asked(&["component:2", "-component:1"]).unwrap(), Some(Likeness::Components(vec![2, 1])));
+        assert!(asked(&["component:x"]).is_err());
         assert!(asked(&["norm", "cat"]).is_err() && asked(&["similarity:a", "dot:a"]).is_err());
     }
 }

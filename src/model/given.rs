@@ -2,16 +2,17 @@
 
 use super::assemble::{assemble, Classifier, Contents};
 use super::hypotheses::Hypotheses;
-use super::spec::{Beside, Modality, Spec, StepSpec};
+use super::spec::{Beside, Modality, Pooling, Spec, StepSpec};
 use super::towers::{self, ZeroShot};
 use super::weights::Weights;
 use super::{inputs, tables, Checkpoint, Processor};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Keep};
 use crate::error::{Error, Result};
 use crate::input::prepare::{by_size, Ready};
 use crate::input::text::TextProcessor;
+use crate::input::{Preparer, Shape, Source};
 use crate::labels::Labels;
-use crate::nn::{numbers, Linear};
+use crate::nn::{numbers, principal, Linear};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
@@ -35,8 +36,8 @@ pub(super) enum Given {
 pub(super) struct States {
     /// `[C,P]`, times what products are multiplied by.
     rows: Tensor,
-    /// What is added to products.
-    bias: Option<f64>,
+    /// What is added to each, if anything.
+    bias: Vec<f64>,
     /// What tells them from others.
     identity: String,
 }
@@ -60,7 +61,8 @@ impl Given {
             Given::Texts(own) => own.classifier(weights, contents, to)?,
             Given::Length => Linear { weight: Tensor::ones((1, 1), to.0, to.1)?, bias: None },
             Given::States(States { rows, bias, .. }) => {
-                let bias = bias.map(|bias| Tensor::full(bias, rows.dim(0)?, to.1)?.to_dtype(to.0)).transpose()?;
+                let bias = (!bias.is_empty()).then(|| Tensor::from_slice(bias, bias.len(), to.1)?.to_dtype(to.0));
+                let bias = bias.transpose()?;
                 Linear { weight: rows.to_dtype(to.0)?.to_device(to.1)?, bias }
             }
         }))
@@ -143,7 +145,7 @@ impl Checkpoint {
         }
         let rows = Tensor::cat(&vectors.values().collect::<Vec<_>>(), 0)?;
         let kind = if dot { "dot" } else { "cosine" };
-        self.compared(rows, None, labels, kind)?;
+        self.compared((rows, Vec::new()), labels, kind)?;
         self.scale = Scale::Value;
         Ok(self)
     }
@@ -158,6 +160,71 @@ impl Checkpoint {
         self.scale = Scale::Value;
         self.given = Some(Given::Length);
         self
+    }
+
+    /// It as a model whose outputs are the mean projections of a picture's patches on principal components of the patches of all
+    /// `inputs`: those of the states behind the last norm, centred; the first component is 1, and its number of largest magnitude is
+    /// positive.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`]; [`Error::Usage`] for texts, for more components than states have numbers, and where all patches are
+    /// alike.
+    pub fn components(
+        mut self,
+        (inputs, shape): (&[Source], Shape),
+        wanted: &[usize],
+        to: (DType, &Device),
+    ) -> Result<Self> {
+        let width = self.spec.width;
+        if self.modality() == Modality::Text {
+            return Err(Error::Usage("component:K is for pictures: components of their patches".into()));
+        }
+        if let Some(none) = wanted.iter().find(|k| !(1..=width).contains(*k)) {
+            return Err(Error::Usage(format!("component:{none}: a state has components 1 to {width}")));
+        }
+        (self.spec.pooling, self.spec.steps, self.spec.beside) = (Pooling::PatchMean, Vec::new(), None);
+        let (mean, mut spread) = self.spread((inputs, shape), to)?;
+        let mut rows: BTreeMap<usize, Tensor> = BTreeMap::new();
+        for number in 1..=wanted.iter().copied().max().unwrap_or(0) {
+            let Some((direction, variance)) = principal(&spread)? else {
+                return Err(Error::Usage(format!("component:{number}: the patches do not vary in so many directions")));
+            };
+            let column = direction.unsqueeze(1)?;
+            spread = (spread - (column.matmul(&column.t()?)? * variance)?)?;
+            rows.insert(number, direction.unsqueeze(0)?);
+        }
+        let own: Vec<&Tensor> = wanted.iter().filter_map(|k| rows.get(k)).collect();
+        let rows = Tensor::cat(&own, 0)?; // [C,D]
+        let centre = rows.matmul(&mean.unsqueeze(1)?)?.squeeze(1)?.neg()?.to_vec1::<f64>()?;
+        let labels = wanted.iter().map(|k| format!("component {k}")).collect();
+        self.compared((rows.to_dtype(DType::F32)?, centre), labels, "components")?;
+        self.scale = Scale::Value;
+        Ok(self)
+    }
+
+    /// The mean of the patches' states `[D]` and how they vary about it `[D,D]`, in f64.
+    fn spread(&self, (inputs, shape): (&[Source], Shape), to: (DType, &Device)) -> Result<(Tensor, Tensor)> {
+        let (width, prefix) = (self.spec.width, self.spec.embedding.prefix());
+        let tower = self.tower(&self.spec, width, to)?;
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F64, &Device::Cpu);
+        let (mut sum, mut products, mut count) = (zeros(&[width])?, zeros(&[width, width])?, 0.0);
+        let mut preparer = Preparer::new(&self.processor, shape);
+        // What cannot be read is reported when its turn comes.
+        for ready in inputs.iter().filter_map(|source| source.prepare(&mut preparer).ok()) {
+            let last = tower.forward(&inputs::batch(&[&ready], 0, tower.device())?, Keep::Last)?.last;
+            let patches = tower.normed(&last)?.narrow(1, prefix, last.dim(1)? - prefix)?.squeeze(0)?;
+            let patches = patches.to_device(&Device::Cpu)?.to_dtype(DType::F64)?; // [N,D]
+            sum = (sum + patches.sum(0)?)?;
+            products = (products + patches.t()?.contiguous()?.matmul(&patches)?)?;
+            count += patches.dim(0)? as f64;
+        }
+        if count == 0.0 {
+            return Err(Error::Usage("component:K: no input can be read".into()));
+        }
+        let mean = (sum / count)?;
+        let column = mean.unsqueeze(1)?;
+        let spread = ((products / count)? - column.matmul(&column.t()?)?)?;
+        Ok((mean, spread))
     }
 
     /// The text tower as a model of its own, whose outputs are how pictures, named as they are to be called, go with a text.
@@ -181,14 +248,16 @@ impl Checkpoint {
         let texts = TextProcessor::read(&|name| self.files.read(name), self.family.name, tables(&spec)?)?;
         self.processor = Processor::Text(Box::new(if filled { texts.filling_up() } else { texts }));
         self.spec = spec;
-        self.compared((found.to_dtype(DType::F32)? * factor)?, bias, labels, "texts")?;
+        let bias = bias.map_or_else(Vec::new, |bias| vec![bias; labels.len()]);
+        self.compared(((found.to_dtype(DType::F32)? * factor)?, bias), labels, "texts")?;
         // One picture is no choice among several.
         self.scale = if logits == Scale::Softmax { Scale::Value } else { logits };
         Ok(self)
     }
 
-    fn compared(&mut self, rows: Tensor, bias: Option<f64>, labels: Vec<String>, kind: &str) -> Result<()> {
-        let bytes: Vec<u8> = numbers(&rows.flatten_all()?)?.iter().flat_map(|x| x.to_le_bytes()).collect();
+    fn compared(&mut self, (rows, bias): (Tensor, Vec<f64>), labels: Vec<String>, kind: &str) -> Result<()> {
+        let all = [numbers(&rows.flatten_all()?)?, bias.clone()].concat();
+        let bytes: Vec<u8> = all.iter().flat_map(|x| x.to_le_bytes()).collect();
         let identity = format!("{kind} {}", crate::identity::of_bytes(&bytes));
         self.labels = Labels::new(labels);
         self.spec.headless = false;

@@ -382,7 +382,10 @@ mod tests {
                 r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#,
                 "BertForMaskedLM, which fills in masked",
             ),
-            (r#"{"model_type": "bert", "architectures": ["BertForTokenClassification"]}"#, "labels each token"),
+            (
+                r#"{"model_type": "bert", "architectures": ["BertForMultipleChoice"]}"#,
+                "chooses between several endings",
+            ),
             (r#"{"model_type": "bert", "quantization_config": {"load_in_8bit": true}}"#, "`quantization_config`"),
             (r#"{"model_type": "bert", "pruned_heads": {"1": [0]}}"#, "`pruned_heads`"),
         ] {

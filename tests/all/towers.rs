@@ -354,3 +354,33 @@ fn classes_are_hypotheses_to_a_model_that_knows_entailment() {
     let demo = vitx(out.path(), &["predict", "--text", "fine", "--classes", "a,b"]);
     assert!(stderr(&demo).contains("with a class `entailment`"), "{}", stderr(&demo));
 }
+
+#[test]
+fn components_are_directions_of_most_variance() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = crate::backbones::backbone("vit-square", "ViTModel", "vit.");
+    let (model, inputs) = (dir.path().to_str().unwrap(), ["cat.jpg", "flower.jpg", "temple.jpg"].map(asset));
+    let run = |more: &[&str]| {
+        let mut args = vec!["explain", "--json", "--overwrite", "-m", model, "--method", "gradient-x-input"];
+        args.extend(inputs.iter().map(String::as_str));
+        args.extend(more);
+        vitx(out.path(), &args)
+    };
+    let output = run(&["-t", "component:1", "-t", "component:2"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = records(&output);
+    assert_eq!((found.len(), &found[1]["target"]["label"]), (6, &json!("component 2")));
+    // Centred: over the run's pictures, all of as many patches, projections sum to 0; those on the first spread most.
+    let values = |component: usize| -> Vec<f64> {
+        let own = found.iter().filter(|r| r["target"]["label"] == format!("component {component}"));
+        own.map(|r| r["target"]["logit"].as_f64().unwrap()).collect()
+    };
+    for component in [1, 2] {
+        assert!(values(component).iter().sum::<f64>().abs() < 1e-4, "{:?}", values(component));
+    }
+    for (more, part) in [(["-t", "component:0"], "components 1 to 32"), (["-t", "component:x"], "a number from 1 on")] {
+        assert!(stderr(&run(&more)).contains(part), "{}", stderr(&run(&more)));
+    }
+    let text = vitx(out.path(), &["explain", "--text", "fine", "-t", "component:1"]);
+    assert!(stderr(&text).contains("component:K is for pictures"), "{}", stderr(&text));
+}

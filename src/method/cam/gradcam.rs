@@ -27,7 +27,7 @@ use crate::encoder::{Facts, Stage};
 use crate::error::{Error, Result};
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::nn::{numbers, Rules};
+use crate::nn::{numbers, principal, Rules};
 use crate::run::point::Point;
 use crate::run::{Params, Reads, Run};
 use candle_core::{DType, Device, Tensor, D};
@@ -144,36 +144,15 @@ fn cancels(a: &Tensor, g: &Tensor) -> Result<bool> {
     Ok(largest(products.sum(D::Minus1)?)? <= bound * largest(products.abs()?.sum(D::Minus1)?)?)
 }
 
-/// Tokens `[N,D]`, columns centred, projected on their first right singular vector, `[N]`.
-///
-/// The projection is the first eigenvector u of `K = X X^T`, times its singular value. K is squared again and again, its
-/// size kept at 1, until it is u u^T: the largest eigenvalue outgrows the others twice as fast each time.
+/// Tokens `[N,D]`, columns centred, projected on their first right singular vector, `[N]`: the first eigenvector u of `K = X X^T`,
+/// times its singular value.
 fn first_component(a: &Tensor) -> Result<Tensor> {
     let x = a.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
     let x = x.broadcast_sub(&x.mean_keepdim(0)?)?;
-    let trace = |k: &Tensor| -> Result<f64> {
-        let n = k.dim(0)?;
-        Ok(k.flatten_all()?.to_vec1::<f64>()?.iter().step_by(n + 1).sum())
-    };
-    let gram = x.matmul(&x.t()?.contiguous()?)?; // [N,N]
-    let mut k = gram.clone();
-    for _ in 0..64 {
-        let size = trace(&k)?;
-        if size <= 0.0 {
-            return Ok(a.zeros_like()?.sum(D::Minus1)?); // all tokens are equal
-        }
-        let next = (&k / size)?;
-        k = next.matmul(&next)?;
-        if (trace(&k)? - 1.0).abs() < 1e-14 {
-            break; // rank 1: the trace of u u^T
-        }
+    match principal(&x.matmul(&x.t()?.contiguous()?)?)? {
+        Some((u, value)) => Ok((u * value.max(0.0).sqrt())?.to_dtype(a.dtype())?.to_device(a.device())?),
+        None => Ok(a.zeros_like()?.sum(D::Minus1)?), // all tokens are equal
     }
-    let diagonal: Vec<f64> = k.flatten_all()?.to_vec1::<f64>()?.into_iter().step_by(k.dim(0)? + 1).collect();
-    let column = (0..diagonal.len()).max_by(|&i, &j| diagonal[i].total_cmp(&diagonal[j])).unwrap_or(0);
-    let u = k.get(column)?; // proportional to u, its entry of largest magnitude positive
-    let u = (&u / u.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())?;
-    let value = u.unsqueeze(0)?.matmul(&gram)?.squeeze(0)?.mul(&u)?.sum_all()?.to_scalar::<f64>()?;
-    Ok((u * value.max(0.0).sqrt())?.to_dtype(a.dtype())?.to_device(a.device())?)
 }
 
 impl Method for Cam {
