@@ -7,7 +7,7 @@ pub const EXPLAIN: &str = "Examples:
 
 pub const PREDICT: &str = "Examples:
   vitx predict cat.jpg
-  vitx predict -m google/vit-base-patch16-224 --top 5 --json photos/
+  vitx predict -m openai/clip-vit-base-patch32 --classes 'cat,dog' --prompt 'a photo of a {}' photos/
   find photos -name '*.png' | vitx predict -";
 
 pub const COMPARE: &str = "Examples:

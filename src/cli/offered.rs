@@ -26,7 +26,7 @@ pub const TARGETS: Offered = Offered(|| {
     let named = [
         ("predicted", "the likeliest class"),
         ("top:2", "the two likeliest"),
-        ("top:3", "the three likeliest"),
+        ("entities", "every entity, of models that label tokens"),
         ("above:0.5", "every class of such a probability"),
         ("-predicted", "what lowers the likeliest class"),
     ];

@@ -305,6 +305,12 @@ TIMM = {
         54000, "deit3_small_patch16_224", "blocks.*", dict(global_pool="token", init_values=0.1),
         notes=TIMM_VIT + "no_embed_class: pos_embed [1, patches, D] is added to the patches alone, the class token has no position. "
                          "Layer scale ls1.gamma, ls2.gamma."),
+    "timm-beit": Family(
+        58000, "beit_base_patch16_224", "blocks.*", dict(global_pool="avg"),
+        notes="config.json of timm as in timm-vit. Names: patch_embed.proj, cls_token, no pos_embed, blocks.l.norm1, attn.qkv.weight (q, k, v one below "
+              "the other, no bias), attn.q_bias, attn.v_bias (keys have none), attn.relative_position_bias_table [(2h-1)(2w-1)+3, heads] of "
+              "each block as BEiT's in transformers, attn.proj, gamma_1, norm2, mlp.fc1, mlp.fc2, gamma_2. Pre-norm, gelu exact, eps 1e-6. "
+              "global_pool avg: no `norm`, `fc_norm` on the mean of the patches, head."),
     "timm-map": Family(
         57000, "vit_base_patch32_siglip_256", "blocks.*", dict(global_pool="map", mlp_ratio=2.55), prefix=0,
         notes=TIMM_VIT.replace("gelu exact", "gelu_tanh (act_layer of the architecture)") + MAP),

@@ -1,4 +1,4 @@
-"""Write src/model/family/timm.json: the arguments behind timm's names of plain vision transformers, which its checkpoints do not repeat.
+"""Write src/model/family/timm.json: the arguments behind timm's names of plain vision transformers and BEiTs, which its checkpoints do not repeat.
 
     pip install timm==1.0.31 && python tests/reference/timm_architectures.py
 
@@ -12,11 +12,12 @@ import json
 import os
 
 import timm
-from timm.models import deit, vision_transformer as vit
+from timm.models import beit, deit, vision_transformer as vit
 from torch import nn
 
 KNOWN = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "init_values", "class_token", "no_embed_class",
-         "reg_tokens", "pre_norm", "global_pool", "fc_norm", "act_layer", "dynamic_img_size", "distilled")
+         "reg_tokens", "pre_norm", "global_pool", "fc_norm", "act_layer", "dynamic_img_size", "distilled",
+         "use_abs_pos_emb", "use_rel_pos_bias")
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/model/family/timm.json")
 
 
@@ -45,6 +46,12 @@ def main() -> None:
         args.pop("weight_init", None)
         taken[name] = dict(args, **({"distilled": True} if distilled else {}))
 
+    def take_beit(name, pretrained=False, **args):
+        take(name, **{"global_pool": "avg", **args})
+
+    setattr(beit, "_create_beit", take_beit)
+    for name in timm.list_models(module="beit"):
+        getattr(beit, name)()
     for module, maker in ((vit, "_create_vision_transformer"), (deit, "_create_deit")):
         setattr(module, maker, take)
         for name in timm.list_models(module=module.__name__.rsplit(".", 1)[-1]):

@@ -6,11 +6,11 @@ use crate::encoder::{Gate, Wiring};
 use crate::error::{nearest, Error, Result};
 use crate::model::config::Config;
 use crate::model::spec::{
-    EmbeddingSpec, Family, Modality, Names, NormKind, Part, Placed, Pooling, ProbeSpec, ScoresSpec, Spec, Spelling,
-    StepSpec, Uniform,
+    EmbeddingSpec, Family, LayerSpec, Modality, Names, NormKind, Part, Placed, Pooling, ProbeSpec, ScoresSpec, Spec,
+    Spelling, StepSpec, Uniform,
 };
 use crate::nn::resample::Bicubic;
-use crate::nn::Activation;
+use crate::nn::{Activation, Offsets};
 use serde_json::{Map, Value};
 
 /// timm's layout, also behind transformers' `timm_wrapper`.
@@ -54,6 +54,8 @@ const READ: &[&str] = &[
     "no_embed_class",
     "reg_tokens",
     "pre_norm",
+    "use_abs_pos_emb",
+    "use_rel_pos_bias",
     "global_pool",
     "fc_norm",
     "act_layer",
@@ -74,7 +76,7 @@ fn arguments(c: &Config) -> Result<Config> {
     let Some(Value::Object(own)) = all.get(name) else {
         let near = nearest(name, all.keys().map(String::as_str)).map(|n| format!(" (the closest that works: {n})"));
         return Err(Error::Model(format!(
-            "config.json: timm's architecture `{full}` is not one that vitx reads{}; it reads plain vision transformers (vit_*, deit_*, deit3_*)",
+            "config.json: timm's architecture `{full}` is not one that vitx reads{}; it reads plain vision transformers (vit_*, deit_*, deit3_*) and BEiTs (beit_*, beitv2_*)",
             near.unwrap_or_default()
         )));
     };
@@ -128,9 +130,11 @@ fn spec(c: &Config) -> Result<Spec> {
         }
     };
     let behind = a.flag_or("fc_norm", normed)?; // the norm stands behind the mean, and not in front of it
+    let beit = a.flag_or("use_rel_pos_bias", false)?;
     let names = Names {
         front: NAMES.front.filter(|_| front),
-        scales: NAMES.scales.filter(|_| a.float_or("init_values", 0.0).is_ok_and(|scale| scale > 0.0)),
+        scales: if beit { Some(["gamma_1", "gamma_2"]) } else { NAMES.scales }
+            .filter(|_| a.float_or("init_values", 0.0).is_ok_and(|scale| scale > 0.0)),
         final_norm: NAMES.final_norm.filter(|_| !behind),
         classifiers: if distilled { &["head", "head_dist"] } else { &["head"] },
         ..NAMES
@@ -147,6 +151,7 @@ fn spec(c: &Config) -> Result<Spec> {
         bias: true,
         scores: ScoresSpec::Dot,
     };
+    let (image, patch) = (image(c, &a)?, a.pair_or("patch_size", 16)?);
     let probe = (pool == Pooling::Probe).then(|| Box::new(probe(&layers, hidden, norm)));
     let mut layers = layers.spelled(&names);
     for layer in &mut layers {
@@ -154,21 +159,23 @@ fn spec(c: &Config) -> Result<Spec> {
             projection.part = Some(Part::Block { which, of: 3 });
         }
     }
-    let pretrained = c.get("pretrained_cfg").and_then(|p| p.get("input_size")).and_then(Value::as_array);
-    let trained = pretrained.and_then(|size| Some(Value::from(vec![size.get(1)?.clone(), size.get(2)?.clone()])));
+    if beit {
+        let (rows, columns) = (image.0 / patch.0.max(1), image.1 / patch.1.max(1));
+        relative(&mut layers, (rows, columns));
+    }
     Ok(Spec {
         width,
         wiring: Wiring::Pre,
         norm,
         embedding: EmbeddingSpec::Patches {
-            image: a.with_default("img_size", trained.unwrap_or_else(|| 224.into())).pair_or("img_size", 224)?,
-            patch: a.pair_or("patch_size", 16)?,
+            image,
+            patch,
             bias: !front,
             channels: a.size_or("in_chans", 3)?,
             class,
             distillation: distilled,
             registers: a.number_or("reg_tokens", 0)? as usize,
-            table: Some(Bicubic::Antialiased),
+            table: a.flag_or("use_abs_pos_emb", true)?.then_some(Bicubic::Antialiased),
             placed: if a.flag_or("no_embed_class", false)? { Placed::Patches } else { Placed::All },
         },
         pooling: pool,
@@ -180,6 +187,26 @@ fn spec(c: &Config) -> Result<Spec> {
         probe,
         spellings: vec![Spelling { layers, names }],
     })
+}
+
+/// The size of pictures that it was trained for.
+fn image(c: &Config, arguments: &Config) -> Result<(usize, usize)> {
+    let pretrained = c.get("pretrained_cfg").and_then(|p| p.get("input_size")).and_then(Value::as_array);
+    let trained = pretrained.and_then(|size| Some(Value::from(vec![size.get(1)?.clone(), size.get(2)?.clone()])));
+    arguments.with_default("img_size", trained.unwrap_or_else(|| 224.into())).pair_or("img_size", 224)
+}
+
+/// BEiT's layers: a table of relative positions in each, and biases of queries and values apart.
+fn relative(layers: &mut [LayerSpec], (rows, columns): (usize, usize)) {
+    let entries = (2 * rows).saturating_sub(1) * (2 * columns).saturating_sub(1) + 3;
+    for (number, layer) in layers.iter_mut().enumerate() {
+        let at = |name: &str| format!("blocks.{number}.attn.{name}");
+        layer.projections[0].bias_name = Some(at("q_bias"));
+        layer.projections[1].bias = false;
+        layer.projections[2].bias_name = Some(at("v_bias"));
+        let offsets = Offsets::Grid { rows, columns };
+        layer.scores = ScoresSpec::Table { name: at("relative_position_bias_table"), entries, offsets };
+    }
 }
 
 /// The query of a `map` head, and around it a layer like the others; it has all biases, and its feed-forward is never gated.
