@@ -1,7 +1,7 @@
 //! What a checkpoint says before its weights are read: facts for methods, its tokens, and what a run will need.
 
 use super::spec::ScoresSpec;
-use super::{Checkpoint, EmbeddingSpec, Modality, Pooling, Processor};
+use super::{Checkpoint, EmbeddingSpec, Modality, Pooling, Processor, Task};
 use crate::device;
 use crate::encoder::{Facts, Wiring};
 use crate::error::{Error, Result};
@@ -164,6 +164,8 @@ impl Checkpoint {
         let gate = if s.gated() { ", gated feed-forward" } else { "" };
         let read = match s.pooling {
             _ if s.headless => "no head",
+            _ if s.task == Task::Tokens => "the head labels each token",
+            _ if s.task == Task::Spans => "the head says of each token how well an answer begins and ends there",
             Pooling::First => "the head reads the first token",
             Pooling::Last => "the head reads the last token",
             Pooling::Probe => "the head attends to all tokens with a query of its own",

@@ -16,6 +16,7 @@ mod naming;
 mod pickle;
 mod preparation;
 mod safetensors;
+mod said;
 mod sentence;
 mod sniff;
 mod spec;
@@ -36,15 +37,13 @@ pub use crate::input::prepare::Processor;
 
 use crate::encoder::{Encoder, Neutral};
 use crate::error::{Error, Result};
-use crate::input::text::TextProcessor;
 use crate::labels::Labels;
 use crate::scale::Scale;
 use assemble::{Classifier, Contents};
 use candle_core::{DType, Device};
 use given::Given;
-use preparation::{image_processor, tables, zero_shot};
-use sentence::Sentence;
-use spec::StepSpec;
+use preparation::{image_processor, tables, text_processor, zero_shot};
+use said::{said, Said};
 
 /// Every family vitx reads.
 pub const FAMILIES: &[Family] = &[
@@ -191,51 +190,9 @@ impl Checkpoint {
         let mut notes = Vec::new();
         let processor = match family.modality {
             Modality::Image => Processor::Image(image_processor((&files, &config), family, &spec, &mut notes)?),
-            Modality::Text => {
-                let mut tables = tables(&spec)?;
-                if let Some(sentence) = spec.headless.then(|| Sentence::read(&files)).transpose()?.flatten() {
-                    spec.pooling = sentence.pooling;
-                    spec.steps = if sentence.unit { vec![StepSpec::Unit] } else { Vec::new() };
-                    tables.positions = sentence.limit.map_or(tables.positions, |n| n.min(tables.positions));
-                } else if spec.headless {
-                    spec.steps = Vec::new();
-                }
-                Processor::Text(Box::new(TextProcessor::read(&|name| files.read(name), family.name, tables)?))
-            }
+            Modality::Text => Processor::Text(Box::new(text_processor(&files, family, &mut spec)?)),
         };
-        let (labels, odd) = match (&zero_shot, spec.headless) {
-            (Some(own), _) => (own.labels.clone(), None),
-            (None, true) => (Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), None),
-            (None, false) if task == Task::Spans => (Labels::new(SPANS.map(String::from).to_vec()), None),
-            (None, false) => classes::labels(&family::timm::labelled(&config))?,
-        };
-        let own = zero_shot.as_ref().and(spec.beside.as_ref()).map(|beside| match (beside.logits, labels.len()) {
-            (Scale::Softmax, 1) => Scale::Value, // one text is no choice among several
-            (logits, _) => logits,
-        });
-        let scale = match (outputs.head, spec.headless) {
-            (Some(_), true) => return Err(Error::Usage("--head: the model is a backbone, which has none".into())),
-            (None, true) => Scale::Value,
-            (Some(scale), false) => scale,
-            (None, false) if task == Task::Spans => Scale::Value,
-            (None, false) => own.map_or_else(|| classes::scale(&config, labels.len()), Ok)?,
-        };
-        if (scale, labels.len()) == (Scale::Softmax, 1) {
-            return Err(Error::Usage(
-                "a softmax over one output is 1 whatever the input; it is a value, or a sigmoid's".into(),
-            ));
-        }
-        let (given, labels) = match (zero_shot.map(|own| Given::Texts(Box::new(own))), &outputs.classes) {
-            (None, Some(classes)) => {
-                let own = Hypotheses::new(classes, &labels, family.title)?;
-                (Some(Given::Hypotheses(own)), Labels::new(classes.names.clone()))
-            }
-            (given, _) => (given, labels),
-        };
-        let scale = match (&given, labels.len()) {
-            (Some(Given::Hypotheses(_)), 1) => Scale::Value, // one hypothesis is no choice among several
-            _ => scale,
-        };
+        let Said { labels, scale, given, odd } = said((&config, family), &spec, outputs, zero_shot)?;
         Ok(Checkpoint {
             id: id.to_string(),
             revision: files.revision(),

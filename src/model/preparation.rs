@@ -3,7 +3,8 @@
 use super::checkpoint::Files;
 use super::config::Config;
 use super::family;
-use super::spec::{EmbeddingSpec, Family, Spec};
+use super::sentence::Sentence;
+use super::spec::{EmbeddingSpec, Family, Spec, StepSpec};
 use super::towers::{Classes, ZeroShot};
 use crate::error::{Error, Result};
 use crate::input::image::{ImageProcessor, Origin};
@@ -78,4 +79,18 @@ pub(super) fn tables(spec: &Spec) -> Result<Tables> {
         }
         _ => Err(Error::Model("a text family without words".into())),
     }
+}
+
+/// The text processor of a checkpoint; folders of sentence-transformers say how long texts may be, and what of a backbone is pooled.
+pub(super) fn text_processor(files: &Files, family: &Family, spec: &mut Spec) -> Result<TextProcessor> {
+    let mut tables = tables(spec)?;
+    if spec.headless {
+        spec.steps = Vec::new(); // a pooler is no part of the backbone
+        if let Some(sentence) = Sentence::read(files)? {
+            spec.pooling = sentence.pooling;
+            spec.steps.extend(sentence.unit.then_some(StepSpec::Unit));
+            tables.positions = sentence.limit.map_or(tables.positions, |n| n.min(tables.positions));
+        }
+    }
+    TextProcessor::read(&|name| files.read(name), family.name, tables)
 }

@@ -180,6 +180,10 @@ fn entities_and_answers_are_explained() {
     assert_eq!(map(&format!("token:{start}/start"), "token/").1, begins);
     assert_eq!(map(&format!("token:{end}/end"), "token/").1, ends);
 
+    for (case, part) in [(&tokens, "labels each token"), (&spans, "an answer begins")] {
+        let seen = crate::cli::stdout(&vitx(dir.path(), &["inspect", &case.id()]));
+        assert!(seen.contains(part), "{seen}");
+    }
     for (output, part) in [
         (run(&tokens, 0, &["-t", "top:2"]), "ask for entities, a label, or token:I/LABEL"),
         (run(&tokens, 0, &["-t", "token:99"]), "the text has tokens 0 to 19"),
