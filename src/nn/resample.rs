@@ -35,6 +35,20 @@ impl Bicubic {
     }
 }
 
+/// Bilinear weights `[to, from]` of one axis, half-pixel centres and clamped edges, at any scale (`F.interpolate(mode="bilinear")`),
+/// row-major.
+pub fn bilinear(from: usize, to: usize) -> Vec<f64> {
+    let last = from.saturating_sub(1);
+    let mut matrix = vec![0.0; to * from];
+    for (i, row) in matrix.chunks_mut(from.max(1)).enumerate() {
+        let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+        let (below, share) = ((at.floor() as usize).min(last), at.fract());
+        row[below] += 1.0 - share;
+        row[(below + 1).min(last)] += share;
+    }
+    matrix
+}
+
 /// Applies weights `[to, from]`, row-major, along an axis of `from` entries: `[..,from,..]` -> `[..,to,..]`.
 pub fn along(x: &Tensor, axis: usize, weights: Vec<f64>) -> Result<Tensor> {
     let from = x.dim(axis)?;

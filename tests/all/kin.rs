@@ -186,3 +186,19 @@ fn refusals(family: &str) -> String {
     }
     format!("all but {}", said.join(", "))
 }
+
+/// Logits of transformers 5.24 in f64, for pixels `sin(0.37 i)` on other grids than the trained one: tables of relative positions are
+/// resampled.
+#[test]
+fn relative_positions_are_resampled_for_other_sizes() {
+    let model = Kin::open(root().join("tests/fixtures/families/beit")).model;
+    for (h, w, want) in [
+        (48, 32, [-0.878344, -0.847708, 0.386066, -1.007533, 0.374191]),
+        (24, 40, [-0.553102, -0.927869, 0.334436, -0.77216, 0.861695]),
+    ] {
+        let pixels: Vec<f32> = (0..3 * h * w).map(|i| (f64::from(i) * 0.37).sin() as f32).collect();
+        let pixels = Tensor::from_vec(pixels, (1, 3, h as usize, w as usize), &Device::Cpu).unwrap();
+        let got = flat(&model.encoder.logits(&Inputs::Pixels(pixels)).unwrap());
+        assert_close(&format!("{h}x{w}"), &got, &want, 2e-5, 1e-4);
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::Places;
 use crate::error::{Error, Result};
+use crate::nn::resample::{along, bilinear};
 use candle_core::Tensor;
 
 /// Learned numbers for differences of places, by head.
@@ -36,26 +37,38 @@ pub enum Offsets {
 impl Relative {
     /// The numbers of each pair of query and key, `[1,H,T,T]`.
     pub(super) fn numbers(&self, tokens: usize, places: Places) -> Result<Tensor> {
-        let (n, heads) = self.table.dims2()?;
+        let (_, heads) = self.table.dims2()?;
+        let mut table = self.table.clone();
         let rows: Vec<u32> = match (self.offsets, places) {
             (Offsets::Buckets { count, most }, _) => {
                 (0..tokens * tokens).map(|i| bucket(i / tokens, i % tokens, (count, most))).collect()
             }
-            (Offsets::Grid { rows, columns }, Places::Grid { prefix: 1, rows: r, columns: c })
-                if (r, c) == (rows, columns) && n == (2 * rows - 1) * (2 * columns - 1) + 3 =>
-            {
+            (Offsets::Grid { rows: r, columns: c }, Places::Grid { prefix: 1, rows, columns }) => {
+                if (r, c) != (rows, columns) {
+                    table = resampled(&table, (r, c), (rows, columns))?;
+                }
                 (0..tokens * tokens).map(|i| difference(i / tokens, i % tokens, (rows, columns))).collect()
             }
-            (Offsets::Grid { rows, columns }, _) => {
-                return Err(Error::Input(format!(
-                    "makes another grid of patches than the {rows}x{columns} for which this model has relative positions; leave --size out"
-                )))
+            (Offsets::Grid { .. }, _) => {
+                return Err(Error::Model("relative positions of a grid need a class token in front of one".into()))
             }
         };
-        let rows = Tensor::from_vec(rows, tokens * tokens, self.table.device())?;
-        let numbers = self.table.index_select(&rows, 0)?.t()?; // [H,T*T]
+        let rows = Tensor::from_vec(rows, tokens * tokens, table.device())?;
+        let numbers = table.index_select(&rows, 0)?.t()?; // [H,T*T]
         Ok(numbers.contiguous()?.reshape((1, heads, tokens, tokens))?)
     }
+}
+
+/// A table of the differences on one grid for another: resampled bilinearly as a picture of differences, what concerns the class
+/// token as it is (transformers, after MiDaS 3.1).
+fn resampled(table: &Tensor, (r, c): (usize, usize), (rows, columns): (usize, usize)) -> Result<Tensor> {
+    let (n, heads) = table.dims2()?;
+    let (tall, wide) = (2 * r - 1, 2 * c - 1);
+    let differences = table.narrow(0, 0, tall * wide)?.reshape((tall, wide, heads))?;
+    let (to_tall, to_wide) = (2 * rows - 1, 2 * columns - 1);
+    let differences = along(&differences, 0, bilinear(tall, to_tall))?;
+    let differences = along(&differences, 1, bilinear(wide, to_wide))?.reshape((to_tall * to_wide, heads))?;
+    Ok(Tensor::cat(&[differences, table.narrow(0, tall * wide, n - tall * wide)?], 0)?)
 }
 
 /// The bucket of a key seen from a query: half of them are for keys behind it, each half exact for near keys and
