@@ -25,14 +25,12 @@ without padding, the reloaded folder or the tokenizer.json alone disagree, or wh
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -45,9 +43,9 @@ from torch import Tensor, nn
 from transformers.pipelines.document_question_answering import select_starts_ends
 
 from cases import tokenizer, wordpieces
-from families import SIZES, Case, Exact, differences, randomise
+from families import SIZES, Case, Exact, randomise
 from model import F32, F64
-from towers import far
+from towers import command, far
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../fixtures/heads")
 WORDS = "example sport food polit ##ic in who where what maria rivera tok ##yo zo about".split()
@@ -325,26 +323,5 @@ def make(name: str, out: str) -> None:
             os.chmod(os.path.join(path, file), 0o644)
 
 
-def main() -> int:
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(HEADS))
-    ap.add_argument("--check", action="store_true", help="compare with what is there, write nothing")
-    args = ap.parse_args()
-    if wrong := set(args.cases) - set(HEADS):
-        ap.error(f"no such case: {', '.join(sorted(wrong))}; there are {', '.join(HEADS)}")
-    bad = 0
-    for name in args.cases or HEADS:
-        start = time.time()
-        with tempfile.TemporaryDirectory() as tmp:
-            out = tmp if args.check else OUT
-            make(name, out)
-            lines = differences(os.path.join(tmp, name), os.path.join(OUT, name)) if args.check else []
-            bad += len(lines)
-            size = sum(os.path.getsize(os.path.join(p, f)) for p, _, files in os.walk(os.path.join(out, name)) for f in files)
-        told = "checked" if args.check else "written"
-        print(f"{name:22s} {size / 1000:5.0f} KB  {told}  {time.time() - start:5.1f} s", *lines, sep="\n  ")
-    return 1 if bad else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, OUT, HEADS, make))

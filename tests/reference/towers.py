@@ -298,20 +298,21 @@ def make(name: str, out: str) -> None:
             os.chmod(os.path.join(path, file), 0o644)
 
 
-def main() -> int:
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(TOWERS))
+def command(about: str, into: str, cases, make: Callable[[str, str], None]) -> int:
+    """The command line: makes the named cases, all without a name, or checks what is there."""
+    ap = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(cases))
     ap.add_argument("--check", action="store_true", help="compare with what is there, write nothing")
     args = ap.parse_args()
-    if wrong := set(args.cases) - set(TOWERS):
-        ap.error(f"no such case: {', '.join(sorted(wrong))}; there are {', '.join(TOWERS)}")
+    if wrong := set(args.cases) - set(cases):
+        ap.error(f"no such case: {', '.join(sorted(wrong))}; there are {', '.join(cases)}")
     bad = 0
-    for name in args.cases or TOWERS:
+    for name in args.cases or cases:
         start = time.time()
         with tempfile.TemporaryDirectory() as tmp:
-            out = tmp if args.check else OUT
+            out = tmp if args.check else into
             make(name, out)
-            lines = differences(os.path.join(tmp, name), os.path.join(OUT, name)) if args.check else []
+            lines = differences(os.path.join(tmp, name), os.path.join(into, name)) if args.check else []
             bad += len(lines)
             size = sum(os.path.getsize(os.path.join(p, f)) for p, _, files in os.walk(os.path.join(out, name)) for f in files)
         told = "checked" if args.check else "written"
@@ -320,4 +321,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, OUT, TOWERS, make))
