@@ -149,21 +149,36 @@ impl Asked<'_> {
                 for (m, method) in self.methods.iter().enumerate() {
                     for (place, own) in outputs.iter().enumerate() {
                         let Some(&output) = own.get(slot).filter(|_| wanted(place, number, m)) else { continue };
-                        let start = Instant::now();
-                        let before = answers.made.iter().find(|a| self.same(a, (place, number, m), output));
-                        let explanation = match before {
-                            Some(answer) => answer.explanation.clone(),
-                            None => method.explain(&pass.run(place))?,
-                        };
-                        let again = before.is_some();
-                        let ms = start.elapsed().as_secs_f64() * 1e3 + std::mem::take(&mut shared_ms);
-                        let logits = logits[place].clone();
-                        answers.made.push(Answer { place, request: number, method: m, explanation, logits, ms, again });
+                        let explained = || method.explain(&pass.run(place));
+                        let logits = (&logits[place][..], std::mem::take(&mut shared_ms));
+                        self.answer(&mut answers, (place, number, m), output, logits, explained)?;
                     }
                 }
             }
         }
         Ok(answers)
+    }
+
+    /// Adds an answer, whose explanation is made unless an earlier target has asked for the same; with the logits it belongs to, and
+    /// milliseconds that it is charged beside its own.
+    fn answer(
+        &self,
+        answers: &mut Answers,
+        (place, request, method): (usize, usize, usize),
+        output: Output,
+        (logits, more_ms): (&[f32], f64),
+        explained: impl FnOnce() -> Result<Explanation>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let known = answers.made.iter().find(|a| self.same(a, (place, request, method), output));
+        let again = known.is_some();
+        let explanation = match known {
+            Some(answer) => answer.explanation.clone(),
+            None => Explanation { output, ..explained()? },
+        };
+        let (logits, ms) = (logits.to_vec(), start.elapsed().as_secs_f64() * 1e3 + more_ms);
+        answers.made.push(Answer { place, request, method, explanation, logits, ms, again });
+        Ok(())
     }
 
     /// Whether an earlier target has asked an input for this output too, and for its files.

@@ -6,6 +6,7 @@ use crate::input::prepare::Input;
 use crate::input::text::Text;
 use crate::input::{Preparer, Ready, Shape, Source};
 use crate::model::{Checkpoint, Classes, Modality, Reference};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What targets ask of states.
@@ -79,7 +80,8 @@ impl Likeness {
                 checkpoint.components((inputs, shape), &wanted, to)
             }
             Likeness::Cosine(mut names) | Likeness::Dot(mut names) => {
-                names.dedup();
+                let mut seen = HashSet::new();
+                names.retain(|name| seen.insert(name.clone()));
                 let read = |name: String| -> Result<(String, Reference)> {
                     let reference = reference(&name, &checkpoint, shape);
                     Ok((name.clone(), reference.map_err(|e| Error::Usage(format!("target `{name}`: {e}")))?))

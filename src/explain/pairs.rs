@@ -1,13 +1,12 @@
 //! Texts whose classes are hypotheses: of each class a pair goes through the model, and its entailment is the class's logit.
 
-use super::{Answer, Answers, Asked};
+use super::{Answers, Asked};
 use crate::error::{Error, Result};
 use crate::input::prepare::by_size;
 use crate::input::Ready;
 use crate::model::{Hypotheses, Model};
 use crate::run::{self, Batch, Noise};
 use crate::target::Output;
-use std::time::Instant;
 
 /// Pairs that go through the model together.
 const TOGETHER: usize = 16;
@@ -73,16 +72,8 @@ impl Asked<'_> {
                     let batch = batch.reading(super::reads(self.methods));
                     let pass = batch.pass(vec![Output { class: own.entailment, ..output }])?.with_rows(rows)?;
                     for &method in &methods {
-                        let start = Instant::now();
-                        let known = answers.made.iter().find(|a| self.same(a, (place, number, method), output));
-                        let (again, explanation) = match known {
-                            Some(answer) => (true, answer.explanation.clone()),
-                            None => (false, self.methods[method].explain(&pass.run(0))?),
-                        };
-                        let explanation = crate::explanation::Explanation { output, ..explanation };
-                        let ms = start.elapsed().as_secs_f64() * 1e3;
-                        let logits = logits.clone();
-                        answers.made.push(Answer { place, request: number, method, explanation, logits, ms, again });
+                        let explained = || self.methods[method].explain(&pass.run(0));
+                        self.answer(&mut answers, (place, number, method), output, (&logits, 0.0), explained)?;
                     }
                 }
             }

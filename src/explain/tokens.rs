@@ -2,10 +2,10 @@
 //! explained by the same model with a head that reads that token alone.
 
 use super::pairs::logits;
-use super::{reads, Answer, Answers, Asked, Nothing, Steps};
+use super::{reads, Answers, Asked, Nothing, Steps};
 use crate::encoder::{Encoder, Head, Keep, Reading};
 use crate::error::{Error, Result};
-use crate::explanation::{Explanation, Layout, TextLayout};
+use crate::explanation::{Layout, TextLayout};
 use crate::input::Ready;
 use crate::labels::Labels;
 use crate::model::{Model, Task};
@@ -16,7 +16,6 @@ use crate::scale::softmax;
 use crate::target::{ranked, Output, Request, Target};
 use serde::Serialize;
 use serde_json::{json, Value};
-use std::time::Instant;
 
 /// Most tokens of an answer, as in transformers' pipeline.
 const LONGEST_ANSWER: usize = 15;
@@ -221,18 +220,14 @@ impl Asked<'_> {
                     let row = layouts.iter().map(|layout| self.row.map(|row| row.token(layout)).transpose());
                     let pass = batch.pass(vec![spot.own])?.with_rows(row.collect::<Result<_>>()?)?;
                     for &method in &methods {
-                        let start = Instant::now();
-                        let known = answers.made.iter().find(|a| self.same(a, (place, number, method), spot.output));
-                        let (again, mut explanation) = match known {
-                            Some(answer) => (true, answer.explanation.clone()),
-                            None => (false, self.methods[method].explain(&pass.run(0))?),
+                        let explained = || {
+                            let mut explanation = self.methods[method].explain(&pass.run(0))?;
+                            let found = spot.found.as_ref().map(|found| ("found".to_string(), json!(found)));
+                            explanation.checks.extend(found);
+                            Ok(explanation)
                         };
-                        if let Some(found) = &spot.found {
-                            explanation.checks.insert("found".into(), json!(found));
-                        }
-                        let explanation = Explanation { output: spot.output, ..explanation };
-                        let (logits, ms) = (spot.logits.clone(), start.elapsed().as_secs_f64() * 1e3);
-                        answers.made.push(Answer { place, request: number, method, explanation, logits, ms, again });
+                        let at = (place, number, method);
+                        self.answer(&mut answers, at, spot.output, (&spot.logits, 0.0), explained)?;
                     }
                 }
             }

@@ -1,14 +1,14 @@
 //! Classifiers that are not in a checkpoint: states of other inputs, with which those of the explained ones are compared.
 
-use super::assemble::{assemble, Classifier, Contents};
+use super::assemble::Contents;
 use super::hypotheses::Hypotheses;
 use super::spec::{Beside, Modality, Pooling, Spec, StepSpec};
-use super::towers::{self, ZeroShot};
+use super::towers::{self, states, ZeroShot};
 use super::weights::Weights;
 use super::{inputs, tables, Checkpoint, Processor};
 use crate::encoder::{Encoder, Keep};
 use crate::error::{Error, Result};
-use crate::input::prepare::{by_size, Ready};
+use crate::input::prepare::Ready;
 use crate::input::text::TextProcessor;
 use crate::input::{Preparer, Shape, Source};
 use crate::labels::Labels;
@@ -16,9 +16,6 @@ use crate::nn::{numbers, principal, Linear};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
-
-/// Inputs that go through the model together.
-const TOGETHER: usize = 16;
 
 /// Where the classifier comes from, if not from the checkpoint.
 pub(super) enum Given {
@@ -77,21 +74,6 @@ impl Given {
             Given::Hypotheses(own) => own.identity(),
         }
     }
-}
-
-/// A model's states, `[N,P]` in the order of the inputs; inputs of one size go together.
-fn states(encoder: &Encoder, inputs: Vec<(usize, Ready)>, pad_id: u32) -> Result<Tensor> {
-    let mut rows: BTreeMap<usize, Tensor> = BTreeMap::new();
-    for same in by_size(inputs) {
-        for some in same.chunks(TOGETHER) {
-            let ready: Vec<&Ready> = some.iter().map(|(_, ready)| ready).collect();
-            let states = encoder.logits(&inputs::batch(&ready, pad_id, encoder.device())?)?;
-            for (row, (number, _)) in some.iter().enumerate() {
-                rows.insert(*number, states.narrow(0, row, 1)?);
-            }
-        }
-    }
-    Ok(Tensor::cat(&rows.values().collect::<Vec<_>>(), 0)?)
 }
 
 impl Checkpoint {
@@ -267,8 +249,7 @@ impl Checkpoint {
 
     /// One of its towers, whose outputs are its states.
     fn tower(&self, spec: &Spec, width: usize, to: (DType, &Device)) -> Result<Encoder> {
-        let bare = Linear { weight: Tensor::eye(width, to.0, to.1)?, bias: None };
-        Ok(assemble(spec, Classifier::Given(&bare), &self.files.weights()?, Contents::Read, to)?.0)
+        towers::bare((spec, width), &self.files.weights()?, Contents::Read, to)
     }
 
     fn pad_id(&self) -> u32 {

@@ -2,11 +2,12 @@
 //! the classifier of pictures (CLIP, Radford et al., ICML 2021).
 
 use super::assemble::{assemble, Classifier, Contents};
-use super::inputs::token_inputs;
-use super::spec::Beside;
+use super::inputs;
+use super::spec::{Beside, Spec};
 use super::weights::{missing, Weights};
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
+use crate::input::prepare::{by_size, Ready};
 use crate::input::text::{lines, Text, TextProcessor, Tokenised};
 use crate::labels::Labels;
 use crate::nn::Linear;
@@ -15,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Texts that go through the tower together.
+/// Inputs that go through a tower together.
 const TOGETHER: usize = 32;
 
 /// What a user says of a model's outputs.
@@ -132,7 +133,7 @@ impl ZeroShot {
     }
 
     /// The classifier `[C,P]` of pictures' embeddings, each of length 1: the texts' embeddings, of length 1 too, times the
-    /// model's scale; and what there is to say of the weights.
+    /// model's scale.
     ///
     /// # Errors
     /// As [`assemble`], and what the passes report.
@@ -152,37 +153,48 @@ impl ZeroShot {
             .beside
             .bias
             .map(|name| Tensor::full(number(name)?, classes, device)?.to_dtype(dtype).map_err(Error::from));
+        let tower = bare((&self.beside.spec, self.beside.width), weights, contents, (dtype, device))?;
         let weight = match contents {
-            Contents::Read => (self.embeddings(&self.tower(weights, contents, (dtype, device))?)? * scale)?,
-            Contents::Checked => {
-                self.tower(weights, contents, (dtype, device))?;
-                Tensor::zeros((classes, self.beside.width), dtype, &Device::Cpu)?
+            Contents::Read => {
+                let texts = self.texts.iter().cloned().map(Ready::Text).enumerate().collect();
+                (states(&tower, texts, self.pad_id)? * scale)?
             }
+            Contents::Checked => Tensor::zeros((classes, self.beside.width), dtype, &Device::Cpu)?,
         };
         Ok(Linear { weight, bias: bias.transpose()? })
     }
+}
 
-    fn tower(&self, weights: &Weights, contents: Contents, to: (DType, &Device)) -> Result<Encoder> {
-        let bare = Linear { weight: Tensor::eye(self.beside.width, to.0, to.1)?, bias: None };
-        Ok(assemble(&self.beside.spec, Classifier::Given(&bare), weights, contents, to)?.0)
-    }
+/// A tower whose outputs are its states, of so many numbers.
+///
+/// # Errors
+/// As [`assemble`].
+pub(super) fn bare(
+    (spec, width): (&Spec, usize),
+    weights: &Weights,
+    contents: Contents,
+    to: (DType, &Device),
+) -> Result<Encoder> {
+    let bare = Linear { weight: Tensor::eye(width, to.0, to.1)?, bias: None };
+    Ok(assemble(spec, Classifier::Given(&bare), weights, contents, to)?.0)
+}
 
-    /// `[C,P]`; texts of one length go together.
-    fn embeddings(&self, tower: &Encoder) -> Result<Tensor> {
-        let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (number, text) in self.texts.iter().enumerate() {
-            by_length.entry(text.ids.len()).or_default().push(number);
-        }
-        let mut rows: BTreeMap<usize, Tensor> = BTreeMap::new();
-        for some in by_length.values().flat_map(|same| same.chunks(TOGETHER)) {
-            let texts: Vec<&Tokenised> = some.iter().map(|number| &self.texts[*number]).collect();
-            let states = tower.logits(&token_inputs(&texts, self.pad_id, tower.device())?)?;
-            for (row, number) in some.iter().enumerate() {
+/// A model's states, `[N,P]` in the order of the inputs; inputs of one size go together.
+///
+/// # Errors
+/// What the passes report.
+pub(super) fn states(encoder: &Encoder, inputs: Vec<(usize, Ready)>, pad_id: u32) -> Result<Tensor> {
+    let mut rows: BTreeMap<usize, Tensor> = BTreeMap::new();
+    for same in by_size(inputs) {
+        for some in same.chunks(TOGETHER) {
+            let ready: Vec<&Ready> = some.iter().map(|(_, ready)| ready).collect();
+            let states = encoder.logits(&inputs::batch(&ready, pad_id, encoder.device())?)?;
+            for (row, (number, _)) in some.iter().enumerate() {
                 rows.insert(*number, states.narrow(0, row, 1)?);
             }
         }
-        Ok(Tensor::cat(&rows.values().collect::<Vec<_>>(), 0)?)
     }
+    Ok(Tensor::cat(&rows.values().collect::<Vec<_>>(), 0)?)
 }
 
 /// A number that the weights hold by itself.

@@ -1,10 +1,10 @@
 //! Chinese CLIP (Yang et al., 2022): CLIP's picture tower beside a BERT, whose first token is projected.
 
 use super::bert::text_spec;
-use super::clip::{projected, tower, vision, NAMES};
+use super::clip::{pictures, projected};
 use crate::error::Result;
 use crate::model::config::Config;
-use crate::model::spec::{Beside, EmbeddingSpec, Family, LinearSpec, Modality, Names, Spec, StepSpec};
+use crate::model::spec::{Beside, Family, LinearSpec, Modality, Names, Spec, StepSpec};
 use crate::scale::Scale;
 
 /// `model_type: chinese_clip`
@@ -18,10 +18,7 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    let mut spec = tower(&vision(c)?, NAMES, ("quick_gelu", 1e-5))?;
-    if let EmbeddingSpec::Patches { bias, .. } = &mut spec.embedding {
-        *bias = false;
-    }
+    let mut spec = pictures(c)?;
     let width = c.size_or("projection_dim", 512)?;
     spec.steps = projected(&spec, width);
     let mut texts = text_spec(&c.part("text_config")?, TEXTS, "")?;

@@ -24,10 +24,7 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    let mut spec = tower(&vision(c)?, NAMES, ("quick_gelu", 1e-5))?;
-    if let EmbeddingSpec::Patches { bias, .. } = &mut spec.embedding {
-        *bias = false;
-    }
+    let mut spec = pictures(c)?;
     if classifier(c) {
         spec.pooling = Pooling::PatchMean;
     } else if c.get("text_config").is_some() {
@@ -41,6 +38,15 @@ fn spec(c: &Config) -> Result<Spec> {
             logits: Scale::Softmax,
             filled: false,
         }));
+    }
+    Ok(spec)
+}
+
+/// CLIP's picture tower.
+pub(in crate::model) fn pictures(c: &Config) -> Result<Spec> {
+    let mut spec = tower(&vision(c)?, NAMES, ("quick_gelu", 1e-5))?;
+    if let EmbeddingSpec::Patches { bias, .. } = &mut spec.embedding {
+        *bias = false;
     }
     Ok(spec)
 }
