@@ -49,7 +49,7 @@ pub struct LayerTrace {
     pub around: Arc<Around>,
     /// `[B,T,D]` state entering the layer.
     pub input: Tensor,
-    /// `[B,H,T,E]` queries.
+    /// `[B,H,T,E]` queries. (Of windows, here and in the next three: `[B*W,H,N,E]` and `[B*W,H,N,N]`.)
     pub query: Tensor,
     /// `[B,H,T,E]` keys.
     pub key: Tensor,
@@ -66,7 +66,7 @@ pub struct LayerTrace {
     pub hidden: Tensor,
     /// `[B,T,D]` state after the feed-forward's skip connection (post-norm: before the second layer norm).
     pub sum: Tensor,
-    /// `[B,T,D]` state leaving the layer.
+    /// `[B,T,D]` state leaving the layer, before any merging of tokens.
     pub output: Tensor,
 }
 
@@ -126,6 +126,10 @@ pub struct Inside {
     pub value: Tensor,
     /// `[B,H,T,E]`
     pub context: Tensor,
+    /// By what left the norms inside of attention and feed-forward, where there are some.
+    pub inner: [Option<Tensor>; 2],
+    /// `[B,T,D]` by the results of attention and feed-forward, before a layer scale or a norm behind them.
+    pub results: [Tensor; 2],
     /// `[B,T,D]`
     pub mixed: Tensor,
     /// `[B,T,D]`
@@ -141,4 +145,17 @@ pub struct Inside {
     pub sum: Tensor,
     /// `[B,T,D]`
     pub output: Tensor,
+    /// By the parts of a merging behind the layer.
+    pub merged: Option<Box<Merged>>,
+}
+
+/// What a reverse pass carried into a merging of tokens.
+#[derive(Debug, Clone)]
+pub struct Merged {
+    /// `[B,T,D]` by what was merged.
+    pub state: Tensor,
+    /// `[B,T/4,..]` by what left the norm.
+    pub normed: Tensor,
+    /// `[B,T/4,2D]` by what left the map.
+    pub reduced: Tensor,
 }

@@ -62,6 +62,8 @@ mod readme;
 #[cfg(feature = "cli")]
 #[path = "all/shell.rs"]
 mod shell;
+#[path = "all/stages.rs"]
+mod stages;
 #[cfg(feature = "cli")]
 #[path = "all/token_heads.rs"]
 mod token_heads;

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::nn::relevance::join;
 use crate::nn::rules::Carried;
-use crate::nn::{attention, Around, Linear, Reach, Rules, Scores};
+use crate::nn::{attention, Around, Linear, Norm, Reach, Rules, Scores};
 use candle_core::Tensor;
 use std::ops::Range;
 
@@ -21,6 +21,8 @@ pub struct Attention {
     pub key: Linear,
     /// `[D,D]`
     pub value: Linear,
+    /// Norm in front of the output projection (EVA-02).
+    pub inner: Option<Norm>,
     /// `[D,D]` output projection
     pub projection: Linear,
     /// How queries and keys become scores.
@@ -28,6 +30,9 @@ pub struct Attention {
     /// Which keys a token sees.
     pub reach: Reach,
 }
+
+// Where tokens see those of their own window alone, all tensors between what is read and the result are of windows: `[B,H,T,E]` stands
+// for `[B*W,H,N,E]`, and `[B,H,T,T]` for `[B*W,H,N,N]`.
 
 /// What attention computed: the fields of [`crate::trace::LayerTrace`] of the same names.
 pub(super) struct Attended {
@@ -39,6 +44,8 @@ pub(super) struct Attended {
 
 /// What a reverse pass carried to attention, down to the probabilities.
 pub(super) struct AttendedGrads {
+    /// By what left [`Attention::inner`].
+    pub inner: Option<Tensor>,
     pub context: Tensor,
     pub attention: Tensor,
     pub value: Tensor,
@@ -54,26 +61,55 @@ impl Attention {
         factor: f64,
         rows: Option<&Range<usize>>,
     ) -> Result<(Attended, Tensor)> {
-        let (query, key, attention) = self.probabilities(read, around)?;
-        let value = self.project(&self.value, read)?; // [B,H,T,E]
+        let sorted = self.sorted(read, around)?;
+        let (query, key, attention) = self.probabilities_of(&sorted, around)?;
+        let value = self.project(&self.value, &sorted)?; // [B,H,T,E]
         let attention = if factor == 1.0 { attention } else { (attention * factor)? };
         let result = match rows {
-            Some(rows) => self.result(&attention.narrow(2, rows.start, rows.len())?, &value)?, // [B,R,D]
-            None => self.result(&attention, &value)?,                                          // [B,T,D]
+            Some(rows) => self.result(&attention.narrow(2, rows.start, rows.len())?, &value, around)?, // [B,R,D]
+            None => self.result(&attention, &value, around)?,                                          // [B,T,D]
         };
         Ok((Attended { query, key, value, attention }, result))
     }
 
-    /// Queries and keys `[B,H,T,E]` of what the branch reads `[B,T,D]`, and the probabilities `[B,H,T,T]`.
-    pub(super) fn probabilities(&self, read: &Tensor, around: &Around) -> Result<(Tensor, Tensor, Tensor)> {
-        let (query, key) = (self.project(&self.query, read)?, self.project(&self.key, read)?); // [B,H,T,E]
+    /// The probabilities `[B,H,T,T]` of what the branch reads `[B,T,D]`.
+    pub(super) fn probabilities(&self, read: &Tensor, around: &Around) -> Result<Tensor> {
+        Ok(self.probabilities_of(&self.sorted(read, around)?, around)?.2)
+    }
+
+    /// Queries and keys `[B,H,T,E]`, and the probabilities `[B,H,T,T]`.
+    fn probabilities_of(&self, sorted: &Tensor, around: &Around) -> Result<(Tensor, Tensor, Tensor)> {
+        let (query, key) = (self.project(&self.query, sorted)?, self.project(&self.key, sorted)?); // [B,H,T,E]
         let scores = self.scores.forward(&query, &key, around)?; // [B,H,T,T]
-        Ok((query, key, attention::probabilities(scores, around.mask(self.reach))?))
+        let attention = match around.windows(self.reach) {
+            Some(windows) => attention::probabilities(scores, windows.mask(query.dim(0)?)?.as_ref())?,
+            None => attention::probabilities(scores, around.mask(self.reach))?,
+        };
+        Ok((query, key, attention))
     }
 
     /// The weighted sum of values through the output projection, `[B,T,D]`.
-    pub(super) fn result(&self, attention: &Tensor, value: &Tensor) -> Result<Tensor> {
-        self.projection.forward(&attention::merge_heads(&attention::context(attention, value)?)?)
+    pub(super) fn result(&self, attention: &Tensor, value: &Tensor, around: &Around) -> Result<Tensor> {
+        let merged = attention::merge_heads(&attention::context(attention, value)?)?;
+        self.unsorted(self.projection.forward(&self.normed(merged)?)?, around)
+    }
+
+    /// What the output projection reads.
+    fn normed(&self, merged: Tensor) -> Result<Tensor> {
+        self.inner.as_ref().map_or_else(|| Ok(merged.clone()), |norm| norm.forward(&merged))
+    }
+
+    /// States `[B,T,D]` by windows, where there are some.
+    fn sorted(&self, state: &Tensor, around: &Around) -> Result<Tensor> {
+        around.windows(self.reach).map_or_else(|| Ok(state.clone()), |windows| windows.cut(state))
+    }
+
+    /// The reverse of [`Attention::sorted`].
+    fn unsorted(&self, sorted: Tensor, around: &Around) -> Result<Tensor> {
+        match around.windows(self.reach) {
+            Some(windows) => windows.join(&sorted),
+            None => Ok(sorted),
+        }
     }
 
     pub(super) fn project(&self, linear: &Linear, read: &Tensor) -> Result<Tensor> {
@@ -85,13 +121,19 @@ impl Attention {
         &self,
         (attention, value): (&Tensor, &Tensor),
         arriving: &Tensor,
+        around: &Around,
         rules: &Rules,
     ) -> Result<AttendedGrads> {
-        let context = || attention::context(attention, value);
-        let merged = self.projection.reverse(|| attention::merge_heads(&context()?), arriving, rules.projection)?;
-        let by_context = attention::split_heads(&merged, self.heads)?;
+        let (context, arriving) = (|| attention::context(attention, value), self.sorted(arriving, around)?);
+        let merged = || attention::merge_heads(&context()?);
+        let by_normed = self.projection.reverse(|| self.normed(merged()?), &arriving, rules.projection)?;
+        let (by_merged, inner) = match &self.inner {
+            Some(norm) => (norm.reverse(&merged()?, &by_normed, rules.norm)?, Some(by_normed)),
+            None => (by_normed, None),
+        };
+        let by_context = attention::split_heads(&by_merged, self.heads)?;
         let (by_attention, by_value) = attention::context_reverse((attention, value), context, &by_context, rules)?;
-        Ok(AttendedGrads { context: by_context, attention: by_attention, value: by_value })
+        Ok(AttendedGrads { inner, context: by_context, attention: by_attention, value: by_value })
     }
 
     /// From probabilities to queries and keys, `[B,H,T,E]` each; none where probabilities are constants.
@@ -129,15 +171,17 @@ impl Attention {
         read: impl Fn() -> Result<Tensor>,
         (query, key, value): (Option<&Tensor>, Option<&Tensor>, &Tensor),
         carried: Carried,
+        around: &Around,
         rules: &Rules,
     ) -> Result<Tensor> {
+        let read = || self.sorted(&read()?, around);
         let unproject =
             |linear: &Linear, g: &Tensor| linear.reverse(&read, &attention::merge_heads(g)?, rules.projection);
         let mut parts = Vec::with_capacity(3); // query, key, value: a fixed order of summing
         for (linear, part) in [(&self.query, query), (&self.key, key), (&self.value, Some(value))] {
             parts.extend(part.map(|g| unproject(linear, g)).transpose()?);
         }
-        join(&read, &parts.iter().collect::<Vec<_>>(), carried)
+        self.unsorted(join(&read, &parts.iter().collect::<Vec<_>>(), carried)?, around)
     }
 
     /// What each token's value adds per unit of attention: values `[H,T,E]` through the heads' parts of the output

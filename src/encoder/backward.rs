@@ -105,7 +105,8 @@ impl Encoder {
                 "the reverse pass needs a trace made with Keep::Layers, Keep::Reverse or Keep::Inputs".into(),
             ));
         }
-        let head = self.pulled_from_head((&trace.last, &trace.pooled), &trace.around, seed, rules)?;
+        let around = self.around_of(&trace.around, count);
+        let head = self.pulled_from_head((&trace.last, &trace.pooled), &around, seed, rules)?;
         let start = (seed * &trace.logits)?.sum(1)?;
         let start = if rules.carried == Carried::Relevance { seed.sum(1)? } else { start }; // [B]
         let walk = self.start((count, self.head.rows()), head.last.clone(), rules, start);
@@ -186,7 +187,7 @@ impl Encoder {
             None => walk.above(block, layer)?,
         };
         let rules = &walk.rules;
-        let own = block.backward_from_attention(layer, upper, &walk.arriving, rules)?;
+        let own = block.backward_from_attention(layer, upper, rules)?;
         if *rules != Rules::GRADIENT {
             bounded(&layer.input, &own.input, rules, &walk.start, number)?;
         }
@@ -254,7 +255,8 @@ impl Encoder {
     pub fn last_attention(&self, trace: &Trace, seed: &Tensor) -> Result<Tensor> {
         let record = trace.layers.last().ok_or_else(|| Error::Usage("the trace kept no layer".into()))?;
         let read = (&trace.last, &trace.pooled);
-        let head = self.pulled_from_head(read, &trace.around, seed, &Rules::GRADIENT)?;
+        let around = self.around_of(&trace.around, self.blocks.len());
+        let head = self.pulled_from_head(read, &around, seed, &Rules::GRADIENT)?;
         let block = self.blocks.last().ok_or_else(|| Error::Model("the model has no layers".into()))?;
         let rows = self.head.rows();
         Ok(block.backward_to_attention(record, &head.last, &Rules::GRADIENT, rows.as_ref())?.attention)

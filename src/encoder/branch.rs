@@ -14,12 +14,14 @@ pub enum Wiring {
     Pre,
     /// Behind each skip connection (BERT): `x' = norm(x + f(x))`.
     Post,
+    /// Behind each operation (Swin v2): `x' = x + norm(f(x))`.
+    ResPost,
 }
 
 /// An operation with its norm, its layer scale and its skip connection.
 #[derive(Debug, Clone)]
 pub struct Branch<O> {
-    /// In front or behind, as the layer's [`Wiring`] says; none where there is no norm.
+    /// In front, behind the operation or behind the sum, as the layer's [`Wiring`] says; none where there is no norm.
     pub norm: Option<Norm>,
     /// Attention or feed-forward.
     pub op: O,
@@ -38,6 +40,11 @@ impl<O> Branch<O> {
         self.norm.as_ref().filter(|_| wiring == Wiring::Post)
     }
 
+    /// The norm between the operation and the skip connection.
+    fn between(&self, wiring: Wiring) -> Option<&Norm> {
+        self.norm.as_ref().filter(|_| wiring == Wiring::ResPost)
+    }
+
     /// What the operation reads of a state `[B,T,D]`.
     pub(super) fn read(&self, x: &Tensor, wiring: Wiring) -> Result<Tensor> {
         self.in_front(wiring).map_or_else(|| Ok(x.clone()), |norm| norm.forward(x))
@@ -49,10 +56,19 @@ impl<O> Branch<O> {
     }
 
     /// What the operation's result adds to the skip connection.
-    pub(super) fn added(&self, result: Tensor) -> Result<Tensor> {
+    pub(super) fn added(&self, result: Tensor, wiring: Wiring) -> Result<Tensor> {
+        let normed = match self.between(wiring) {
+            Some(norm) => norm.forward(&result)?,
+            None => result,
+        };
+        self.scaled(normed)
+    }
+
+    /// Times the layer scale.
+    pub(super) fn scaled(&self, x: Tensor) -> Result<Tensor> {
         match &self.scale {
-            Some(scale) => Ok(result.broadcast_mul(scale)?),
-            None => Ok(result),
+            Some(scale) => Ok(x.broadcast_mul(scale)?),
+            None => Ok(x),
         }
     }
 
@@ -66,14 +82,20 @@ impl<O> Branch<O> {
     pub(super) fn reverse_to_parts(
         &self,
         state: impl FnOnce() -> Result<Tensor>,
-        added: impl FnOnce() -> Result<Tensor>,
+        result: impl Fn() -> Result<Tensor>,
         sum: &Tensor,
+        wiring: Wiring,
         rules: &Rules,
     ) -> Result<(Tensor, Tensor, Tensor)> {
+        let added = || self.added(result()?, wiring);
         let (by_skip, by_added) = residual::reverse(state, added, sum, (rules.residual, rules.carried))?;
-        let by_result = match rules.carried {
-            Carried::Gradient => self.added(by_added.clone())?,
+        let by_normed = match rules.carried {
+            Carried::Gradient => self.scaled(by_added.clone())?,
             Carried::Relevance => by_added.clone(), // a branch's scaling keeps its relevance
+        };
+        let by_result = match self.between(wiring) {
+            Some(norm) => norm.reverse(&result()?, &by_normed, rules.norm)?,
+            None => by_normed,
         };
         Ok((by_skip, by_added, by_result))
     }

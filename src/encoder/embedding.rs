@@ -24,6 +24,8 @@ pub struct PatchEmbedding {
     pub projection: Linear,
     /// Patch height and width in pixels.
     pub patch: (usize, usize),
+    /// How often the layers make one token of a square of four.
+    pub merges: usize,
     /// Prefix tokens `[D]` that get a position embedding (class, distillation), in order.
     pub positioned: Vec<(Prefix, Tensor)>,
     /// `[R,D]` register tokens, inserted behind those, without position.
@@ -83,8 +85,8 @@ impl Embedding {
         match (self, inputs) {
             (Embedding::Patches(patches), Inputs::Pixels(pixels)) => {
                 let (_, _, height, width) = pixels.dims4()?;
-                let ImageLayout { prefix, grid: (rows, columns), patch: _ } = patches.layout(height, width);
-                Ok((Places::Grid { prefix: prefix.len(), rows, columns }, prefix.len() + rows * columns))
+                let (prefix, (rows, columns)) = (patches.prefix().len(), patches.grid(height, width));
+                Ok((Places::Grid { prefix, rows, columns }, prefix + rows * columns))
             }
             (Embedding::Words(_), Inputs::Tokens { mask, .. } | Inputs::Words { mask, .. }) => {
                 Ok((Places::Line, mask.dim(1)?))
@@ -112,12 +114,32 @@ pub(super) fn reads_texts() -> Error {
 }
 
 impl PatchEmbedding {
-    /// The tokens of an image of `height` x `width` pixels. Pixels behind the last whole patch are not read.
+    /// The tokens of an image of `height` x `width` pixels in the last layer, a patch being what one of them stands for. Pixels behind
+    /// the last whole one are not read.
     pub fn layout(&self, height: usize, width: usize) -> ImageLayout {
-        let mut prefix: Vec<Prefix> = self.positioned.iter().map(|(p, _)| *p).collect();
+        self.layout_after(self.merges, (height, width))
+    }
+
+    /// The same after so many mergings of tokens.
+    pub fn layout_after(&self, merges: usize, (height, width): (usize, usize)) -> ImageLayout {
+        let finer = self.merges.saturating_sub(merges);
+        let along = |length: usize, patch: usize| (length / (patch << self.merges)) << finer;
+        ImageLayout {
+            prefix: self.prefix(),
+            grid: (along(height, self.patch.0), along(width, self.patch.1)),
+            patch: (self.patch.0 << merges, self.patch.1 << merges),
+        }
+    }
+
+    fn prefix(&self) -> Vec<Prefix> {
         let registers = self.registers.as_ref().map_or(0, |r| r.dims()[0]);
-        prefix.extend(std::iter::repeat_n(Prefix::Register, registers));
-        ImageLayout { prefix, grid: (height / self.patch.0, width / self.patch.1), patch: self.patch }
+        let positioned = self.positioned.iter().map(|(prefix, _)| *prefix);
+        positioned.chain(std::iter::repeat_n(Prefix::Register, registers)).collect()
+    }
+
+    /// Rows and columns of the tokens in the first layer.
+    fn grid(&self, height: usize, width: usize) -> (usize, usize) {
+        self.layout_after(0, (height, width)).grid
     }
 
     /// `[B,C,H,W]` -> `[B,T,D]`
@@ -127,11 +149,11 @@ impl PatchEmbedding {
         if c != channels {
             return Err(Error::Input(format!("has {c} channels, but the model reads {channels} (num_channels)")));
         }
-        let (rows, columns) = self.layout(height, width).grid;
+        let (rows, columns) = self.grid(height, width);
         if rows == 0 || columns == 0 {
+            let (down, across) = self.layout(height, width).patch;
             return Err(Error::Input(format!(
-                "an input of {height}x{width} pixels holds no whole patch of {}x{}; use a larger --size",
-                self.patch.0, self.patch.1
+                "an input of {height}x{width} pixels holds no whole patch of {down}x{across}; use a larger --size"
             )));
         }
         let pixels = pixels.to_dtype(self.projection.weight.dtype())?;
@@ -179,13 +201,13 @@ impl PatchEmbedding {
     /// rule with the image's own extremes as bounds (Chefer et al. 2021; registers and prefix tokens keep theirs).
     pub(super) fn backward(&self, pixels: &Tensor, arriving: &Tensor, rules: &Rules) -> Result<Tensor> {
         let (b, c, height, width) = pixels.dims4()?;
-        let layout = self.layout(height, width);
-        let (grid, n) = (layout.grid, layout.grid.0 * layout.grid.1);
+        let (grid, prefix) = (self.grid(height, width), self.prefix().len());
+        let n = grid.0 * grid.1;
         let pixels = pixels.to_dtype(self.projection.weight.dtype())?;
         let patches = unfold(&pixels, self.patch, grid)?; // [B,N,CPP]
         let positioned = self.positioned.len();
         let normed = |arriving: &Tensor| -> Result<Tensor> {
-            let own = arriving.narrow(1, layout.prefix.len(), n)?;
+            let own = arriving.narrow(1, prefix, n)?;
             let whole = Tensor::cat(&[&arriving.narrow(1, 0, positioned)?, &own], 1)?;
             match &self.norm {
                 Some(norm) => {
@@ -343,6 +365,7 @@ mod tests {
         let mut embedding = PatchEmbedding {
             projection: Linear { weight: check::random(&[5, 12], 1), bias: Some(check::random(&[5], 2)) },
             patch: (2, 2),
+            merges: 0,
             positioned: vec![(Prefix::Class, check::random(&[5], 3))],
             registers: Some(check::random(&[2, 5], 4)),
             positions: Some(PatchPositions { table: check::random(&[5, 5], 5), grid: (2, 2), kernel: Bicubic::Plain }),

@@ -28,6 +28,10 @@ pub struct Facts {
     pub reads_distillation: bool,
     /// The layer norms stand behind the sub-layers (BERT), not before them (ViT).
     pub post_norm: bool,
+    /// Between stages four tokens become one, so that layers do not hold the same tokens; 1: all hold the same.
+    pub stages: usize,
+    /// A norm stands between its values and what attention adds to a state.
+    pub inner_norm: bool,
     /// What its logits are.
     pub scale: Scale,
     /// It has no classifier.
@@ -35,6 +39,21 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether layers do not hold the same tokens.
+    pub fn staged(&self) -> bool {
+        self.stages > 1
+    }
+
+    /// Refuses a norm over their sum between the tokens' values and what they add to a state.
+    pub fn values_add_up(&self) -> Result<()> {
+        if self.inner_norm {
+            return Err(Error::Refused(
+                "it adds up what each token's values add to a state, and in this model a norm over their sum stands between; use gae, rollout or attn-lrp".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Refuses texts.
     pub fn images_only(&self, why: &str) -> Result<()> {
         if self.text {

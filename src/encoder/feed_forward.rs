@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::nn::rules::ActivationRule;
-use crate::nn::{Activation, Linear, Rules};
+use crate::nn::{Activation, Linear, Norm, Rules};
 use candle_core::{Tensor, D};
 
 /// Two linear maps with an activation between.
@@ -14,8 +14,20 @@ pub struct FeedForward {
     pub activation: Activation,
     /// Whether a second half of the hidden state gates the first.
     pub gate: Gate,
+    /// Norm in front of the second map (EVA-02).
+    pub inner: Option<Norm>,
     /// `[D,F]`
     pub out: Linear,
+}
+
+/// What a reverse pass carried into a feed-forward.
+pub(super) struct FedGrads {
+    /// By what left [`FeedForward::inner`], `[B,T,F]`.
+    pub inner: Option<Tensor>,
+    /// By its hidden state, `[B,T,F]` (gated: `[B,T,2F]`).
+    pub hidden: Tensor,
+    /// By what it read, `[B,T,D]`.
+    pub read: Tensor,
 }
 
 /// What is between the two maps.
@@ -30,57 +42,66 @@ pub enum Gate {
 impl FeedForward {
     /// The state before the activation, `[B,T,F]` (gated: `[B,T,2F]`), and the result `[B,T,D]` for what is read, `[B,T,D]`.
     pub(super) fn forward(&self, read: &Tensor) -> Result<(Tensor, Tensor)> {
-        match self.gate {
-            Gate::None => {
-                let (hidden, activated) = self.into.activated(read, self.activation)?;
-                Ok((hidden, self.out.forward(&activated)?))
-            }
+        let (hidden, activated) = match self.gate {
+            Gate::None => self.into.activated(read, self.activation)?,
             Gate::First => {
                 let hidden = self.into.forward(read)?;
-                let result = self.output(&hidden)?;
-                Ok((hidden, result))
+                let activated = self.activated(&hidden)?;
+                (hidden, activated)
             }
-        }
+        };
+        Ok((hidden, self.out.forward(&self.normed(activated)?)?))
     }
 
     /// The result once more, from the state before the activation: `[B,T,F]` -> `[B,T,D]`
     pub(super) fn output(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.out.forward(&self.normed(self.activated(hidden)?)?)
+    }
+
+    /// Behind the activation and its gate, `[B,T,F]`.
+    fn activated(&self, hidden: &Tensor) -> Result<Tensor> {
         match self.gate {
-            Gate::None => self.out.forward(&self.activation.forward(hidden)?),
+            Gate::None => self.activation.forward(hidden),
             Gate::First => {
                 let (first, second) = halves(hidden)?;
-                self.out.forward(&(self.activation.forward(&first)? * second)?)
+                Ok((self.activation.forward(&first)? * second)?)
             }
         }
     }
 
-    /// Reverse of the whole operation, which read `read`: what reaches its hidden state `[B,T,F]` and its input `[B,T,D]`.
+    /// What the second map reads.
+    fn normed(&self, activated: Tensor) -> Result<Tensor> {
+        self.inner.as_ref().map_or_else(|| Ok(activated.clone()), |norm| norm.forward(&activated))
+    }
+
+    /// Reverse of the whole operation, which read `read`.
     pub(super) fn reverse(
         &self,
         read: impl FnOnce() -> Result<Tensor>,
         hidden: &Tensor,
         arriving: &Tensor,
         rules: &Rules,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<FedGrads> {
         let rule = rules.feed_forward;
+        let by_normed = self.out.reverse(|| self.normed(self.activated(hidden)?), arriving, rule)?; // [B,T,F]
+        let (by_activated, inner) = match &self.inner {
+            Some(norm) => (norm.reverse(&self.activated(hidden)?, &by_normed, rules.norm)?, Some(by_normed)),
+            None => (by_normed, None),
+        };
         let by_hidden = match self.gate {
-            Gate::None => {
-                let by_activated = self.out.reverse(|| self.activation.forward(hidden), arriving, rule)?;
-                self.activation.reverse(hidden, &by_activated, rules.activation)?
-            }
+            Gate::None => self.activation.reverse(hidden, &by_activated, rules.activation)?,
             Gate::First => {
                 let (first, second) = halves(hidden)?;
                 let activated = self.activation.forward(&first)?;
-                let by_product = self.out.reverse(|| Ok((&activated * &second)?), arriving, rule)?; // [B,T,F]
                 let share = if rules.activation == ActivationRule::Gradient { 1.0 } else { 0.5 };
-                let by_activated = ((&by_product * &second)? * share)?;
-                let by_first = self.activation.reverse(&first, &by_activated, rules.activation)?;
-                let by_second = ((by_product * activated)? * share)?;
+                let by_first = ((&by_activated * &second)? * share)?;
+                let by_first = self.activation.reverse(&first, &by_first, rules.activation)?;
+                let by_second = ((by_activated * activated)? * share)?;
                 Tensor::cat(&[by_first, by_second], D::Minus1)?
             }
         };
         let by_read = self.into.reverse(read, &by_hidden, rule)?;
-        Ok((by_hidden, by_read))
+        Ok(FedGrads { inner, hidden: by_hidden, read: by_read })
     }
 }
 

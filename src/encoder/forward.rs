@@ -87,13 +87,17 @@ impl Encoder {
             Keep::Last | Keep::Layers => None,
         };
         let mut state = embedding.clone();
+        let mut own = around;
         for (number, block) in self.blocks.iter().enumerate() {
             let rows = rows.as_ref().filter(|_| number + 1 == self.blocks.len());
-            let layer = block.forward_rows(&state, around, rows)?;
+            let layer = block.forward_rows(&state, own, rows)?;
             state = match rows {
                 Some(rows) => layer.output.pad_with_zeros(1, rows.start, state.dim(1)? - rows.end)?,
-                None => layer.output.clone(),
+                None => block.passed_on(layer.output.clone(), own)?,
             };
+            if let (Some(_), Some(merged)) = (&block.merging, &own.merged) {
+                own = merged;
+            }
             match keep {
                 Keep::Logits => {}
                 Keep::Attention => attentions.push(layer.attention),
@@ -102,12 +106,13 @@ impl Encoder {
                 Keep::Reverse | Keep::Layers => layers.push(layer),
             }
         }
-        let ReadOut { last, pooled, logits, around } = self.read_out(&state, around)?;
+        let ReadOut { last, pooled, logits, around: _ } = self.read_out(&state, own)?;
         let again = (keep == Keep::Inputs).then(|| {
             let rows = self.head.rows();
             Arc::new(Again { inputs, rows, recent: Mutex::new(None) })
         });
-        Ok(Trace { embedding: embedding.clone(), layers, attentions, again, last, pooled, logits, around })
+        let (embedding, around) = (embedding.clone(), around.clone());
+        Ok(Trace { embedding, layers, attentions, again, last, pooled, logits, around })
     }
 
     /// A layer's record: as it was kept, or computed anew; none where neither is possible.
@@ -122,7 +127,7 @@ impl Encoder {
         let Some(input) = again.inputs.get(number) else { return Ok(None) };
         let rows = again.rows.as_ref().filter(|_| number + 1 == self.blocks.len());
         again.recent.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let record = block.forward_rows(input, &trace.around, rows)?;
+        let record = block.forward_rows(input, &self.around_of(&trace.around, number), rows)?;
         let attention = record.attention.clone();
         *again.recent.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, attention));
         Ok(Some(Cow::Owned(record)))
@@ -141,7 +146,10 @@ impl Encoder {
         let mut recent = again.recent.lock().unwrap_or_else(PoisonError::into_inner);
         match recent.take().filter(|(of, _)| *of == number) {
             Some((_, known)) => Ok(Some(recent.insert((number, known)).1.clone())),
-            None => Ok(Some(recent.insert((number, block.probabilities(input, &trace.around)?)).1.clone())),
+            None => {
+                let own = block.probabilities(input, &self.around_of(&trace.around, number))?;
+                Ok(Some(recent.insert((number, own)).1.clone()))
+            }
         }
     }
 

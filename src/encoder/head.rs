@@ -4,7 +4,7 @@ use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::Carried;
-use crate::nn::{residual, Activation, Around, Centre, Linear, Norm, Rules};
+use crate::nn::{residual, Activation, Around, Linear, Norm, Rules};
 use crate::scale::Scale;
 use crate::trace::HeadGrads;
 use candle_core::{Tensor, D};
@@ -52,7 +52,7 @@ impl Step {
             Step::Linear(linear) => linear.forward(x),
             Step::Activation(activation) => activation.forward(x),
             Step::Norm(norm) => norm.forward(x),
-            Step::Unit => unit(x)?.forward(x),
+            Step::Unit => Norm::unit(x, 0.0)?.forward(x),
             Step::Length => Ok(x.sqr()?.sum_keepdim(1)?.sqrt()?),
         }
     }
@@ -62,7 +62,7 @@ impl Step {
             Step::Linear(linear) => linear.reverse(|| Ok(x.clone()), arriving, rules.classifier),
             Step::Activation(activation) => activation.reverse(x, arriving, rules.activation),
             Step::Norm(norm) => norm.reverse(x, arriving, rules.norm),
-            Step::Unit => unit(x)?.reverse(x, arriving, rules.norm),
+            Step::Unit => Norm::unit(x, 0.0)?.reverse(x, arriving, rules.norm),
             // `|x| = sum_i x_i (x_i / |x|)`: the derivative, and of relevance the part of each term.
             Step::Length => {
                 let direction = quotient(x, &self.forward(x)?)?;
@@ -73,13 +73,6 @@ impl Step {
             }
         }
     }
-}
-
-/// A norm that divides by the length, which is sqrt(P) times the root of the mean square.
-fn unit(x: &Tensor) -> Result<Norm> {
-    let width = x.dim(D::Minus1)?;
-    let weight = Tensor::full((width as f64).sqrt().recip(), width, x.device())?.to_dtype(x.dtype())?;
-    Ok(Norm { weight, bias: None, eps: 0.0, centre: Centre::None })
 }
 
 impl Reading {
@@ -245,7 +238,7 @@ fn halves(pooled: &Tensor) -> Result<(Tensor, Tensor)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{check, Places};
+    use crate::nn::{check, Centre, Places};
     use candle_core::{DType, Device};
 
     #[test]

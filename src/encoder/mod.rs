@@ -11,6 +11,7 @@ mod feed_forward;
 mod forward;
 mod head;
 mod inputs;
+mod merging;
 mod pool;
 mod probe;
 mod stage;
@@ -26,6 +27,7 @@ pub use feed_forward::{FeedForward, Gate};
 pub use forward::{Keep, ReadOut};
 pub use head::{Head, Reading, Step};
 pub use inputs::Inputs;
+pub use merging::{Merging, Order};
 pub use pool::Pool;
 pub use probe::Probe;
 pub use stage::Stage;
@@ -35,6 +37,7 @@ use crate::error::Result;
 use crate::nn::{Around, Norm, Rules};
 use candle_core::{DType, Device, Tensor};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 /// A classifier ready to run. A clone shares its weights and counts its own passes.
 #[derive(Debug, Clone)]
@@ -100,21 +103,27 @@ impl Encoder {
         self.head.readings.first().map_or(0, |r| r.classifier.weight.dims().first().copied().unwrap_or(0))
     }
 
-    /// Bytes that the passes over one input of so many tokens take: what is kept, and with it a layer's own.
+    /// Bytes that the passes over one input take, whose last layer has so many tokens: what is kept, and with it a layer's own.
     pub fn bytes(&self, tokens: usize, keep: Keep) -> usize {
-        let layers = self.blocks.len();
-        let Some(block) = self.blocks.first() else { return 0 };
         let number = self.dtype().size_in_bytes();
-        let (square, state) = (block.heads() * tokens * tokens * number, tokens * block.width() * number);
-        let hidden = tokens * block.hidden_width() * number;
-        let layer = 3 * square + 3 * hidden + 12 * state;
-        match keep {
-            Keep::Logits | Keep::Last => layer,
-            Keep::Attention => layers * square + layer,
-            Keep::Inputs => layers * state + layer,
-            // Of each layer its record, and what a reverse pass carried to its attention and its input.
-            Keep::Reverse | Keep::Layers => layers * (2 * square + hidden + 12 * state) + layer,
+        let merged = self.blocks.iter().filter(|block| block.merging.is_some()).count();
+        let mut tokens = tokens << (2 * merged);
+        let (mut kept, mut largest) = (0, 0);
+        for block in &self.blocks {
+            let state = tokens * block.width() * number;
+            let square = block.heads() * tokens * block.attention.op.reach.keys(tokens) * number;
+            let hidden = tokens * block.hidden_width() * number;
+            largest = largest.max(3 * square + 3 * hidden + 12 * state);
+            kept += match keep {
+                Keep::Logits | Keep::Last => 0,
+                Keep::Attention => square,
+                Keep::Inputs => state,
+                // Of each layer its record, and what a reverse pass carried to its attention and its input.
+                Keep::Reverse | Keep::Layers => 2 * square + hidden + 12 * state,
+            };
+            tokens >>= if block.merging.is_some() { 2 } else { 0 };
         }
+        kept + largest
     }
 
     /// What the layers consult when they run on a batch.
@@ -122,9 +131,33 @@ impl Encoder {
     /// # Errors
     /// [`crate::Error::Usage`] for the wrong kind of input.
     pub fn around(&self, inputs: &Inputs) -> Result<Around> {
-        let reaches = self.blocks.iter().map(|b| b.attention.op.reach);
-        let (places, tokens) = self.embedding.places(inputs)?;
-        Around::new(places, inputs.mask(), (tokens, self.dtype(), self.device()), reaches)
+        let (mut places, mut tokens) = self.embedding.places(inputs)?;
+        let mut stages = Vec::new(); // first to last
+        for blocks in self.blocks.split_inclusive(|block| block.merging.is_some()) {
+            let reaches = blocks.iter().map(|block| block.attention.op.reach);
+            stages.push(Around::new(places, inputs.mask(), (tokens, self.dtype(), self.device()), reaches)?);
+            (places, tokens) = (places.merged(), tokens / 4);
+        }
+        let last = stages.pop().ok_or_else(|| crate::Error::Model("the model has no layers".into()))?;
+        Ok(stages.into_iter().rev().fold(last, |behind, own| own.before(behind)))
+    }
+
+    /// The last layer of a stage, counted from 1; none where there is no such stage.
+    pub fn end_of_stage(&self, stage: usize) -> Option<usize> {
+        let last = self.blocks.len().checked_sub(1);
+        let merges =
+            self.blocks.iter().enumerate().filter(|(_, block)| block.merging.is_some()).map(|(number, _)| number);
+        merges.chain(last).nth(stage.checked_sub(1)?)
+    }
+
+    /// What a layer consults, of what the first layer consults; behind the last one: what the head consults.
+    pub fn around_of(&self, first: &Arc<Around>, layer: usize) -> Arc<Around> {
+        let merged = self.blocks.iter().take(layer).filter(|block| block.merging.is_some()).count();
+        let mut own = first;
+        for _ in 0..merged {
+            own = own.merged.as_ref().unwrap_or(own);
+        }
+        own.clone()
     }
 
     /// The batch as values that can be varied continuously: pixels as they are, token ids as [`Inputs::Words`].

@@ -3,7 +3,7 @@
 
 use super::attention::Attention;
 use super::branch::{Branch, Wiring};
-use super::feed_forward::FeedForward;
+use super::feed_forward::{FedGrads, FeedForward};
 use crate::error::{Error, Result};
 use crate::nn::rules::Carried;
 use crate::nn::{attention, residual, Around, Linear, Reach, Rules};
@@ -58,7 +58,7 @@ impl Probe {
         let (key, value) = (own.project(&own.key, states)?, own.project(&own.value, states)?);
         let scores = own.scores.forward(&query, &key, around)?; // [B,H,1,N]
         let attention = attention::probabilities(scores, around.mask(Reach::All))?;
-        let read = own.result(&attention, &value)?;
+        let read = own.result(&attention, &value, around)?;
         Ok(Record { query, key, value, attention, read })
     }
 
@@ -67,7 +67,7 @@ impl Probe {
         let read = self.record(states, around)?.read;
         let branch = &self.feed_forward;
         let (_, fed) = branch.op.forward(&branch.read(&read, Wiring::Pre)?)?;
-        Ok(residual::forward(&read, &branch.added(fed)?)?.squeeze(1)?)
+        Ok(residual::forward(&read, &branch.added(fed, Wiring::Pre)?)?.squeeze(1)?)
     }
 
     /// How much of each token it reads, `[B,T]`: the mean of its heads.
@@ -90,13 +90,14 @@ impl Probe {
         let at_read = || Ok(read.clone());
         let arriving = arriving.unsqueeze(1)?; // [B,1,D]
         let (by_skip, by_fed, by_result) =
-            branch.reverse_to_parts(at_read, || branch.added(fed.clone()), &arriving, rules)?;
-        let (by_hidden, by_normed) = branch.op.reverse(normed, &hidden, &by_result, rules)?;
+            branch.reverse_to_parts(at_read, || Ok(fed.clone()), &arriving, Wiring::Pre, rules)?;
+        let FedGrads { hidden: by_hidden, read: by_normed, inner: _ } =
+            branch.op.reverse(normed, &hidden, &by_result, rules)?;
         let by_read = branch.reverse_to_state(at_read, (&by_skip, &by_normed), Wiring::Pre, rules)?;
-        let by = own.reverse_to_attention((&attention, &value), &by_read, rules)?;
+        let by = own.reverse_to_attention((&attention, &value), &by_read, around, rules)?;
         let (_, by_key) = own.reverse_to_queries((&query, &key, &attention), &by.attention, around, rules)?.unzip();
-        let by_states =
-            own.reverse_to_read(|| self.own(states), (None, by_key.as_ref(), &by.value), Carried::Gradient, rules)?;
+        let parts = (None, by_key.as_ref(), &by.value);
+        let by_states = own.reverse_to_read(|| self.own(states), parts, Carried::Gradient, around, rules)?;
         let constants = Self::constants(&[
             (own.projection.bias.as_ref(), by_read.clone()),
             (own.value.bias.as_ref(), attention::merge_heads(&by.value)?),
@@ -128,8 +129,8 @@ impl Probe {
 
     /// All its linear maps.
     pub(super) fn maps(&mut self) -> [&mut Linear; 6] {
-        let Attention { query, key, value, projection, heads: _, scores: _, reach: _ } = &mut self.attention;
-        let FeedForward { into, out, activation: _, gate: _ } = &mut self.feed_forward.op;
+        let Attention { query, key, value, projection, heads: _, inner: _, scores: _, reach: _ } = &mut self.attention;
+        let FeedForward { into, out, activation: _, gate: _, inner: _ } = &mut self.feed_forward.op;
         [query, key, value, projection, into, out]
     }
 }

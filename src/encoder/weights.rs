@@ -7,11 +7,12 @@ use super::branch::Branch;
 use super::embedding::{Embedding, PatchEmbedding, WordEmbedding};
 use super::feed_forward::FeedForward;
 use super::head::{Reading, Step};
+use super::merging::Merging;
 use super::pool::Pool;
 use super::probe::Probe;
 use super::Encoder;
 use crate::error::Result;
-use crate::nn::{Disentangled, Linear, Norm, Relative, Scores};
+use crate::nn::{Cosine, Disentangled, Linear, Norm, Relative, Scores};
 use candle_core::Tensor;
 
 /// A part of a model that has weights.
@@ -79,22 +80,30 @@ fn of_norm(norm: &mut Norm, each: Each<'_>) -> Result<()> {
 }
 
 fn of_block(block: &mut Block, each: Each<'_>) -> Result<()> {
-    let Block { attention, feed_forward, wiring: _ } = block;
+    let Block { attention, feed_forward, wiring: _, merging } = block;
     let Branch { norm: first_norm, op, scale: first_scale } = attention;
-    let Attention { heads: _, query, key, value, projection, scores, reach: _ } = op;
+    let Attention { heads: _, query, key, value, inner: first_inner, projection, scores, reach: _ } = op;
     let Branch { norm: second_norm, op, scale: second_scale } = feed_forward;
-    let FeedForward { into, activation: _, gate: _, out } = op;
+    let FeedForward { into, activation: _, gate: _, inner: second_inner, out } = op;
     for linear in [query, key, value, projection] {
         of_linear(linear, each)?;
     }
-    for norm in [first_norm, second_norm].into_iter().flatten() {
+    for norm in [first_norm, second_norm, first_inner, second_inner].into_iter().flatten() {
         of_norm(norm, each)?;
+    }
+    if let Some(Merging { norm, order: _, reduction }) = merging {
+        of_norm(norm, each)?;
+        of_linear(reduction, each)?;
     }
     for scale in [first_scale, second_scale].into_iter().flatten() {
         each(scale)?;
     }
     match scores {
         Scores::Table(Relative { table, offsets: _ }) => each(table)?,
+        Scores::Cosine(Cosine { scale, table: Relative { table, offsets: _ } }) => {
+            each(scale)?;
+            each(table)?;
+        }
         Scores::Disentangled(Disentangled { places, keys, queries, buckets: _ }) => {
             each(places)?;
             [keys, queries].into_iter().flatten().try_for_each(|map| of_linear(map, each))?;
@@ -112,7 +121,7 @@ fn of_probe(probe: &mut Probe, each: Each<'_>) -> Result<()> {
 }
 
 fn of_patches(patches: &mut PatchEmbedding, each: Each<'_>) -> Result<()> {
-    let PatchEmbedding { projection, patch: _, positioned, registers, positions, norm } = patches;
+    let PatchEmbedding { projection, patch: _, merges: _, positioned, registers, positions, norm } = patches;
     of_linear(projection, each)?;
     if let Some(positions) = positions {
         each(&mut positions.table)?;

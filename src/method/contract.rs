@@ -44,6 +44,12 @@ pub trait Method: Send + Sync {
         false
     }
 
+    /// Whether it is defined where layers do not hold the same tokens (Swin): it reads the input, or one layer's states, or shares of a
+    /// total, and no attention of all tokens for all.
+    fn staged(&self) -> bool {
+        false
+    }
+
     /// Whether there is a map at pixel resolution beside the patch grid.
     fn pixels(&self) -> bool {
         false
@@ -149,6 +155,11 @@ impl Configured {
     /// [`Error::Refused`] with the reason.
     pub fn check(&self, model: &Facts) -> Result<()> {
         self.method.check(model)?;
+        if model.staged() && !self.method.staged() {
+            return Err(Error::Refused(
+                "it reads how much all tokens attend to all, layer by layer, and in this model tokens see those of their window alone and four become one between stages: no rule for that is published or proven; gradients, class activation maps, relevance propagation and perturbation work".into(),
+            ));
+        }
         if model.headless && !self.method.agnostic() {
             return Err(Error::Refused(
                 "it explains what a classifier says, and the model has no classes; attention, rollout, flow, aggregate, value-zeroing, alti and the norms explain the tokens themselves".into(),

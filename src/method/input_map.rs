@@ -4,9 +4,10 @@ use crate::error::{Error, Result};
 use crate::explanation::{ImageLayout, Layout, PixelMap};
 use crate::method::contract::Relevance;
 use crate::nn::numbers;
+use crate::run::masking::{enlarged, Corners};
 use crate::run::modes::led_by;
 use crate::run::{Params, Run};
-use candle_core::{Tensor, D};
+use candle_core::{Device, Tensor, D};
 
 /// How the pixels of a patch become its relevance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,39 @@ pub fn of_pixels(run: &Run<'_>, map: &Tensor, pool: Pool, options: PixelOptions)
     let values = values.into_iter().map(|v| v as f32).collect();
     let tokens: Vec<f32> = tokens.into_iter().map(|v| v as f32).collect();
     Ok(Relevance { pixels: Some(PixelMap { values, size, drawn: options.drawn }), ..tokens.into() })
+}
+
+/// Relevance from values of a layer's tokens `[T]`, prefix included. Where they are finer than the last layer's, what a token of that has
+/// of them, and beside it their map at the size of the input, which pictures show.
+///
+/// # Errors
+/// Whatever the passes report.
+pub fn of_layer(run: &Run<'_>, values: Vec<f64>, layer: usize, pool: Pool) -> Result<Relevance> {
+    let own = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
+    let (Layout::Image(layout), Some((rows, columns))) = (run.layout(), run.grid(layer)?) else {
+        return Ok(own(values).into());
+    };
+    if (rows, columns) == layout.grid {
+        return Ok(own(values).into());
+    }
+    let finer = (rows / layout.grid.0, columns / layout.grid.1);
+    let cells = ImageLayout { prefix: Vec::new(), grid: layout.grid, patch: finer };
+    let tokens = own(pooled(&values, (rows, columns), &cells, pool));
+    let whole = (layout.grid.0 * layout.patch.0, layout.grid.1 * layout.patch.1);
+    let map = Tensor::from_vec(values, (1, rows, columns), &Device::Cpu)?;
+    let map = match pool {
+        Pool::Mean => enlarged(&map, whole, Corners::Free)?,
+        Pool::Sum => {
+            // A token's share is its pixels' together.
+            let (ph, pw) = (whole.0 / rows, whole.1 / columns);
+            let map = (map * (1.0 / (ph * pw) as f64))?.reshape((rows, 1, columns, 1))?;
+            map.broadcast_as((rows, ph, columns, pw))?.contiguous()?.reshape((1, whole.0, whole.1))?
+        }
+    };
+    let (_, _, height, width) = run.subject()?.values()?.unsqueeze(0)?.dims4()?;
+    let map = map.pad_with_zeros(1, 0, height - whole.0)?.pad_with_zeros(2, 0, width - whole.1)?;
+    let pixels = Some(PixelMap { values: own(numbers(&map)?), size: (height, width), drawn: true });
+    Ok(Relevance { pixels, ..tokens.into() })
 }
 
 /// Patches `[rows*columns]` of a map `[H*W]`; pixels behind the last whole patch are not read.

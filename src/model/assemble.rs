@@ -1,18 +1,18 @@
 //! From a [`Spec`] and [`Weights`] to an [`Encoder`].
 
+mod layers;
+
 use super::naming::Naming;
-use super::spec::{
-    EmbeddingSpec, LayerSpec, LinearSpec, Names, NormSpec, Part, Placed, Pooling, ScoresSpec, Spec, Spelling, StepSpec,
-};
+use super::spec::{EmbeddingSpec, LinearSpec, Names, NormSpec, Part, Placed, Pooling, Spec, Spelling, StepSpec};
 use super::task;
 use super::weights::Weights;
 use crate::encoder::{
-    Attention, Block, Branch, Embedding, Encoder, FeedForward, Head, Neutral, Passes, PatchEmbedding, PatchPositions,
-    Pool, Probe, Reading, Step, WordEmbedding,
+    Block, Embedding, Encoder, Head, Neutral, Passes, PatchEmbedding, PatchPositions, Pool, Probe, Reading, Step,
+    WordEmbedding,
 };
 use crate::error::{Error, Result};
 use crate::explanation::Prefix;
-use crate::nn::{Disentangled, Linear, Norm, Relative, Scores};
+use crate::nn::{Linear, Norm};
 use crate::scale::Scale;
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
@@ -63,7 +63,7 @@ pub fn assemble(
     let encoder = Encoder {
         embedding: loader.embedding()?,
         blocks: loader.blocks(&spelling.layers)?,
-        final_norm: names.final_norm.map(|name| loader.norm(&spec.norm.named(name))).transpose()?,
+        final_norm: names.final_norm.map(|name| loader.norm(&spec.norm.named(name), spec.last_width())).transpose()?,
         head,
         neutral: Neutral::default(),
         passes: Passes::default(),
@@ -110,30 +110,6 @@ impl Loader<'_> {
         self.shaped(name, shape, used)
     }
 
-    fn scores(&self, spec: &ScoresSpec, heads: usize) -> Result<Scores> {
-        Ok(match spec {
-            ScoresSpec::Dot => Scores::Dot,
-            ScoresSpec::Rotary(rotary) => Scores::Rotary(*rotary),
-            ScoresSpec::Table { name, entries, offsets } => {
-                Scores::Table(Relative { table: self.tensor(name, &[*entries, heads])?, offsets: *offsets })
-            }
-            ScoresSpec::Disentangled(own) => {
-                let table = self.tensor(&own.places, &[2 * own.span, self.spec.width])?;
-                let norm = own.norm.as_ref().map(|norm| self.norm(norm)).transpose()?;
-                let map = |map: &Option<LinearSpec>| map.as_ref().map(|map| self.linear(map)).transpose();
-                Scores::Disentangled(Disentangled {
-                    places: match (norm, self.contents) {
-                        (Some(norm), Contents::Read) => norm.forward(&table)?,
-                        (Some(_), Contents::Checked) | (None, _) => table,
-                    },
-                    keys: map(&own.keys)?,
-                    queries: map(&own.queries)?,
-                    buckets: own.buckets,
-                })
-            }
-        })
-    }
-
     fn linear(&self, spec: &LinearSpec) -> Result<Linear> {
         let weight = self.part(&format!("{}{}weight", spec.name, spec.between), spec.part, &[spec.out, spec.input])?;
         let bias = match (&spec.bias_name, spec.bias) {
@@ -163,81 +139,11 @@ impl Loader<'_> {
         })
     }
 
-    /// A linear map whose outputs may be stored as several, one behind the other.
-    fn joined(&self, parts: &[LinearSpec]) -> Result<Linear> {
-        let mut maps = parts.iter().map(|part| self.linear(part)).collect::<Result<Vec<_>>>()?;
-        match (maps.pop(), maps.is_empty()) {
-            (None, _) => Err(Error::Model("a feed-forward without a first map".into())),
-            (Some(only), true) => Ok(only),
-            (Some(last), false) => {
-                maps.push(last);
-                let biases: Option<Vec<&Tensor>> = maps.iter().map(|m| m.bias.as_ref()).collect();
-                let bias = biases.map(|b| Tensor::cat(&b, 0)).transpose()?;
-                let weights: Vec<&Tensor> = maps.iter().map(|m| &m.weight).collect();
-                Ok(Linear { weight: Tensor::cat(&weights, 0)?, bias })
-            }
-        }
-    }
-
-    fn norm(&self, spec: &NormSpec) -> Result<Norm> {
-        self.sized_norm(spec, self.spec.width)
-    }
-
-    fn sized_norm(&self, spec: &NormSpec, width: usize) -> Result<Norm> {
+    fn norm(&self, spec: &NormSpec, width: usize) -> Result<Norm> {
         let d = [width];
         let weight = self.tensor(&format!("{}.weight", spec.name), &d)?;
         let bias = spec.kind.bias.then(|| self.tensor(&format!("{}.bias", spec.name), &d)).transpose()?;
         Ok(Norm { weight, bias, eps: spec.kind.eps, centre: spec.kind.centre })
-    }
-
-    /// The layers; those of the same names share their tensors (ALBERT).
-    fn blocks(&self, layers: &[LayerSpec]) -> Result<Vec<Block>> {
-        let mut blocks: Vec<Block> = Vec::with_capacity(layers.len());
-        for layer in layers {
-            let name = |layer: &LayerSpec| layer.projections[0].name.clone();
-            let known = layers.iter().zip(&blocks).find(|(other, _)| name(other) == name(layer));
-            blocks.push(match known {
-                Some((_, block)) => block.clone(),
-                None => self.block(layer)?,
-            });
-        }
-        Ok(blocks)
-    }
-
-    fn block(&self, layer: &LayerSpec) -> Result<Block> {
-        let [query, key, value, projection] = &layer.projections;
-        let [first_norm, second_norm] = &layer.norms;
-        let norm = |spec: &Option<NormSpec>| spec.as_ref().map(|spec| self.norm(spec)).transpose();
-        let scale = |i: usize| {
-            let name = layer.scales.as_ref().map(|names| &names[i]);
-            name.map(|name| self.tensor(name, &[self.spec.width])).transpose()
-        };
-        Ok(Block {
-            attention: Branch {
-                op: Attention {
-                    heads: layer.heads,
-                    query: self.linear(query)?,
-                    key: self.linear(key)?,
-                    value: self.linear(value)?,
-                    projection: self.linear(projection)?,
-                    scores: self.scores(&layer.scores, layer.heads)?,
-                    reach: layer.reach,
-                },
-                norm: norm(first_norm)?,
-                scale: scale(0)?,
-            },
-            feed_forward: Branch {
-                op: FeedForward {
-                    into: self.joined(&layer.into)?,
-                    activation: layer.activation,
-                    gate: layer.gate,
-                    out: self.linear(&layer.out)?,
-                },
-                norm: norm(second_norm)?,
-                scale: scale(1)?,
-            },
-            wiring: self.spec.wiring,
-        })
     }
 
     fn embedding(&self) -> Result<Embedding> {
@@ -246,7 +152,18 @@ impl Loader<'_> {
         let ([inputs, norm], places) = (self.names.inputs, self.names.places);
         let [class_token, distillation_token, register_tokens] = self.names.tokens;
         match &self.spec.embedding {
-            &EmbeddingSpec::Patches { image, patch, channels, class, bias, distillation, registers, table, placed } => {
+            &EmbeddingSpec::Patches {
+                image,
+                patch,
+                channels,
+                class,
+                bias,
+                distillation,
+                registers,
+                table,
+                placed,
+                ref front,
+            } => {
                 let grid = (image.0 / patch.0, image.1 / patch.1);
                 let token = |name: &str| self.either(&at(name), [&[1, 1, d], &[d]], &[d]);
                 let mut positioned = Vec::new();
@@ -284,8 +201,17 @@ impl Loader<'_> {
                     Ok(PatchPositions { table, grid, kernel })
                 };
                 let (projection, positions) = (Linear { weight, bias }, table.map(positions).transpose()?);
-                let norm = self.names.front.map(|name| self.norm(&self.spec.norm.named(name))).transpose()?;
-                Ok(Embedding::Patches(PatchEmbedding { projection, patch, positioned, registers, positions, norm }))
+                let norm = front.as_ref().map(|norm| self.norm(norm, d)).transpose()?;
+                let merges = self.spec.merges();
+                Ok(Embedding::Patches(PatchEmbedding {
+                    projection,
+                    patch,
+                    merges,
+                    positioned,
+                    registers,
+                    positions,
+                    norm,
+                }))
             }
             EmbeddingSpec::Words { vocabulary, positions, table, types, padding_id, narrow } => {
                 let d = narrow.as_ref().map_or(d, |map| map.input);
@@ -299,7 +225,7 @@ impl Loader<'_> {
                     },
                     norm: match norm {
                         "" => None,
-                        norm => Some(self.sized_norm(&self.spec.norm.named(at(norm)), d)?),
+                        norm => Some(self.norm(&self.spec.norm.named(at(norm)), d)?),
                     },
                     widened: narrow.as_ref().map(|map| self.linear(map)).transpose()?,
                     padding_id: *padding_id,
@@ -323,7 +249,8 @@ impl Loader<'_> {
             return self.bare_head();
         }
         let (pooling, classifiers) = self.classifiers()?;
-        let input = if pooling == Pooling::ClassAndPatchMean { 2 * s.width } else { s.width };
+        let width = s.last_width();
+        let input = if pooling == Pooling::ClassAndPatchMean { 2 * width } else { width };
         let reading = |(pool, name): (Pool, &String)| -> Result<Reading> {
             let steps = self.steps()?;
             let classifier = self.linear(&LinearSpec::whole(name, (classes, input), s.classifier_bias))?;
@@ -371,7 +298,7 @@ impl Loader<'_> {
             StepSpec::Unit => Ok(Step::Unit),
             StepSpec::Length => Ok(Step::Length),
             StepSpec::Activation(activation) => Ok(Step::Activation(*activation)),
-            StepSpec::Norm(norm) => self.norm(norm).map(Step::Norm),
+            StepSpec::Norm(norm) => self.norm(norm, self.spec.last_width()).map(Step::Norm),
         }
     }
 
@@ -393,7 +320,7 @@ impl Loader<'_> {
 
     /// What stands in for the head of a backbone: what stands for a whole input, number by number.
     fn bare_head(&self) -> Result<Head> {
-        let weight = Tensor::eye(self.spec.width, self.dtype, self.device)?;
+        let weight = Tensor::eye(self.spec.last_width(), self.dtype, self.device)?;
         let classifier = Linear { weight, bias: None };
         let pools = self.pools(self.spec.bare())?.into_iter();
         let reading = |pool| Reading { pool, steps: Vec::new(), classifier: classifier.clone() };

@@ -58,6 +58,14 @@ impl Config {
         }
     }
 
+    /// A list of whole numbers, or the default for an absent key.
+    pub fn numbers_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        let Some(value) = self.get(key) else { return Ok(default.to_vec()) };
+        let number = |v: &Value| v.as_u64().filter(|n| (0..=LARGEST).contains(n)).map(|n| n as usize);
+        let all = value.as_array().and_then(|all| all.iter().map(number).collect());
+        all.ok_or_else(|| self.wrong(key, "a list of whole numbers"))
+    }
+
     /// A whole number, 0 included.
     pub fn number_or(&self, key: &str, default: u32) -> Result<u32> {
         match self.get(key) {

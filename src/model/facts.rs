@@ -7,6 +7,7 @@ use crate::encoder::{Facts, Wiring};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::input::prepare::Shape;
+use crate::nn::Reach;
 use candle_core::{DType, Device};
 use serde_json::{json, Value};
 
@@ -39,7 +40,9 @@ impl Checkpoint {
             mean,
             distillation_token: matches!(spec.embedding, EmbeddingSpec::Patches { distillation: true, .. }),
             reads_distillation: spec.pooling == Pooling::FirstAndSecond,
-            post_norm: spec.wiring == Wiring::Post,
+            post_norm: spec.wiring != Wiring::Pre,
+            stages: spec.merges() + 1,
+            inner_norm: spec.wiring == Wiring::ResPost || spec.layers().iter().any(|layer| layer.inner[0].is_some()),
             scale: self.scale,
             headless: spec.headless,
         }
@@ -55,11 +58,18 @@ impl Checkpoint {
         }
     }
 
-    /// Tokens of such a picture; of texts the most that it reads.
+    /// Rows and columns of the patches of a picture of so many pixels.
+    fn grid(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        let (merges, (down, across)) = (self.spec.merges(), self.spec.cell().unwrap_or((1, 1)));
+        ((height / down.max(1)) << merges, (width / across.max(1)) << merges)
+    }
+
+    /// Tokens of such a picture in the first layer; of texts the most that it reads.
     pub fn tokens(&self, shape: Shape) -> usize {
         match (&self.processor, &self.spec.embedding, self.input_size(shape)) {
-            (_, EmbeddingSpec::Patches { patch, .. }, Some((h, w))) => {
-                self.spec.embedding.prefix() + (h / patch.0) * (w / patch.1)
+            (_, EmbeddingSpec::Patches { .. }, Some(size)) => {
+                let (rows, columns) = self.grid(size);
+                self.spec.embedding.prefix() + rows * columns
             }
             (Processor::Text(p), _, _) => p.max_tokens(),
             _ => 0,
@@ -96,8 +106,11 @@ impl Checkpoint {
             (EmbeddingSpec::Words { .. }, None, Some(_)) => {
                 refused(format!("--size is for image models; `{}` reads texts", self.id))
             }
-            (EmbeddingSpec::Patches { patch, .. }, _, Some((h, w))) if h < patch.0 || w < patch.1 => {
-                refused(format!("--size {h}x{w} is smaller than one patch of the model ({}x{})", patch.0, patch.1))
+            (EmbeddingSpec::Patches { .. }, _, Some((h, w)))
+                if self.spec.cell().is_some_and(|cell| h < cell.0 || w < cell.1) =>
+            {
+                let (down, across) = self.spec.cell().unwrap_or_default();
+                refused(format!("--size {h}x{w} is smaller than one patch of the model ({down}x{across})"))
             }
             (_, Some(_), None) if self.processor.varies() => {
                 refused(format!("--fit needs --size: the processor of `{}` has no input size of its own", self.id))
@@ -135,8 +148,12 @@ impl Checkpoint {
     pub fn reads(&self) -> String {
         match (&self.spec.embedding, self.input_size(Shape::default())) {
             (EmbeddingSpec::Patches { patch, .. }, Some((h, w))) => {
-                let (rows, columns, prefix) = (h / patch.0, w / patch.1, self.spec.embedding.prefix());
-                format!("{h}x{w} pixels, {rows}x{columns} patches of {}x{}, {prefix} prefix tokens", patch.0, patch.1)
+                let ((rows, columns), prefix) = (self.grid((h, w)), self.spec.embedding.prefix());
+                let own = format!("{h}x{w} pixels, {rows}x{columns} patches of {}x{}", patch.0, patch.1);
+                match self.spec.merges() {
+                    0 => format!("{own}, {prefix} prefix tokens"),
+                    merges => format!("{own}, merged stage by stage to {}x{}", rows >> merges, columns >> merges),
+                }
             }
             _ => format!("at most {} tokens", self.tokens(Shape::default())),
         }
@@ -148,7 +165,10 @@ impl Checkpoint {
         let norms = match s.wiring {
             Wiring::Pre => "norms in front",
             Wiring::Post => "norms behind",
+            Wiring::ResPost => "norms behind each operation",
         };
+        let windows = s.layers().iter().any(|layer| matches!(layer.reach, Reach::Windows(_)));
+        let windows = if windows { ", attention within windows" } else { "" };
         let added = match &s.embedding {
             EmbeddingSpec::Patches { table, .. } => table.is_some(),
             EmbeddingSpec::Words { table, .. } => *table,
@@ -158,6 +178,7 @@ impl Checkpoint {
             (Some(ScoresSpec::Table { .. }), false) => "relative positions",
             (Some(ScoresSpec::Table { .. }), true) => "positions in the embedding and relative ones",
             (Some(ScoresSpec::Disentangled(_)), _) => "contents and places apart",
+            (Some(ScoresSpec::Cosine(_)), _) => "cosines and relative positions",
             (Some(ScoresSpec::Dot) | None, true) => "positions in the embedding",
             (Some(ScoresSpec::Dot) | None, false) => "no positions",
         };
@@ -174,7 +195,7 @@ impl Checkpoint {
             Pooling::Mean => "the head reads the mean of all tokens",
             Pooling::PatchMean => "the head reads the mean of the patches",
         };
-        format!("{norms}, {places}{gate}; {read}")
+        format!("{norms}{windows}, {places}{gate}; {read}")
     }
 
     /// All that is known of it, as a record.
@@ -185,7 +206,7 @@ impl Checkpoint {
             "id": self.id, "revision": self.revision, "family": self.family.name, "classes": classes,
             "head": (!s.headless).then(|| self.scale.name()), "structure": self.structure(),
             "labels": (0..classes as u32).map(|i| self.labels.name(i)).collect::<Vec<_>>(),
-            "input": self.reads(), "tokens": demand.tokens, "layers": s.layers().len(), "heads": s.heads(), "width": s.width,
+            "input": self.reads(), "tokens": demand.tokens, "layers": s.layers().len(), "heads": s.heads(), "width": s.last_width(),
             "feed_forward": s.feed_forward(), "parameters": demand.parameters,
             "memory": {"weights": demand.weights, "pass": demand.pass}, "notes": self.notes,
         })
@@ -196,11 +217,15 @@ impl Checkpoint {
     /// # Errors
     /// When the weights cannot be read.
     pub fn demand(&self) -> Result<Demand> {
-        let (s, tokens, parameters) = (&self.spec, self.tokens(Shape::default()), self.parameters()?);
+        let (tokens, parameters) = (self.tokens(Shape::default()), self.parameters()?);
         // A recorded forward pass keeps per layer the states [T,D] (query, key, value, context and four more), the
         // feed-forward [T,F] and the attention [H,T,T]; the reverse pass about half as much again.
-        let layer = tokens * (8 * s.width + s.feed_forward()) + s.heads() * tokens * tokens;
-        Ok(Demand { parameters, tokens, weights: 4 * parameters, pass: 4 * s.layers().len() * layer * 3 / 2 })
+        let (mut own, mut kept) = (tokens, 0);
+        for layer in self.spec.layers() {
+            kept += own * (8 * layer.width() + layer.out.input) + layer.heads * own * layer.reach.keys(own);
+            own >>= if layer.merging.is_some() { 2 } else { 0 };
+        }
+        Ok(Demand { parameters, tokens, weights: 4 * parameters, pass: 4 * kept * 3 / 2 })
     }
 }
 

@@ -85,7 +85,7 @@ impl Checkpoint {
     pub fn similar_to(mut self, references: Vec<(String, Reference)>, dot: bool, to: (DType, &Device)) -> Result<Self> {
         let width = match self.spec.beside.as_deref() {
             Some(beside) => beside.width,
-            None => self.spec.width,
+            None => self.spec.last_width(),
         };
         self.spec.pooling = self.spec.bare();
         if self.spec.beside.is_none() && self.modality() == Modality::Image {
@@ -157,7 +157,7 @@ impl Checkpoint {
         wanted: &[usize],
         to: (DType, &Device),
     ) -> Result<Self> {
-        let width = self.spec.width;
+        let width = self.spec.last_width();
         if self.modality() == Modality::Text {
             return Err(Error::Usage("component:K is for pictures: components of their patches".into()));
         }
@@ -186,7 +186,7 @@ impl Checkpoint {
 
     /// The mean of the patches' states `[D]` and how they vary about it `[D,D]`, in f64.
     fn spread(&self, (inputs, shape): (&[Source], Shape), to: (DType, &Device)) -> Result<(Tensor, Tensor)> {
-        let (width, prefix) = (self.spec.width, self.spec.embedding.prefix());
+        let (width, prefix) = (self.spec.last_width(), self.spec.embedding.prefix());
         let tower = self.tower(&self.spec, width, to)?;
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F64, &Device::Cpu);
         let (mut sum, mut products, mut count) = (zeros(&[width])?, zeros(&[width, width])?, 0.0);

@@ -59,6 +59,8 @@ pub const FAMILIES: &[Family] = &[
     family::clip::FAMILY,
     family::chinese_clip::FAMILY,
     family::siglip::FAMILY,
+    family::swin::FAMILY,
+    family::swinv2::FAMILY,
     family::timm::FAMILY,
     family::bert::FAMILY,
     family::roberta::FAMILY,
@@ -79,8 +81,8 @@ pub const FAMILIES: &[Family] = &[
 /// Types that are asked for and not supported, and why; with the closest that works.
 const OTHERS: &[(&[&str], &str)] = &[
     (
-        &["swin", "swinv2", "donut-swin", "maxvit", "hiera", "pvt", "pvt_v2", "segformer", "cvt", "levit"],
-        "its layers see windows or grids of different sizes, between which patches are merged; the closest that work are beit and vit",
+        &["donut-swin", "maxvit", "hiera", "pvt", "pvt_v2", "segformer", "cvt", "levit"],
+        "its layers see grids of different sizes in a way of their own; the closest that works is swin",
     ),
     (
         &["convnext", "convnextv2", "resnet", "regnet", "efficientnet", "mobilenet_v1", "mobilenet_v2", "bit", "van"],

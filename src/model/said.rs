@@ -42,7 +42,7 @@ pub(super) fn said(
     let none = |labels: Labels, scale| Said { labels, scale: outputs.head.unwrap_or(scale), given: None, odd: None };
     let stored = match spec.task {
         _ if spec.headless => {
-            none(Labels::new((0..spec.width).map(|n| format!("feature {n}")).collect()), Scale::Value)
+            none(Labels::new((0..spec.last_width()).map(|n| format!("feature {n}")).collect()), Scale::Value)
         }
         Task::Spans => none(Labels::new(SPANS.map(String::from).to_vec()), Scale::Value),
         Task::Whole | Task::Tokens => {

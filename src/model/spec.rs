@@ -2,7 +2,10 @@
 
 mod layer;
 
-pub use layer::{DisentangledSpec, LayerSpec, LinearSpec, NormKind, NormSpec, Part, ProbeSpec, ScoresSpec, Uniform};
+pub use layer::{
+    CosineSpec, DisentangledSpec, LayerSpec, LinearSpec, MergingSpec, NormKind, NormSpec, Part, ProbeSpec, ScoresSpec,
+    Uniform,
+};
 
 use crate::encoder::{Gate, Head, Pool, Reading, Wiring};
 use crate::error::{Error, Result};
@@ -53,7 +56,7 @@ pub enum Task {
 /// A model's sizes and names: all that is needed to build it from a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// D
+    /// D of the first layer.
     pub width: usize,
     /// Where the norms of a layer stand.
     pub wiring: Wiring,
@@ -177,6 +180,8 @@ pub enum EmbeddingSpec {
         table: Option<Bicubic>,
         /// Which tokens it has rows for.
         placed: Placed,
+        /// The norm in front of the first layer.
+        front: Option<NormSpec>,
     },
     /// A text family.
     Words {
@@ -232,8 +237,6 @@ pub struct Names {
     pub tokens: [&'static str; 3],
     /// The table of positions.
     pub places: &'static str,
-    /// The norm in front of the first layer (pictures; its full name).
-    pub front: Option<&'static str>,
     /// Before a layer's tensors.
     pub layer: &'static str,
     /// Query, key, value, output projection.
@@ -274,6 +277,24 @@ impl Spec {
         self.layers().iter().map(|l| l.heads).max().unwrap_or(0)
     }
 
+    /// D of the last layer: the width of what the head reads.
+    pub fn last_width(&self) -> usize {
+        self.layers().last().map_or(self.width, LayerSpec::width)
+    }
+
+    /// How often four tokens become one on the way.
+    pub fn merges(&self) -> usize {
+        self.layers().iter().filter(|layer| layer.merging.is_some()).count()
+    }
+
+    /// Height and width in pixels of what one token of the last layer stands for; none: it reads texts.
+    pub fn cell(&self) -> Option<(usize, usize)> {
+        match self.embedding {
+            EmbeddingSpec::Patches { patch: (h, w), .. } => Some((h << self.merges(), w << self.merges())),
+            EmbeddingSpec::Words { .. } => None,
+        }
+    }
+
     /// F, of the widest layer.
     pub fn feed_forward(&self) -> usize {
         self.layers().iter().map(|l| l.out.input).max().unwrap_or(0)
@@ -290,25 +311,29 @@ impl Spec {
     /// [`Error::Model`] for heads that do not divide the width, and for images smaller than a patch.
     pub fn checked(self) -> Result<Self> {
         for layer in self.layers() {
-            if !self.width.is_multiple_of(layer.heads) {
+            let width = layer.width();
+            if !width.is_multiple_of(layer.heads) {
                 return Err(Error::Model(format!(
-                    "config.json: {} attention heads do not divide the hidden size {}",
-                    layer.heads, self.width
+                    "config.json: {} attention heads do not divide the hidden size {width}",
+                    layer.heads
                 )));
             }
             let coordinates = match (&layer.scores, &self.embedding) {
-                (ScoresSpec::Dot | ScoresSpec::Table { .. } | ScoresSpec::Disentangled(_), _) => 1,
+                (
+                    ScoresSpec::Dot | ScoresSpec::Table { .. } | ScoresSpec::Disentangled(_) | ScoresSpec::Cosine(_),
+                    _,
+                ) => 1,
                 (ScoresSpec::Rotary(_), EmbeddingSpec::Words { .. }) => 2,
                 (ScoresSpec::Rotary(_), EmbeddingSpec::Patches { .. }) => 4,
             };
-            if !(self.width / layer.heads).is_multiple_of(coordinates) {
+            if !(width / layer.heads).is_multiple_of(coordinates) {
                 return Err(Error::Model(format!(
                     "config.json: the width of a head, {}, is no multiple of {coordinates}, as rotary positions need",
-                    self.width / layer.heads
+                    width / layer.heads
                 )));
             }
         }
-        if let EmbeddingSpec::Patches { image, patch, .. } = self.embedding {
+        if let (EmbeddingSpec::Patches { image, .. }, Some(patch)) = (&self.embedding, self.cell()) {
             if image.0 < patch.0 || image.1 < patch.1 {
                 return Err(Error::Model(format!(
                     "config.json: image_size {image:?} is smaller than patch_size {patch:?}"

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 pub use kernels::{mean_heads, mean_products, merge_heads, split_heads};
 
-/// Attention probabilities `[B,H,T,T]` from scores; `mask` is added to them (see [`crate::nn::scores::Around`]).
+/// Attention probabilities `[B,H,T,T]` from scores; `mask` is added to them (see [`crate::nn::Around`]).
 /// The scores must be nobody else's: their memory may become that of the probabilities.
 pub fn probabilities(scores: Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     kernels::softmax(scores, mask)

@@ -28,6 +28,13 @@ pub struct Norm {
 }
 
 impl Norm {
+    /// Division of vectors like these `[..., D]` by their length, which is `sqrt(D)` times the root of the mean square.
+    pub fn unit(like: &Tensor, eps: f64) -> Result<Self> {
+        let d = like.dim(D::Minus1)?;
+        let weight = Tensor::full((d as f64).sqrt().recip(), d, like.device())?.to_dtype(like.dtype())?;
+        Ok(Norm { weight, bias: None, eps, centre: Centre::None })
+    }
+
     /// `[..., D]` -> `[..., D]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if let Some(normed) = kernels::norm(self, x)? {

@@ -1,17 +1,22 @@
-//! Attention scores: how much each token's query asks for each token's key, and who may see whom.
+//! Attention scores: how much each token's query asks for each token's key.
 
+mod cosine;
 mod disentangled;
 mod relative;
+mod rotary;
 
+pub use cosine::Cosine;
 pub use disentangled::Disentangled;
 pub use relative::{Offsets, Relative};
+pub use rotary::{Pairs, Rotary, Steps};
 
 use crate::error::Result;
+use crate::nn::around::Around;
 use crate::nn::attention::factor;
 use crate::nn::kernels::{self, Order};
 use crate::nn::relevance::quotient;
 use crate::nn::rules::{Rules, SoftmaxRule};
-use candle_core::{DType, Device, Tensor, D};
+use candle_core::{Tensor, D};
 
 /// How scores are made of queries and keys.
 #[derive(Debug, Clone)]
@@ -24,115 +29,8 @@ pub enum Scores {
     Table(Relative),
     /// Products of queries and keys, of queries and places, and of places and keys (DeBERTa).
     Disentangled(Disentangled),
-}
-
-/// Rotary position embedding (Su et al. 2021): the two halves of a head's vector are the coordinates of E/2 points in the
-/// plane, and each turns by an angle of its own.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rotary {
-    /// The base of the wave lengths.
-    pub theta: f64,
-}
-
-/// Which keys a token sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// All.
-    All,
-    /// Those at most so many tokens away.
-    Within(usize),
-    /// Itself and those before it.
-    Causal,
-}
-
-/// Where tokens are, for scores that depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Places {
-    /// One behind the other, counted from 0.
-    Line,
-    /// Behind `prefix` tokens without a place a grid, row by row; coordinates are those of the patches' centres, from -1 to
-    /// 1 on both axes.
-    Grid {
-        /// Tokens without a place.
-        prefix: usize,
-        /// Patches from top to bottom.
-        rows: usize,
-        /// Patches from left to right.
-        columns: usize,
-    },
-}
-
-/// What every layer of one pass may consult beside its state.
-#[derive(Debug, Clone)]
-pub struct Around {
-    /// `[B,T]`: 1 for real tokens, 0 for padded ones, in the states' dtype; none when nothing is padded.
-    pub real: Option<Tensor>,
-    /// Where the tokens are.
-    pub places: Places,
-    /// What is added to the scores, made once a pass: the dtype's lowest number where a key is not seen, whose probability
-    /// then is exactly 0; else 0. `[B,1,1,T]`, or `[B or 1,1,T,T]` where it depends on the query.
-    masks: Vec<(Reach, Tensor)>,
-}
-
-impl Around {
-    /// For a batch of `tokens` tokens with this mask `[B,T]` (1 real, 0 padded) and layers of these reaches.
-    pub fn new(
-        places: Places,
-        mask: Option<&Tensor>,
-        (tokens, dtype, device): (usize, DType, &Device),
-        reaches: impl IntoIterator<Item = Reach>,
-    ) -> Result<Self> {
-        let padded = match mask {
-            Some(mask) if mask.to_dtype(DType::F32)?.min_all()?.to_scalar::<f32>()? == 0.0 => {
-                let (b, t) = mask.dims2()?;
-                Some(mask.to_dtype(DType::F32)?.affine(-1.0, 1.0)?.reshape((b, 1, 1, t))?)
-            }
-            _ => None,
-        }; // 1 where padded
-        let mut masks: Vec<(Reach, Tensor)> = Vec::new();
-        for reach in reaches {
-            let far = reach.far(tokens, device)?; // 1 where too far
-            let hidden = match (&padded, far) {
-                (Some(padded), Some(far)) => padded.broadcast_maximum(&far)?,
-                (Some(hidden), None) => hidden.clone(),
-                (None, Some(hidden)) => hidden,
-                (None, None) => continue,
-            };
-            if masks.iter().all(|(known, _)| *known != reach) {
-                masks.push((reach, (hidden.to_dtype(dtype)? * lowest(dtype))?));
-            }
-        }
-        let real = mask.filter(|_| padded.is_some()).map(|m| m.to_dtype(dtype)).transpose()?;
-        Ok(Around { real, places, masks })
-    }
-
-    /// What is added to the scores of layers of this reach.
-    pub fn mask(&self, reach: Reach) -> Option<&Tensor> {
-        self.masks.iter().find(|(known, _)| *known == reach).map(|(_, mask)| mask)
-    }
-}
-
-impl Reach {
-    /// 1 where a key is too far away, `[1,1,T,T]` f32; none where every token sees all.
-    fn far(self, tokens: usize, device: &Device) -> Result<Option<Tensor>> {
-        let far: &dyn Fn(usize, usize) -> bool = match self {
-            Reach::All => return Ok(None),
-            Reach::Within(most) => &move |query, key| query.abs_diff(key) > most,
-            Reach::Causal => &|query, key| key > query,
-        };
-        let far: Vec<f32> = (0..tokens * tokens).map(|i| f32::from(u8::from(far(i / tokens, i % tokens)))).collect();
-        Ok(Some(Tensor::from_vec(far, (1, 1, tokens, tokens), device)?))
-    }
-}
-
-/// The lowest finite number of a dtype.
-fn lowest(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => -65504.0,
-        DType::BF16 => f64::from(f32::from_bits(0xff7f_0000)),
-        DType::F64 => f64::MIN,
-        _ => f64::from(f32::MIN),
-    }
+    /// Cosines of queries and keys, and a learned number for where the key is (Swin v2).
+    Cosine(Cosine),
 }
 
 impl Scores {
@@ -150,6 +48,7 @@ impl Scores {
     /// What products are multiplied by.
     fn scale(&self, query: &Tensor) -> Result<f64> {
         let terms = match self {
+            Scores::Cosine(_) => return Ok(1.0),
             Scores::Disentangled(own) => 1 + usize::from(own.keys.is_some()) + usize::from(own.queries.is_some()),
             Scores::Dot | Scores::Rotary(_) | Scores::Table(_) => 1,
         };
@@ -159,7 +58,9 @@ impl Scores {
     /// What is added to the scaled products, `[1 or B,H,T,T]`.
     fn beside(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<Option<Tensor>> {
         match self {
-            Scores::Table(relative) => relative.numbers(query.dim(2)?, around.places).map(Some),
+            Scores::Table(relative) | Scores::Cosine(Cosine { table: relative, .. }) => {
+                relative.numbers(query.dim(2)?, around.places).map(Some)
+            }
             Scores::Disentangled(own) => own.terms(query, key, self.scale(query)?),
             Scores::Dot | Scores::Rotary(_) => Ok(None),
         }
@@ -201,7 +102,11 @@ impl Scores {
                 }
             }
         };
-        let Scores::Rotary(rotary) = self else { return Ok((by_query, by_key)) };
+        let rotary = match self {
+            Scores::Rotary(rotary) => rotary,
+            Scores::Cosine(own) => return own.reverse((query, key), (&by_query, &by_key), rules),
+            Scores::Dot | Scores::Table(_) | Scores::Disentangled(_) => return Ok((by_query, by_key)),
+        };
         let back = |x: &Tensor, placed: &Tensor, arriving: &Tensor| -> Result<Tensor> {
             match rules.softmax {
                 // Relevance is divided as by any linear map without bias: `R_x = x (Rot^T q(R_y, y))`.
@@ -216,7 +121,7 @@ impl Scores {
     fn by_places(&self, query: &Tensor, arriving: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
         match self {
             Scores::Disentangled(own) => own.reverse(query, arriving).map(Some),
-            Scores::Dot | Scores::Rotary(_) | Scores::Table(_) => Ok(None),
+            Scores::Dot | Scores::Rotary(_) | Scores::Table(_) | Scores::Cosine(_) => Ok(None),
         }
     }
 
@@ -224,49 +129,8 @@ impl Scores {
     fn placed(&self, query: &Tensor, key: &Tensor, around: &Around) -> Result<(Tensor, Tensor)> {
         match self {
             Scores::Rotary(rotary) => Ok((rotary.turned(query, around, 1.0)?, rotary.turned(key, around, 1.0)?)),
+            Scores::Cosine(own) => own.placed(query, key),
             Scores::Dot | Scores::Table(_) | Scores::Disentangled(_) => Ok((query.clone(), key.clone())),
-        }
-    }
-}
-
-impl Rotary {
-    /// Each token's vector `[B,H,T,E]` turned by its place, backwards with `way` -1 (the transposed rotation).
-    fn turned(&self, x: &Tensor, around: &Around, way: f64) -> Result<Tensor> {
-        let (_, _, tokens, e) = x.dims4()?;
-        let angles = self.angles(around.places, tokens, e); // [T,E/2]
-        let table = |f: fn(f64) -> f64| -> Result<Tensor> {
-            let half = Tensor::from_vec(angles.iter().map(|a| f(*a)).collect(), (tokens, e / 2), &Device::Cpu)?;
-            Ok(Tensor::cat(&[&half, &half], 1)?.to_dtype(x.dtype())?.to_device(x.device())?)
-            // [T,E]
-        };
-        let (first, second) = (x.narrow(D::Minus1, 0, e / 2)?, x.narrow(D::Minus1, e / 2, e / 2)?);
-        let quarter = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?; // turned by a right angle
-        let straight = x.broadcast_mul(&table(f64::cos)?)?;
-        Ok((straight + quarter.broadcast_mul(&(table(f64::sin)? * way)?)?)?)
-    }
-
-    /// Angles `[T,E/2]`, row-major: along a line `place theta^(-2i/E)`; on a grid (DINOv3) `2 pi y theta^(-4i/E)` in the
-    /// first half and the same of x in the second.
-    fn angles(&self, places: Places, tokens: usize, e: usize) -> Vec<f64> {
-        let half = e / 2;
-        match places {
-            Places::Line => {
-                let turn = |place: usize, i: usize| place as f64 * self.theta.powf(-(2.0 * i as f64) / e as f64);
-                (0..tokens * half).map(|n| turn(n / half, n % half)).collect()
-            }
-            Places::Grid { prefix, rows, columns } => {
-                let quarter = (half / 2).max(1);
-                let centre = |at: usize, of: usize| 2.0 * (at as f64 + 0.5) / of as f64 - 1.0;
-                let turn = |patch: usize, i: usize| {
-                    let at = match i / quarter {
-                        0 => centre(patch / columns, rows),
-                        _ => centre(patch % columns, columns),
-                    };
-                    std::f64::consts::TAU * at * self.theta.powf(-(4.0 * (i % quarter) as f64) / e as f64)
-                };
-                let angle = |n: usize| (n / half).checked_sub(prefix).map_or(0.0, |patch| turn(patch, n % half));
-                (0..tokens * half).map(angle).collect()
-            }
         }
     }
 }
@@ -274,11 +138,13 @@ impl Rotary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::around::{Places, Reach};
     use crate::nn::attention::{context, probabilities, probabilities_reverse};
     use crate::nn::check;
     use crate::nn::Linear;
+    use candle_core::{DType, Device};
 
-    fn kinds() -> [Scores; 4] {
+    fn kinds() -> [Scores; 6] {
         let linear =
             |seed| Some(Linear { weight: check::random(&[8, 8], seed), bias: Some(check::random(&[8], seed + 1)) });
         let disentangled = Disentangled {
@@ -288,9 +154,12 @@ mod tests {
             buckets: Some((3, 5)),
         };
         let relative = Relative { table: check::random(&[8, 2], 9), offsets: Offsets::Buckets { count: 8, most: 4 } };
+        let cosine = Cosine { scale: check::random(&[2], 15), table: relative.clone() };
         [
+            Scores::Cosine(cosine),
             Scores::Dot,
-            Scores::Rotary(Rotary { theta: 100.0 }),
+            Scores::Rotary(Rotary::line(100.0)),
+            Scores::Rotary(Rotary { theta: 100.0, pairs: Pairs::Neighbours, steps: Steps::Cells { of: 3 } }),
             Scores::Table(relative),
             Scores::Disentangled(disentangled),
         ]

@@ -349,7 +349,7 @@ impl Pass<'_> {
         }
         let Some((number, own)) = encoder.step(batch.trace()?, &mut progress.walk)? else { return Ok(()) };
         if batch.reads >= Reads::Constants {
-            progress.constants.push(encoder.layer_constants(number, &own)?);
+            progress.constants.push(encoder.layer_constants(number, &own, &batch.trace()?.around)?);
         }
         let kept = if batch.reads == Reads::Everything { own } else { LayerGrads { inside: None, ..own } };
         if let Some(place) = progress.layers.get_mut(number) {
@@ -408,7 +408,7 @@ impl Pass<'_> {
         if progress.constants.len() != self.batch.encoder.blocks.len() {
             return Err(Error::Usage("constants are asked of a reverse pass that did not keep them".into()));
         }
-        let head = self.batch.encoder.head_constants(&reversed.head)?;
+        let head = self.batch.encoder.head_constants(&reversed.head, &self.batch.trace()?.around)?;
         Ok(progress.constants.iter().rev().cloned().chain([head]).collect())
     }
 }

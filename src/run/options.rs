@@ -1,7 +1,7 @@
 //! Parameters of a method: read from `key=value`, declared as they are read, so that help and errors list them.
 
 use super::modes::led_by;
-use super::pick::{Heads, Layer, Row, Rows};
+use super::pick::{At, Heads, Layer, Row, Rows};
 use super::variants::Score;
 use crate::error::{nearest, Error, Result};
 use crate::nn::Rules;
@@ -166,6 +166,18 @@ impl Params {
                 n => Layer::Number(n.parse().ok()?),
             };
             Some((layer, number_or_text(text)))
+        })
+    }
+
+    /// `KEY=N|last|stageN`
+    pub fn layer_or_stage(&mut self, key: &'static str, default: &str, about: &'static str) -> Result<At> {
+        self.take(key, default, about, "a layer's number, counted from 0, last, or stage1 ...", |text| {
+            let at = match (text, text.strip_prefix("stage")) {
+                ("last", _) => At::Layer(Layer::Last),
+                (_, Some(stage)) => At::Stage(stage.parse().ok()?),
+                (n, None) => At::Layer(Layer::Number(n.parse().ok()?)),
+            };
+            Some((at, number_or_text(text)))
         })
     }
 

@@ -29,6 +29,15 @@ pub enum Layer {
     Last,
 }
 
+/// A layer, or the end of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// This layer.
+    Layer(Layer),
+    /// The last one of this stage, counted from 1, of a model whose tokens are merged between stages.
+    Stage(usize),
+}
+
 /// The output token whose row is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Row {

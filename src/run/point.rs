@@ -2,18 +2,17 @@
 
 use super::batch::Reads;
 use super::options::Params;
-use super::pick::Layer;
+use super::pick::At;
 use super::view::Run;
-use crate::encoder::{Facts, Stage};
+use crate::encoder::{Facts, Stage, Wiring};
 use crate::error::{Error, Result};
-use crate::explanation::Layout;
 use crate::nn::Rules;
 use candle_core::Tensor;
 
 /// A point of the network whose tokens are read: the parameters `layer` and `where`.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
-    layer: Layer,
+    layer: At,
     /// None: behind the first layer norm, of texts entering the layer.
     place: Option<Stage>,
 }
@@ -24,7 +23,9 @@ impl Point {
     /// # Errors
     /// For values that do not fit.
     pub fn read(params: &mut Params) -> Result<Self> {
-        let layer = params.layer("layer", "last", "the layer whose tokens are read: its number from 0, or last")?;
+        let about =
+            "the layer whose tokens are read: its number from 0, last, or stageN: the last one of a stage (Swin)";
+        let layer = params.layer_or_stage("layer", "last", about)?;
         Ok(Point { layer, place: params.one_of("where", Stage::NAMES, Stage::ABOUT)? })
     }
 
@@ -33,14 +34,26 @@ impl Point {
         Point { place: self.place.or(Some(Stage::Entering)), ..self }
     }
 
-    fn place(self, text: bool) -> Stage {
-        self.place.unwrap_or(if text { Stage::Entering } else { Stage::BehindNorm })
+    fn place(self, run: &Run<'_>) -> Stage {
+        let in_front = run.encoder().blocks.first().is_some_and(|block| block.wiring == Wiring::Pre);
+        self.place.unwrap_or(if run.is_text() || !in_front { Stage::Entering } else { Stage::BehindNorm })
+    }
+
+    /// The number of its layer.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such stage.
+    pub fn layer(self, run: &Run<'_>) -> Result<usize> {
+        match self.layer {
+            At::Layer(layer) => Ok(layer.index(run.layers())),
+            At::Stage(stage) => run.encoder().end_of_stage(stage).ok_or_else(|| no_stage(stage)),
+        }
     }
 
     /// What reading it and its gradient needs of the passes.
     pub fn reads(self) -> Reads {
         match self.place {
-            Some(Stage::Leaving) => Reads::States,
+            Some(Stage::Leaving) => Reads::Everything, // of a stage's last layer what reached it before tokens are merged
             _ => Reads::Gradients,
         }
     }
@@ -50,7 +63,14 @@ impl Point {
     /// # Errors
     /// [`Error::Refused`] with the reason.
     pub fn check(self, model: &Facts) -> Result<()> {
-        self.layer.check("layer", model)?;
+        let last = match self.layer {
+            At::Layer(layer) => {
+                layer.check("layer", model)?;
+                layer.index(model.layers) + 1 == model.layers
+            }
+            At::Stage(stage) if !(1..=model.stages).contains(&stage) || !model.staged() => return Err(no_stage(stage)),
+            At::Stage(stage) => stage == model.stages,
+        };
         if self.place == Some(Stage::BehindNorm) && model.post_norm {
             return Err(Error::Refused(format!(
                 "where={}: this model's layer norms stand behind its sub-layers; use where={}",
@@ -58,11 +78,7 @@ impl Point {
                 Stage::Entering.name()
             )));
         }
-        if self.place == Some(Stage::Leaving)
-            && self.layer.index(model.layers) + 1 == model.layers
-            && !model.patch_mean
-            && !model.mean
-        {
+        if self.place == Some(Stage::Leaving) && last && !model.patch_mean && !model.mean {
             return Err(Error::Refused(format!(
                 "the last layer's output has no gradient at the patches: the classifier reads the class token alone, and nothing behind that layer mixes tokens; use where={} or an earlier layer",
                 Stage::BehindNorm.name()
@@ -77,14 +93,14 @@ impl Point {
     /// Whatever the passes report.
     pub fn tokens(self, run: &Run<'_>, rules: &Rules) -> Result<(Tensor, Tensor)> {
         let reversed = run.reverse(rules)?;
-        let layer = self.layer.index(run.layers());
-        match self.place(run.is_text()) {
+        let layer = self.layer(run)?;
+        match self.place(run) {
             Stage::BehindNorm => {
                 let gradient = run.state(&run.carried(&reversed, layer)?.read)?;
                 Ok((self.activation(run)?, gradient))
             }
             Stage::Entering => run.state_and(&reversed, layer),
-            Stage::Leaving => run.state_and(&reversed, layer + 1),
+            Stage::Leaving => run.left_and(&reversed, layer),
         }
     }
 
@@ -93,8 +109,8 @@ impl Point {
     /// # Errors
     /// Whatever the forward pass reports.
     pub fn activation(self, run: &Run<'_>) -> Result<Tensor> {
-        let layer = self.layer.index(run.layers());
-        match self.place(run.is_text()) {
+        let layer = self.layer(run)?;
+        match self.place(run) {
             Stage::BehindNorm => {
                 run.block(layer).read(&run.input(layer)?.unsqueeze(0)?)?.squeeze(0).map_err(Into::into)
             }
@@ -106,11 +122,17 @@ impl Point {
 
 /// A layer's tokens as maps, `[D,rows,columns]`, prefix tokens dropped.
 pub fn channel_maps(run: &Run<'_>, point: Point) -> Result<Tensor> {
-    let Layout::Image(layout) = run.layout() else {
+    let Some((rows, columns)) = run.grid(point.layer(run)?)? else {
         return Err(Error::Refused("a text has no maps".into()));
     };
     let (tokens, skip) = (point.activation(run)?, run.layout().prefix());
     let patches = tokens.narrow(0, skip, tokens.dim(0)? - skip)?;
     let d = patches.dim(1)?;
-    Ok(patches.t()?.contiguous()?.reshape((d, layout.grid.0, layout.grid.1))?)
+    Ok(patches.t()?.contiguous()?.reshape((d, rows, columns))?)
+}
+
+fn no_stage(stage: usize) -> Error {
+    Error::Usage(format!(
+        "layer=stage{stage}: this model has no such stage (`vitx inspect` shows them); name a layer's number"
+    ))
 }

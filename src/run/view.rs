@@ -5,7 +5,7 @@ use super::noise::Noise;
 use crate::encoder::{Block, Encoder, Pool};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
-use crate::nn::{numbers, widened, Around, Rules};
+use crate::nn::{numbers, widened, Around, Places, Rules};
 use crate::target::{seed, Output};
 use crate::trace::{LayerGrads, LayerTrace, Trace};
 use candle_core::Tensor;
@@ -57,7 +57,8 @@ impl<'p> Run<'p> {
             let states = || -> Result<(Tensor, Arc<Around>)> {
                 let trace = self.trace()?;
                 let own = trace.last.narrow(0, self.row, 1)?.narrow(1, 0, tokens)?.contiguous()?;
-                let around = Around::new(trace.around.places, None, (tokens, own.dtype(), own.device()), [])?;
+                let places = batch.encoder.around_of(&trace.around, self.layers()).places;
+                let around = Around::new(places, None, (tokens, own.dtype(), own.device()), [])?;
                 Ok((batch.encoder.normed(&own)?, Arc::new(around)))
             };
             let pool = batch.encoder.head.readings.first().map(|reading| &reading.pool);
@@ -191,6 +192,16 @@ impl<'p> Run<'p> {
         }
     }
 
+    /// The state leaving layer l, before any merging of its tokens, `[T,D]`, and what a reverse pass carries to it.
+    pub fn left_and(&self, reversed: &Reversed, l: usize) -> Result<(Tensor, Tensor)> {
+        if self.block(l).merging.is_none() {
+            return self.state_and(reversed, l + 1);
+        }
+        let own = self.pass.layer(reversed, l)?;
+        let inside = own.inside.as_ref().ok_or_else(|| no_layer(l))?;
+        Ok((self.output_state(l)?, self.state(&inside.output)?))
+    }
+
     /// What a reverse pass carried into a layer, of the whole batch and its padding.
     pub fn carried(&self, reversed: &Reversed, layer: usize) -> Result<LayerGrads> {
         self.pass.layer(reversed, layer)
@@ -234,7 +245,23 @@ impl<'p> Run<'p> {
 
     /// This input's part of a `[B,T,...]` tensor, padding cut off, f32 at least.
     pub fn state(&self, tensor: &Tensor) -> Result<Tensor> {
-        widened(&tensor.get(self.row)?.narrow(0, 0, self.tokens())?)
+        let own = tensor.get(self.row)?;
+        // Images have no padding, and layers may hold more tokens than the last one, which the layout tells.
+        widened(&if self.is_text() { own.narrow(0, 0, self.tokens())? } else { own })
+    }
+
+    /// Rows and columns of an image's tokens in a layer; none for texts.
+    pub fn grid(&self, layer: usize) -> Result<Option<(usize, usize)>> {
+        match self.encoder().around_of(&self.trace()?.around, layer).places {
+            Places::Grid { rows, columns, .. } => Ok(Some((rows, columns))),
+            Places::Line => Ok(None),
+        }
+    }
+
+    /// What a layer's tokens have `[T]`, to equal parts at the tokens of the first layer that they stand for.
+    pub fn spread(&self, amounts: &Tensor, layer: usize) -> Result<Tensor> {
+        let spread = self.encoder().spread(amounts.unsqueeze(0)?, &self.trace()?.around, layer)?;
+        Ok(spread.squeeze(0)?)
     }
 
     /// This input's part of a `[B,H,T,T]` tensor, padding cut off, f32 at least.

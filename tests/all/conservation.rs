@@ -5,13 +5,16 @@ use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use vitx::encoder::{
-    Attention, Block, Branch, Embedding, Encoder, FeedForward, Gate, Head, Inputs, Neutral, Passes, PatchEmbedding,
-    PatchPositions, Pool, Reading, Step, Wiring, WordEmbedding,
+    Attention, Block, Branch, Embedding, Encoder, FeedForward, Gate, Head, Inputs, Merging, Neutral, Order, Passes,
+    PatchEmbedding, PatchPositions, Pool, Reading, Step, Wiring, WordEmbedding,
 };
 use vitx::explanation::{ImageLayout, Layout, Prefix, TextLayout, TextToken};
 use vitx::method::account;
 use vitx::nn::resample::Bicubic;
-use vitx::nn::{Activation, Centre, Disentangled, Linear, Norm, Offsets, Reach, Relative, Rotary, Rules, Scores};
+use vitx::nn::{
+    Activation, Centre, Cosine, Disentangled, Linear, Norm, Offsets, Pairs, Reach, Relative, Rotary, Rules, Scores,
+    Steps, Windowing,
+};
 use vitx::run::{Batch, Pass};
 use vitx::target::Output;
 
@@ -43,6 +46,9 @@ const FAMILIES: &[&str] = &[
     "mpnet",
     "albert",
     "deberta-v2",
+    "swin",
+    "swinv2",
+    "eva02",
 ];
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -83,14 +89,24 @@ impl Weights {
 }
 
 fn block(w: &mut Weights, s: Shape, number: usize) -> Block {
-    let (d, f) = (width(s), s.feed_forward);
+    let (d, f) = (width_in(s, number), s.feed_forward);
+    let windows = Reach::Windows(Windowing { side: 2, shift: number % 2, fixed: false });
     let (dino, modern) = (s.family.starts_with("dinov"), s.family == "modernbert");
     let (scores, reach) = match (s.family, number % 2) {
-        ("modernbert", 0) => (Scores::Rotary(Rotary { theta: 50.0 }), Reach::All),
-        ("modernbert", _) => (Scores::Rotary(Rotary { theta: 10.0 }), Reach::Within(1)),
-        ("dinov3_vit", _) => (Scores::Rotary(Rotary { theta: 100.0 }), Reach::All),
+        ("modernbert", 0) => (Scores::Rotary(Rotary::line(50.0)), Reach::All),
+        ("modernbert", _) => (Scores::Rotary(Rotary::line(10.0)), Reach::Within(1)),
+        ("dinov3_vit", _) => (Scores::Rotary(Rotary::line(100.0)), Reach::All),
         ("beit", _) => (relative(w, s, Offsets::Grid { rows: 2, columns: 3 }), Reach::All),
         ("mpnet", _) => (relative(w, s, Offsets::Buckets { count: 8, most: 4 }), Reach::All),
+        ("swin", _) => (relative(w, s, Offsets::Window { side: 2 }), windows),
+        ("swinv2", _) => {
+            let Scores::Table(table) = relative(w, s, Offsets::Window { side: 2 }) else { unreachable!() };
+            (Scores::Cosine(Cosine { scale: (w.tensor(&[s.heads], 1.0) + 3.0).unwrap(), table }), windows)
+        }
+        ("eva02", _) => {
+            let steps = Steps::Cells { of: 4 };
+            (Scores::Rotary(Rotary { theta: 100.0, pairs: Pairs::Neighbours, steps }), Reach::All)
+        }
         ("deberta-v2", _) => {
             let (places, keys, queries) = (w.tensor(&[6, d], 1.0), Some(w.linear(d, d)), Some(w.linear(d, d)));
             (Scores::Disentangled(Disentangled { places, keys, queries, buckets: None }), Reach::All)
@@ -98,25 +114,49 @@ fn block(w: &mut Weights, s: Shape, number: usize) -> Block {
         _ => (Scores::Dot, Reach::All),
     };
     let (query, key, value, projection) = (w.linear(d, d), w.linear(d, d), w.linear(d, d), w.linear(d, d));
-    let attention = Attention { heads: s.heads, query, key, value, projection, scores, reach };
+    let eva = s.family == "eva02";
+    let inner = eva.then(|| w.norm(d));
+    let attention = Attention { heads: s.heads, query, key, value, inner, projection, scores, reach };
     let (first, second) = (w.norm(d), w.norm(d));
     let gate = if s.gated { Gate::First } else { Gate::None };
     let activation = if s.gated { Activation::Silu } else { s.activation };
     let into = w.linear(if s.gated { 2 * f } else { f }, d);
-    let feed_forward = FeedForward { into, activation, gate, out: w.linear(d, f) };
+    let inner = eva.then(|| w.norm(f));
+    let feed_forward = FeedForward { into, activation, gate, inner, out: w.linear(d, f) };
+    let order = if s.family == "swin" { Order::NormFirst } else { Order::MapFirst };
+    let merging = (merges(s) > 0 && number == 0).then(|| {
+        let norm = w.norm(if order == Order::NormFirst { 4 * d } else { 2 * d });
+        Merging { norm, order, reduction: w.linear(2 * d, 4 * d) }
+    });
     let mut scale = || dino.then(|| w.tensor(&[d], 1.0));
     let first = Some(first).filter(|_| !modern || number > 0);
     Block {
         attention: Branch { norm: first, op: attention, scale: scale() },
         feed_forward: Branch { norm: Some(second), op: feed_forward, scale: scale() },
-        wiring: if text(s) && !modern { Wiring::Post } else { Wiring::Pre },
+        wiring: match s.family {
+            "swinv2" => Wiring::ResPost,
+            _ if text(s) && !modern => Wiring::Post,
+            _ => Wiring::Pre,
+        },
+        merging,
     }
+}
+
+/// How often tokens are merged: behind the first layer, if another follows.
+fn merges(s: Shape) -> usize {
+    usize::from(s.family.starts_with("swin") && s.layers > 1)
+}
+
+/// D of a layer.
+fn width_in(s: Shape, number: usize) -> usize {
+    width(s) << if number > 0 { merges(s) } else { 0 }
 }
 
 fn relative(w: &mut Weights, s: Shape, offsets: Offsets) -> Scores {
     let entries = match offsets {
         Offsets::Buckets { count, .. } => count,
         Offsets::Grid { rows, columns } => (2 * rows - 1) * (2 * columns - 1) + 3,
+        Offsets::Window { side } => (2 * side - 1).pow(2),
     };
     Scores::Table(Relative { table: w.tensor(&[entries, s.heads], 1.0), offsets })
 }
@@ -127,15 +167,16 @@ fn text(s: Shape) -> bool {
 
 /// D; on a grid, rotated heads need whole fours of coordinates.
 fn width(s: Shape) -> usize {
-    let rotated = ["modernbert", "dinov3_vit"].contains(&s.family);
+    let rotated = ["modernbert", "dinov3_vit", "eva02"].contains(&s.family);
     s.heads * if rotated { s.each.next_multiple_of(4) } else { s.each }
 }
 
 fn head(w: &mut Weights, s: Shape) -> Head {
-    let d = width(s);
+    let d = width_in(s, s.layers);
     let prefix = if ["dinov2_with_registers", "dinov3_vit"].contains(&s.family) { 3 } else { 1 };
     let (pools, input) = match s.family {
         "deit" => (vec![Pool::Token(0), Pool::Token(1)], d),
+        "swin" | "swinv2" => (vec![Pool::Mean { from: 0 }], d),
         "beit" | "clip" => (vec![Pool::Mean { from: 1 }], d),
         "modernbert" if s.seed.is_multiple_of(2) => (vec![Pool::Mean { from: 0 }], d),
         _ if s.family.starts_with("dinov") => {
@@ -158,7 +199,7 @@ fn head(w: &mut Weights, s: Shape) -> Head {
 fn encoder(s: Shape) -> Encoder {
     let mut w = Weights(StdRng::seed_from_u64(s.seed));
     let d = width(s);
-    let rotary = ["modernbert", "dinov3_vit"].contains(&s.family);
+    let rotary = ["modernbert", "dinov3_vit"].contains(&s.family) || s.family.starts_with("swin");
     let blocks = (0..s.layers).map(|number| block(&mut w, s, number)).collect();
     let embedding = if text(s) {
         let inner = if s.family == "albert" { 5 } else { d };
@@ -171,22 +212,27 @@ fn encoder(s: Shape) -> Encoder {
             padding_id: (s.family == "roberta").then_some(1),
         })
     } else {
+        let staged = s.family.starts_with("swin");
         let mut positioned = vec![(Prefix::Class, w.tensor(&[d], 0.5))];
+        if staged {
+            positioned.clear();
+        }
         if s.family == "deit" {
             positioned.push((Prefix::Distillation, w.tensor(&[d], 0.5)));
         }
         let n = positioned.len() + 6;
         let registers = ["dinov2_with_registers", "dinov3_vit"].contains(&s.family);
-        let projection = w.linear(d, 12);
+        let (patch, merges) = (if staged { (1, 1) } else { (2, 2) }, merges(s));
+        let projection = w.linear(d, 3 * patch.0 * patch.1);
         let registers = registers.then(|| w.tensor(&[2, d], 0.5));
         let table = |w: &mut Weights| w.tensor(&[n, d], 0.5);
         let positions =
             (!rotary).then(|| PatchPositions { table: table(&mut w), grid: (2, 3), kernel: Bicubic::Plain });
-        let norm = (s.family == "clip").then(|| w.norm(d));
-        Embedding::Patches(PatchEmbedding { projection, patch: (2, 2), positioned, registers, positions, norm })
+        let norm = (s.family == "clip" || staged).then(|| w.norm(d));
+        Embedding::Patches(PatchEmbedding { projection, patch, merges, positioned, registers, positions, norm })
     };
     let head = head(&mut w, s);
-    let final_norm = (!text(s) || s.family == "modernbert").then(|| w.norm(d));
+    let final_norm = (!text(s) || s.family == "modernbert").then(|| w.norm(width_in(s, s.layers)));
     let neutral = Neutral { black: vec![0.0; 3], ..Neutral::default() };
     Encoder { embedding, blocks, final_norm, head, neutral, passes: Passes::default() }
 }
@@ -195,8 +241,9 @@ fn encoder(s: Shape) -> Encoder {
 fn inputs(encoder: &Encoder, seed: u64) -> (Inputs, Vec<Layout>) {
     let mut w = Weights(StdRng::seed_from_u64(seed ^ 1));
     if let Embedding::Patches(patches) = &encoder.embedding {
-        let layout: ImageLayout = patches.layout(4, 6);
-        return (Inputs::Pixels(w.tensor(&[2, 3, 4, 6], 1.5)), vec![Layout::Image(layout); 2]);
+        let width = if patches.positions.is_none() && patches.norm.is_some() { 8 } else { 6 }; // whole windows
+        let layout: ImageLayout = patches.layout(4, width);
+        return (Inputs::Pixels(w.tensor(&[2, 3, 4, width], 1.5)), vec![Layout::Image(layout); 2]);
     }
     let ids = Tensor::new(&[[2u32, 5, 3, 8, 4], [2, 7, 4, 1, 1]], &Device::Cpu).unwrap();
     let mask = Tensor::new(&[[1u8, 1, 1, 1, 1], [1, 1, 1, 0, 0]], &Device::Cpu).unwrap();

@@ -115,11 +115,12 @@ fn passes_and_tokens_are_those_of_the_reference() {
             let (got, atol) = match kind {
                 "logits" | "logits_per_image" => (&trace.logits, 1e-5),
                 "hidden" if layer == 0 => (&trace.embedding, 1e-5),
-                "hidden" => (&trace.layers[layer - 1].output, 2e-5),
+                "hidden" => (trace.layers.get(layer).map_or(&trace.last, |l| &l.input), 2e-5),
                 "attention" => (&trace.layers[layer].attention, 1e-5),
                 "attention_grad" => (&grads.layers[layer].attention, 2e-5),
                 _ => continue,
             };
+            assert_eq!(got.dims(), want.dims(), "{name} {key}");
             for row in 0..got.dims()[0] {
                 let (got, want) = (kin.real(kind, got, row), kin.real(kind, want, row));
                 assert_close(&format!("{name} {key} row {row}"), &flat(&got), &flat(&want), atol, 1e-4);
@@ -148,7 +149,8 @@ fn every_method_explains_every_family_or_says_why_not() {
             assert!(found.relevance.iter().all(|v| v.is_finite()), "{name} {}", entry.name);
             explained += 1;
         }
-        assert!(explained >= 30, "{name}: {explained} methods");
+        let least = if facts.staged() { 24 } else { 30 };
+        assert!(explained >= least, "{name}: {explained} methods");
     }
 }
 

@@ -1,6 +1,6 @@
 """Fixtures of families that differ from plain ViT and BERT in some detail: only the forward pass and the gradient of attention.
 
-    python tests/reference/families.py [--check] [--tensors] [CASE ...]     all cases that vitx reads without a name
+    python tests/reference/families.py [--check] [--tensors] [CASE ...]     all cases without a name
 
 A case is a folder tests/fixtures/families/CASE/ (`--check` compares instead of writing, `--tensors` lists what model.safetensors holds):
 
@@ -322,6 +322,13 @@ TIMM = {
         56000, "eva02_base_patch14_224", "blocks.*", dict(global_pool="avg"),
         notes=EVA + "q_proj, v_proj with bias, k_proj without. SwiGLU apart: fc2(norm(silu(fc1_g(x)) * fc1_x(x))), with a LayerNorm "
                     "mlp.norm (scale_mlp)."),
+    "timm-eva02-clip": Family(
+        59000, "eva02_base_patch16_clip_224", "blocks.*", dict(global_pool="token"),
+        notes=EVA + "As timm-eva02-base, and a LayerNorm attn.norm between the heads' values and attn.proj (scale_attn_inner). global_pool "
+                    "token: `norm` on all tokens, head on the class token."),
+    "timm-eva02-post": Family(
+        60000, "eva02_enormous_patch14_clip_224", "blocks.*", dict(global_pool="token", mlp_ratio=2.0),
+        notes=EVA + "use_post_norm: x + norm1(attn(x)), x + norm2(mlp(x)); no rotary positions, no SwiGLU; head on the class token."),
 }
 
 CASES = (*TEXT, *VISION, *TIMM)
@@ -622,8 +629,6 @@ def tensors(folder: str) -> list:
     return [f"{k} {list(v.shape)}" for k, v in sorted(load_file(os.path.join(folder, "model/model.safetensors")).items())]
 
 
-LATER = ("swin", "swinv2", "timm-eva02", "timm-eva02-base")      # not read by vitx yet: made when they are named
-
 
 def main() -> int:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -634,7 +639,7 @@ def main() -> int:
     if wrong := set(args.cases) - set(CASES):
         ap.error(f"no such case: {', '.join(sorted(wrong))}; there are {', '.join(CASES)}")
     bad = 0
-    for name in args.cases or [name for name in CASES if name not in LATER]:
+    for name in args.cases or CASES:
         start = time.time()
         with tempfile.TemporaryDirectory() as tmp:
             out = tmp if args.check else OUT

@@ -1,9 +1,9 @@
-"""Write src/model/family/timm.json: the arguments behind timm's names of plain vision transformers and BEiTs, which its checkpoints do not repeat.
+"""Write src/model/family/timm.json: the arguments behind timm's names of plain vision transformers, BEiTs and EVAs, which its checkpoints do
+not repeat.
 
     pip install timm==1.0.31 && python tests/reference/timm_architectures.py
 
-Left out is what vitx's encoder does not do: other blocks (parallel, post-norm, differential), RMS norms, norms of queries and keys, no
-final norm.
+Left out is what vitx's encoder does not do: other blocks (parallel, differential), RMS norms, norms of queries and keys, no final norm.
 """
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import json
 import os
 
 import timm
-from timm.models import beit, deit, vision_transformer as vit
+from timm.models import beit, deit, eva, vision_transformer as vit
 from torch import nn
 
 KNOWN = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "init_values", "class_token", "no_embed_class",
          "reg_tokens", "pre_norm", "global_pool", "fc_norm", "act_layer", "dynamic_img_size", "distilled",
-         "use_abs_pos_emb", "use_rel_pos_bias")
+         "use_abs_pos_emb", "use_rel_pos_bias", "eva", "qkv_fused", "swiglu_mlp", "scale_mlp", "scale_attn_inner", "use_rot_pos_emb", "use_post_norm")
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/model/family/timm.json")
 
 
@@ -31,6 +31,8 @@ def plain(args: dict) -> dict | None:
             out["swiglu"] = True
         elif key == "act_layer" and value is nn.SiLU:
             out["act_layer"] = "silu"
+        elif key == "ref_feat_shape" and value[0] == value[1]:
+            out[key] = value[0]
         elif key in KNOWN and isinstance(value, (bool, int, float, str)):
             out[key] = value
         else:
@@ -49,9 +51,15 @@ def main() -> None:
     def take_beit(name, pretrained=False, **args):
         take(name, **{"global_pool": "avg", **args})
 
+    def take_eva(name, pretrained=False, **args):
+        take_beit(name, eva=True, **args)
+
     setattr(beit, "_create_beit", take_beit)
-    for name in timm.list_models(module="beit"):
-        getattr(beit, name)()
+    setattr(eva, "_create_eva", take_eva)
+    for module in (beit, eva):
+        for name in timm.list_models(module=module.__name__.rsplit(".", 1)[-1]):
+            if module is beit or name.startswith("eva"):
+                getattr(module, name)()
     for module, maker in ((vit, "_create_vision_transformer"), (deit, "_create_deit")):
         setattr(module, maker, take)
         for name in timm.list_models(module=module.__name__.rsplit(".", 1)[-1]):

@@ -2,13 +2,14 @@
 //!
 //! Mehri et al. 2024 (SkipPLUS) and CVPR 2025 (LibraGrad). `sum_{l<L} sum_d w^l_d x^l_jd`, x^l the state entering layer l:
 //! `gradcam-plus`: `w = mean_j g_jd`; `xgradcam-plus`: `w = sum_j g_jd |x_jd| / (sum_j |x_jd| + 1e-7)`. Means and sums run
-//! over all tokens, prefix included. No ReLU: signed, `[T]`, class-specific. `libra=true`: LibraGrad's reverse pass. The
+//! over all tokens, prefix included; what merged tokens have (Swin) goes to equal parts to those they stand for. No ReLU: signed, `[T]`, class-specific. `libra=true`: LibraGrad's reverse pass. The
 //! one-layer maps with a ReLU are `gradcam` and `xgradcam`.
 
 use crate::error::Result;
-use crate::method::combine::{stacked, values};
+use crate::method::combine::stacked;
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::nn::Rules;
+use crate::method::input_map::{of_layer, Pool};
+use crate::nn::{numbers, Rules};
 use crate::run::{Params, Reads, Run};
 use candle_core::D;
 
@@ -40,6 +41,10 @@ impl Method for CamPlus {
         Reads::Gradients
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let reversed = run.reverse(&self.rules)?;
         let each = (0..run.layers()).map(|l| {
@@ -50,9 +55,9 @@ impl Method for CamPlus {
             } else {
                 g.mean_keepdim(0)?
             }; // [1,D]
-            Ok(x.broadcast_mul(&weights)?.sum(D::Minus1)?)
+            run.spread(&x.broadcast_mul(&weights)?.sum(D::Minus1)?, l)
         });
-        values(&stacked(each)?.sum(0)?)
+        of_layer(run, numbers(&stacked(each)?.sum(0)?)?, 0, Pool::Sum)
     }
 
     fn signed(&self) -> bool {

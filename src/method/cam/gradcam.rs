@@ -25,8 +25,8 @@
 
 use crate::encoder::{Facts, Stage};
 use crate::error::{Error, Result};
-use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
+use crate::method::input_map::{of_layer, Pool};
 use crate::nn::{numbers, principal, Rules};
 use crate::run::point::Point;
 use crate::run::{Params, Reads, Run};
@@ -168,6 +168,10 @@ impl Method for Cam {
         true
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let (a, g) = match self.kind {
             Kind::Eigen => (self.point.activation(run)?, None),
@@ -190,7 +194,7 @@ impl Method for Cam {
         let relevance = numbers(&self.relevance(&a, &g)?)?;
         let shown = relevance.into_iter().map(|r| if self.clamp { r.max(0.0) } else { r });
         let all: Vec<f64> = std::iter::repeat_n(0.0, skip).chain(shown).collect();
-        values(&Tensor::new(all, &Device::Cpu)?)
+        of_layer(run, all, self.point.layer(run)?, Pool::Mean)
     }
 
     fn signed(&self) -> bool {

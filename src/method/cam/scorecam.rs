@@ -8,6 +8,7 @@
 use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::contract::{Entry, Method, Relevance};
+use crate::method::input_map::{of_layer, Pool};
 use crate::nn::numbers;
 use crate::run::masking::{enlarged, masked_scores, unit_range, Corners};
 use crate::run::point::{channel_maps, Point};
@@ -66,13 +67,17 @@ impl Method for ScoreCam {
         Reads::States
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let (maps, scores) = self.channels(run)?;
         let weights = softmax(&scores);
         let patches = numbers(&crate::run::masking::weighted_sum(&weights, &maps)?)?;
-        let shown = patches.into_iter().map(|p| if self.clamp { p.max(0.0) } else { p } as f32);
-        let tokens: Vec<f32> = std::iter::repeat_n(0.0, run.layout().prefix()).chain(shown).collect();
-        Ok(tokens.into())
+        let shown = patches.into_iter().map(|p| if self.clamp { p.max(0.0) } else { p });
+        let tokens = std::iter::repeat_n(0.0, run.layout().prefix()).chain(shown).collect();
+        of_layer(run, tokens, self.point.layer(run)?, Pool::Mean)
     }
 
     fn signed(&self) -> bool {

@@ -3,16 +3,16 @@
 //! Srinivas & Fleuret, NeurIPS 2019. With `s^l = sum_d x^l g^l` at the state entering layer l and `k^l` the relevance of
 //! the constants (biases, norm shifts) of layer l, L being the head: `fullgrad = s^0 + sum_l k^l`, `fullgrad-plus =
 //! sum_{l<L} s^l + sum_{l<=L} k^l` (Mehri et al. 2024, 2025: every state once, every constant once). Signed, `[T]`,
-//! class-specific; no ReLU and no channel mixing.
+//! class-specific; no ReLU and no channel mixing. What merged tokens have (Swin) goes to equal parts to those they stand for.
 //!
 //! `libra=true`: LibraGrad's reverse pass, under which states and constants from any layer on sum to the logit; the
 //! record carries both sums and the gap. `score=probability`: from the class's softmax probability (no completeness).
 
 use crate::error::Result;
 use crate::method::account::checks;
-use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::nn::Rules;
+use crate::method::input_map::{of_layer, Pool};
+use crate::nn::{numbers, Rules};
 use crate::run::{Params, Reads, Run, Score, Seed};
 use candle_core::{Tensor, D};
 
@@ -50,17 +50,21 @@ impl Method for FullGrad {
         Reads::Constants
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let seed = if self.score == Score::Logit { Seed::Logit } else { Seed::Probability };
         let reversed = run.reverse_from(&self.rules, seed)?;
         let states = 0..if self.every_layer { run.layers() } else { 1 };
         let share = |l: usize| -> Result<Tensor> {
             let (state, gradient) = run.state_and(&reversed, l)?;
-            Ok((state * gradient)?.sum(D::Minus1)?)
+            run.spread(&(state * gradient)?.sum(D::Minus1)?, l)
         };
         let mut parts = states.map(share).collect::<Result<Vec<_>>>()?;
         parts.extend(run.constants(&reversed)?);
-        let mut relevance = values(&Tensor::stack(&parts, 0)?.sum(0)?)?;
+        let mut relevance = of_layer(run, numbers(&Tensor::stack(&parts, 0)?.sum(0)?)?, 0, Pool::Sum)?;
         if self.rules.conserves() && self.score == Score::Logit {
             relevance.checks = checks(run, &self.rules)?;
         }

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::method::account::checks;
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::method::input_map::{of_pixels, PixelOptions, Place, Pool, Reduce};
-use crate::nn::Rules;
+use crate::method::input_map::{of_layer, of_pixels, PixelOptions, Place, Pool, Reduce};
+use crate::nn::{numbers, Rules};
 use crate::run::{Params, Reads, Run};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -47,11 +47,15 @@ impl Method for GradientXInput {
         Reads::Constants
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let mut relevance = match self.place {
             Place::Embedding => {
                 let (state, gradient) = run.state_and(&*run.reverse(&self.rules)?, 0)?;
-                values(&self.reduce.apply(&(state * gradient)?)?)?
+                of_layer(run, numbers(&self.reduce.apply(&(state * gradient)?)?)?, 0, Pool::Sum)?
             }
             Place::Input => {
                 let product = (run.subject()?.values()? * run.input_under(&self.rules)?)?;

@@ -210,6 +210,10 @@ impl Method for IntegratedGradients {
         Reads::Logits
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let (attribution, difference) = self.attribution(run)?;
         let mut relevance = if run.is_text() {

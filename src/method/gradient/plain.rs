@@ -40,6 +40,10 @@ impl Method for Gradient {
         true
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let gradient = run.input_under(&Rules::GRADIENT)?; // [C,H,W] or [T,D]
         if run.is_text() {

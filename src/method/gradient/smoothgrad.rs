@@ -113,6 +113,10 @@ impl Method for SmoothGrad {
         Reads::Logits
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let joined = self.joined(run)?; // [C,H,W] or [T,D]
         if run.is_text() {

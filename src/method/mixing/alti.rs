@@ -67,6 +67,7 @@ fn matrix(run: &Run<'_>, layer: usize, pick: Pick) -> Result<Tensor> {
 
 impl Method for Alti {
     fn check(&self, model: &Facts) -> Result<()> {
+        model.values_add_up()?;
         self.readout.check(model)
     }
 

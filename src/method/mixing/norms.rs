@@ -129,6 +129,7 @@ fn lacking(why: &str) -> Error {
 
 impl Method for Norms {
     fn check(&self, model: &Facts) -> Result<()> {
+        model.values_add_up()?;
         if self.kind == Kind::GlobEnc && !model.post_norm {
             return Err(Error::Refused(
                 "globenc is defined for encoders with the layer norm behind each sub-layer (BERT family); norm-resln is its nearest kin for others".into(),

@@ -69,6 +69,7 @@ fn unit(x: &Tensor) -> Result<Tensor> {
 
 impl Method for ValueZeroing {
     fn check(&self, model: &Facts) -> Result<()> {
+        model.values_add_up()?;
         self.readout.check(model)
     }
 

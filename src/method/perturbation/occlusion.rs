@@ -61,6 +61,10 @@ impl Method for Occlusion {
         Reads::Logits
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let Layout::Image(layout) = run.layout() else {
             return Err(Error::Refused("occlusion is for images; texts have leave-one-out".into()));

@@ -117,6 +117,10 @@ impl Method for Rise {
         Reads::Logits
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let subject = run.subject()?;
         let masks = self.masks(run, subject.size()?)?;

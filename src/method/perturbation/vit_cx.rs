@@ -165,6 +165,10 @@ impl Method for VitCx {
         Reads::States
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let causes = self.causes(run)?;
         let n = causes.scores.len() as f64;

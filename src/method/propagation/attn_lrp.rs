@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 use crate::method::account::checks;
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
-use crate::method::input_map::{of_pixels, PixelOptions, Place, Pool, Reduce};
-use crate::nn::Rules;
+use crate::method::input_map::{of_layer, of_pixels, PixelOptions, Place, Pool, Reduce};
+use crate::nn::{numbers, Rules};
 use crate::run::{Params, Reads, Run};
 use candle_core::D;
 
@@ -116,11 +116,15 @@ impl Method for Propagation {
         Reads::Constants
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         let mut relevance = match self.place {
             Place::Embedding => {
                 let (state, carried) = run.state_and(&*run.reverse(&self.rules)?, 0)?;
-                values(&(state * carried)?.sum(D::Minus1)?)?
+                of_layer(run, numbers(&(state * carried)?.sum(D::Minus1)?)?, 0, Pool::Sum)?
             }
             Place::Input => {
                 let product = (run.subject()?.values()? * run.input_under(&self.rules)?)?;

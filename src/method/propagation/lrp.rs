@@ -198,6 +198,10 @@ impl Method for FullLrp {
         true
     }
 
+    fn staged(&self) -> bool {
+        true
+    }
+
     fn explain(&self, run: &Run<'_>) -> Result<Relevance> {
         one_class(run)?;
         let pixels = run.input_under(&Rules::TRANSFORMER_ATTRIBUTION)?.sum(0)?; // [H,W]

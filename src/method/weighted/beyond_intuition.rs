@@ -77,6 +77,7 @@ impl BeyondIntuition {
 
 impl Method for BeyondIntuition {
     fn check(&self, model: &Facts) -> Result<()> {
+        model.values_add_up()?;
         if self.patches_too && !model.patch_mean {
             return Err(Error::Refused(
                 "read=class-and-patches is for models whose head reads the patches' mean (DINOv2)".into(),

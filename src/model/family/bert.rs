@@ -85,7 +85,6 @@ pub(in crate::model) const NAMES: Names = Names {
     inputs: ["word_embeddings", "LayerNorm"],
     tokens: [""; 3],
     places: "position_embeddings.weight",
-    front: None,
     layer: "bert.encoder.layer.{}",
     attention: ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
     norms: ["attention.output.LayerNorm", "output.LayerNorm"],

@@ -45,8 +45,8 @@ fn spec(c: &Config) -> Result<Spec> {
 /// CLIP's picture tower.
 pub(in crate::model) fn pictures(c: &Config) -> Result<Spec> {
     let mut spec = tower(&vision(c)?, NAMES, ("quick_gelu", 1e-5))?;
-    if let EmbeddingSpec::Patches { bias, .. } = &mut spec.embedding {
-        *bias = false;
+    if let EmbeddingSpec::Patches { bias, front, .. } = &mut spec.embedding {
+        (*bias, *front) = (false, Some(spec.norm.named("vision_model.pre_layrnorm")));
     }
     Ok(spec)
 }
@@ -130,7 +130,6 @@ pub(in crate::model) const NAMES: Names = Names {
     inputs: ["patch_embedding", ""],
     tokens: ["class_embedding", "", ""],
     places: "position_embedding.weight",
-    front: Some("vision_model.pre_layrnorm"),
     layer: "vision_model.encoder.layers.{}",
     attention: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"],
     norms: ["layer_norm1", "layer_norm2"],
@@ -152,7 +151,6 @@ const TEXTS: Names = Names {
     embeddings: "text_model.embeddings",
     inputs: ["token_embedding", ""],
     layer: "text_model.encoder.layers.{}",
-    front: None,
     final_norm: Some("text_model.final_layer_norm"),
     apart: &["vision_model.", "visual_projection.", "logit_scale", "logit_bias"],
     ..NAMES

@@ -63,6 +63,7 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
             registers,
             table: Some(kernel),
             placed: Placed::Usual,
+            front: None,
         },
         pooling: Pooling::ClassAndPatchMean,
         steps: Vec::new(),
@@ -81,7 +82,6 @@ pub(in crate::model) const NAMES: Names = Names {
     inputs: ["patch_embeddings.projection", ""],
     tokens: ["cls_token", "distillation_token", "register_tokens"],
     places: "position_embeddings",
-    front: None,
     layer: "dinov2.encoder.layer.{}",
     attention: [
         "attention.attention.query",

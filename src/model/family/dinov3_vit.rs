@@ -55,6 +55,7 @@ fn spec(c: &Config) -> Result<Spec> {
             registers: c.number_or("num_register_tokens", 0)? as usize,
             table: None,
             placed: Placed::Usual,
+            front: None,
         },
         pooling: Pooling::ClassAndPatchMean,
         steps: Vec::new(),
@@ -70,9 +71,9 @@ fn spec(c: &Config) -> Result<Spec> {
 /// `rope_theta`, or that of `rope_parameters` (transformers 5).
 fn rotary(c: &Config) -> Result<Rotary> {
     match c.get("rope_parameters").and_then(|p| p.get("rope_theta")) {
-        None => Ok(Rotary { theta: c.float_or("rope_theta", 100.0)? }),
+        None => Ok(Rotary::line(c.float_or("rope_theta", 100.0)?)),
         Some(theta) => match theta.as_f64() {
-            Some(theta) => Ok(Rotary { theta }),
+            Some(theta) => Ok(Rotary::line(theta)),
             None => Err(Error::Model(format!("config.json: `rope_theta` is {theta}, expected a number"))),
         },
     }
@@ -84,7 +85,6 @@ const NAMES: Names = Names {
     inputs: ["patch_embeddings", ""],
     tokens: ["cls_token", "distillation_token", "register_tokens"],
     places: "position_embeddings",
-    front: None,
     layer: "model.layer.{}",
     attention: ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"],
     norms: ["norm1", "norm2"],

@@ -63,7 +63,6 @@ const NAMES: Names = Names {
     inputs: ["word_embeddings", "LayerNorm"],
     tokens: [""; 3],
     places: "position_embeddings.weight",
-    front: None,
     layer: "distilbert.transformer.layer.{}",
     attention: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"],
     norms: ["sa_layer_norm", "output_layer_norm"],

@@ -43,6 +43,8 @@ pub(super) mod mpnet;
 pub(super) mod roberta;
 pub(super) mod roberta_prelayernorm;
 pub(super) mod siglip;
+pub(super) mod swin;
+pub(super) mod swinv2;
 pub(super) mod timm;
 pub(super) mod vit;
 pub(super) mod vit_msn;

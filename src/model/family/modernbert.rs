@@ -109,13 +109,13 @@ fn sees_all(c: &Config, number: usize) -> Result<bool> {
 /// The base of a kind of layers: of `rope_parameters` (transformers 5), or of its own key.
 fn rotary(c: &Config, kind: &str, key: &str, default: f64) -> Result<Rotary> {
     let Some(own) = c.get("rope_parameters").and_then(|p| p.get(kind)) else {
-        return Ok(Rotary { theta: c.float_or(key, default)? });
+        return Ok(Rotary::line(c.float_or(key, default)?));
     };
     if let Some(scaled) = own.get("rope_type").and_then(Value::as_str).filter(|t| *t != "default") {
         return Err(Error::Model(format!("config.json: `rope_parameters` of type \"{scaled}\" are not supported")));
     }
     match own.get("rope_theta").map_or(Some(default), Value::as_f64) {
-        Some(theta) => Ok(Rotary { theta }),
+        Some(theta) => Ok(Rotary::line(theta)),
         None => Err(Error::Model(format!("config.json: `rope_theta` of `{kind}` is no number"))),
     }
 }
@@ -133,7 +133,6 @@ const NAMES: Names = Names {
     inputs: ["tok_embeddings", "norm"],
     tokens: [""; 3],
     places: "position_embeddings.weight",
-    front: None,
     layer: "model.layers.{}",
     attention: ["attn.Wqkv", "attn.Wqkv", "attn.Wqkv", "attn.Wo"],
     norms: ["attn_norm", "mlp_norm"],

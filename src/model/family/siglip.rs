@@ -68,7 +68,6 @@ fn probe(spec: &Spec) -> Option<Box<ProbeSpec>> {
 }
 
 const NAMES: Names = Names {
-    front: None,
     final_norm: Some("vision_model.post_layernorm"),
     apart: &["text_model.", "logit_scale", "logit_bias", "vision_model.head."],
     ..super::clip::NAMES

@@ -2,6 +2,8 @@
 //! the names of the authors' code. What an architecture's name stands for is in `timm.json`, which
 //! `tests/reference/timm_architectures.py` writes.
 
+mod eva;
+
 use crate::encoder::{Gate, Wiring};
 use crate::error::{nearest, Error, Result};
 use crate::model::config::Config;
@@ -16,7 +18,7 @@ use serde_json::{Map, Value};
 /// timm's layout, also behind transformers' `timm_wrapper`.
 pub const FAMILY: Family = Family {
     name: "timm",
-    title: "timm's ViT and DeiT",
+    title: "timm's ViT, DeiT, BEiT and EVA-02",
     modality: Modality::Image,
     architectures: &["TimmWrapperForImageClassification"],
     example: "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
@@ -62,6 +64,14 @@ const READ: &[&str] = &[
     "norm_eps",
     "swiglu",
     "distilled",
+    "eva",
+    "qkv_fused",
+    "swiglu_mlp",
+    "scale_mlp",
+    "scale_attn_inner",
+    "use_rot_pos_emb",
+    "use_post_norm",
+    "ref_feat_shape",
 ];
 
 /// What an architecture's name stands for, and over it what config.json says.
@@ -76,7 +86,7 @@ fn arguments(c: &Config) -> Result<Config> {
     let Some(Value::Object(own)) = all.get(name) else {
         let near = nearest(name, all.keys().map(String::as_str)).map(|n| format!(" (the closest that works: {n})"));
         return Err(Error::Model(format!(
-            "config.json: timm's architecture `{full}` is not one that vitx reads{}; it reads plain vision transformers (vit_*, deit_*, deit3_*) and BEiTs (beit_*, beitv2_*)",
+            "config.json: timm's architecture `{full}` is not one that vitx reads{}; it reads plain vision transformers (vit_*, deit_*, deit3_*), BEiTs (beit_*, beitv2_*) and EVAs (eva_*, eva02_*)",
             near.unwrap_or_default()
         )));
     };
@@ -107,7 +117,8 @@ fn spec(c: &Config) -> Result<Spec> {
     let a = arguments(c)?;
     let width = a.size_or("embed_dim", 768)?;
     let norm = NormKind::layer_norm(a.float_or("norm_eps", 1e-6)?);
-    let (gated, front) = (a.flag_or("swiglu", false)?, a.flag_or("pre_norm", false)?);
+    let (is_eva, packed) = (a.flag_or("eva", false)?, a.flag_or("swiglu", false)?);
+    let (gated, front) = (packed || a.flag_or("swiglu_mlp", false)?, a.flag_or("pre_norm", false)?);
     let hidden = (a.float_or("mlp_ratio", 4.0)? * width as f64) as usize; // timm: int(width * ratio)
     let activation = match (gated, a.text("act_layer")) {
         (true, _) => Activation::Silu,
@@ -132,7 +143,6 @@ fn spec(c: &Config) -> Result<Spec> {
     let behind = a.flag_or("fc_norm", normed)?; // the norm stands behind the mean, and not in front of it
     let beit = a.flag_or("use_rel_pos_bias", false)?;
     let names = Names {
-        front: NAMES.front.filter(|_| front),
         scales: if beit { Some(["gamma_1", "gamma_2"]) } else { NAMES.scales }
             .filter(|_| a.float_or("init_values", 0.0).is_ok_and(|scale| scale > 0.0)),
         final_norm: NAMES.final_norm.filter(|_| !behind),
@@ -143,7 +153,7 @@ fn spec(c: &Config) -> Result<Spec> {
         layers: a.size_or("depth", 12)?,
         heads: a.size_or("num_heads", 12)?,
         width,
-        feed_forward: if gated { hidden / 2 } else { hidden },
+        feed_forward: if packed { hidden / 2 } else { hidden }, // of the one kind `mlp_ratio` counts both halves
         activation,
         gate: if gated { Gate::First } else { Gate::None },
         norm,
@@ -159,13 +169,16 @@ fn spec(c: &Config) -> Result<Spec> {
             projection.part = Some(Part::Block { which, of: 3 });
         }
     }
+    if is_eva {
+        eva::finish(&a, &mut layers)?;
+    }
     if beit {
         let (rows, columns) = (image.0 / patch.0.max(1), image.1 / patch.1.max(1));
         relative(&mut layers, (rows, columns));
     }
     Ok(Spec {
         width,
-        wiring: Wiring::Pre,
+        wiring: if a.flag_or("use_post_norm", false)? { Wiring::ResPost } else { Wiring::Pre },
         norm,
         embedding: EmbeddingSpec::Patches {
             image,
@@ -177,6 +190,7 @@ fn spec(c: &Config) -> Result<Spec> {
             registers: a.number_or("reg_tokens", 0)? as usize,
             table: a.flag_or("use_abs_pos_emb", true)?.then_some(Bicubic::Antialiased),
             placed: if a.flag_or("no_embed_class", false)? { Placed::Patches } else { Placed::All },
+            front: front.then(|| norm.named("norm_pre")),
         },
         pooling: pool,
         steps: if behind { vec![StepSpec::Norm(norm.named("fc_norm"))] } else { Vec::new() },
@@ -228,7 +242,6 @@ const NAMES: Names = Names {
     inputs: ["patch_embed.proj", ""],
     tokens: ["cls_token", "dist_token", "reg_token"],
     places: "pos_embed",
-    front: Some("norm_pre"),
     layer: "blocks.{}",
     attention: ["attn.qkv", "attn.qkv", "attn.qkv", "attn.proj"],
     norms: ["norm1", "norm2"],

@@ -52,6 +52,7 @@ pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> R
             registers: 0,
             table: Some(Bicubic::Plain),
             placed: Placed::Usual,
+            front: None,
         },
         pooling: Pooling::First,
         steps: Vec::new(),
@@ -70,7 +71,6 @@ pub(in crate::model) const NAMES: Names = Names {
     inputs: ["patch_embeddings.projection", ""],
     tokens: ["cls_token", "distillation_token", "register_tokens"],
     places: "position_embeddings",
-    front: None,
     layer: "vit.encoder.layer.{}",
     attention: [
         "attention.attention.query",

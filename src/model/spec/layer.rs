@@ -1,7 +1,7 @@
 //! A layer as data: sizes, and the names of its tensors.
 
 use super::Names;
-use crate::encoder::Gate;
+use crate::encoder::{Gate, Order};
 use crate::nn::{Activation, Centre, Offsets, Reach, Rotary};
 
 /// One transformer layer.
@@ -27,6 +27,21 @@ pub struct LayerSpec {
     pub gate: Gate,
     /// The two layer scales (full names).
     pub scales: Option<[String; 2]>,
+    /// Norms within attention and within the feed-forward, in front of the last map of each.
+    pub inner: [Option<NormSpec>; 2],
+    /// What makes one of four tokens behind it.
+    pub merging: Option<MergingSpec>,
+}
+
+/// What makes one token of four: names and sizes of [`crate::encoder::Merging`].
+#[derive(Debug, Clone)]
+pub struct MergingSpec {
+    /// In front of the map or behind it.
+    pub norm: NormSpec,
+    /// Which of the two.
+    pub order: Order,
+    /// `[2D,4D]`
+    pub reduction: LinearSpec,
 }
 
 /// How a layer's scores are made.
@@ -47,6 +62,19 @@ pub enum ScoresSpec {
     },
     /// Contents and places apart.
     Disentangled(Box<DisentangledSpec>),
+    /// Cosines, and numbers that a small network makes of differences of places.
+    Cosine(CosineSpec),
+}
+
+/// Scores of directions, and numbers that a small network makes of differences of places (Swin v2).
+#[derive(Debug, Clone)]
+pub struct CosineSpec {
+    /// Before its tensors.
+    pub name: String,
+    /// Tokens along a side of its windows.
+    pub side: usize,
+    /// The same of the windows it was first trained on, where it says so.
+    pub trained: Option<usize>,
 }
 
 /// Scores of contents and places apart.
@@ -64,6 +92,13 @@ pub struct DisentangledSpec {
     pub queries: Option<LinearSpec>,
     /// See [`crate::nn::Disentangled::buckets`].
     pub buckets: Option<(usize, usize)>,
+}
+
+impl LayerSpec {
+    /// D
+    pub fn width(&self) -> usize {
+        self.projections[3].out
+    }
 }
 
 impl ScoresSpec {
@@ -225,6 +260,8 @@ impl Uniform {
             activation: self.activation,
             gate: self.gate,
             scales: names.scales.map(|names| names.map(at)),
+            inner: [None, None],
+            merging: None,
         }
     }
 }

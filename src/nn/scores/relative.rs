@@ -1,7 +1,7 @@
 //! Numbers from a table that are added to scores (MPNet, BEiT).
 
-use super::Places;
 use crate::error::{Error, Result};
+use crate::nn::around::Places;
 use crate::nn::resample::{along, bilinear};
 use candle_core::Tensor;
 
@@ -32,6 +32,11 @@ pub enum Offsets {
         /// C
         columns: usize,
     },
+    /// The `(2S-1)^2` differences of tokens within a window of S x S (Swin).
+    Window {
+        /// S
+        side: usize,
+    },
 }
 
 impl Relative {
@@ -48,6 +53,14 @@ impl Relative {
                     table = resampled(&table, (r, c), (rows, columns))?;
                 }
                 (0..tokens * tokens).map(|i| difference(i / tokens, i % tokens, (rows, columns))).collect()
+            }
+            (Offsets::Window { side }, _) => {
+                if side * side != tokens {
+                    return Err(Error::Model(format!(
+                        "relative positions of windows of {side}x{side} for {tokens} tokens"
+                    )));
+                }
+                (0..tokens * tokens).map(|i| between((i / tokens, i % tokens), (side, side)) as u32).collect()
             }
             (Offsets::Grid { .. }, _) => {
                 return Err(Error::Model("relative positions of a grid need a class token in front of one".into()))
@@ -91,10 +104,13 @@ fn difference(query: usize, key: usize, (rows, columns): (usize, usize)) -> u32 
         (None, None) => all + 2,
         (Some(_), None) => all + 1,
         (None, Some(_)) => all,
-        (Some(q), Some(k)) => {
-            let down = q / columns + rows - 1 - k / columns;
-            down * (2 * columns - 1) + q % columns + columns - 1 - k % columns
-        }
+        (Some(query), Some(key)) => between((query, key), (rows, columns)),
     };
     place as u32
+}
+
+/// The entry for a key seen from a query, both places of a grid.
+fn between((query, key): (usize, usize), (rows, columns): (usize, usize)) -> usize {
+    let down = query / columns + rows - 1 - key / columns;
+    down * (2 * columns - 1) + query % columns + columns - 1 - key % columns
 }
