@@ -10,7 +10,7 @@ use crate::explanation::{Explanation, RowRequest};
 use crate::guard::guarded;
 use crate::input::prepare::by_size;
 use crate::input::{Ready, Shape};
-use crate::method::{all, parse, parse_list, Configured};
+use crate::method::{all, parse, parse_list, usual, Configured};
 use crate::model::{Checkpoint, Model, Task};
 use crate::render::json::About;
 use crate::render::names::target_part;
@@ -193,14 +193,17 @@ impl Asked<'_> {
     }
 }
 
-/// Reads methods and refuses what a model cannot do; with `all`, such methods are left out.
+/// Reads methods and refuses what a model cannot do; with `all`, such methods are left out. None named: the usual one.
 ///
 /// # Errors
 /// As [`parse_list`], and a method's own refusal.
 pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configured>> {
     let every = texts.iter().any(|t| t.split(',').any(|p| p.trim().eq_ignore_ascii_case("all")));
     let facts = checkpoint.facts();
-    let mut methods = parse_list(texts)?;
+    let mut methods = match texts {
+        [] => parse_list(&[usual(&facts)])?,
+        named => parse_list(named)?,
+    };
     if every {
         methods.retain(|m| m.check(&facts).is_ok());
     }

@@ -8,7 +8,6 @@ mod job;
 mod mistakes;
 mod noted;
 mod offered;
-mod outputs;
 mod past;
 mod plan;
 mod report;

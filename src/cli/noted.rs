@@ -1,13 +1,13 @@
 //! A command whose result is one file: what is said of it when it is up to date, and when it is written.
 
 use super::args::ReportArgs;
-use super::outputs::refuse_existing;
 use super::report::Reporter;
 use super::voice;
 use anyhow::Result;
 use serde_json::Value;
 use std::path::Path;
 use vitx::identity::Identity;
+use vitx::render::out::refuse_existing;
 use vitx::render::save;
 use vitx::resume::one::{Look, One};
 use vitx::Error;

@@ -1,15 +1,16 @@
 //! A resolved `explain`: methods, targets, formats and places, everything that can be checked without weights.
 
 use super::offered;
-use super::outputs::{Format, Out};
 use super::sources::Sources;
 use super::style::Drawn;
 use anyhow::{bail, Context, Result};
 use std::path::{Path, PathBuf};
+use vitx::encoder::Facts;
 use vitx::explanation::RowRequest;
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality};
 use vitx::render::names::target_part;
+use vitx::render::out::{Format, Out};
 use vitx::render::{chosen, Draws, Style};
 use vitx::target::{Request, Target};
 
@@ -50,6 +51,7 @@ pub struct Asked<'a> {
 /// A resolved `explain`.
 pub struct Plan {
     pub methods: Vec<Configured>,
+    facts: Facts,
     pub requests: Vec<Request>,
     pub formats: Vec<Format>,
     pub out: Out,
@@ -74,7 +76,7 @@ impl Plan {
         checkpoint: &Checkpoint,
         sources: &Sources,
     ) -> Result<Self> {
-        let text = checkpoint.modality() == Modality::Text;
+        let (text, facts) = (checkpoint.modality() == Modality::Text, checkpoint.facts());
         let methods = vitx::explain::methods(asked.method, checkpoint)?;
         let requests = vitx::explain::requests(asked.target, checkpoint);
         let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;
@@ -88,7 +90,8 @@ impl Plan {
             return Err(m.no_rows().into());
         }
         let targets: usize = requests.iter().map(|r| r.most(checkpoint.labels.len())).sum();
-        let files: usize = methods.iter().map(|m| formats.iter().filter(|f| f.suits(m.method.pixels())).count()).sum();
+        let files: usize =
+            methods.iter().map(|m| formats.iter().filter(|f| f.suits(m.method.pixels(&facts))).count()).sum();
         let outputs = sources.list.len() * targets * files;
         let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name == "ansi");
         let out = Out::choose(asked.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
@@ -101,6 +104,7 @@ impl Plan {
         }
         let plan = Plan {
             methods,
+            facts,
             requests,
             formats,
             out,
@@ -127,7 +131,7 @@ impl Plan {
 
     /// Formats that become files for a method.
     pub fn file_formats<'s>(&'s self, method: &'s Configured) -> impl Iterator<Item = Format> + 's {
-        let suiting = self.formats.iter().copied().filter(|f| f.suits(method.method.pixels()));
+        let suiting = self.formats.iter().copied().filter(|f| f.suits(method.method.pixels(&self.facts)));
         suiting.filter(|f| !(self.to_stdout && f.name == "ansi"))
     }
 

@@ -30,6 +30,8 @@ pub struct Facts {
     pub post_norm: bool,
     /// Between stages four tokens become one, so that layers do not hold the same tokens; 1: all hold the same.
     pub stages: usize,
+    /// The first layer of the last stage.
+    pub last_stage: usize,
     /// A norm stands between its values and what attention adds to a state.
     pub inner_norm: bool,
     /// What its logits are.

@@ -138,7 +138,7 @@ impl Encoder {
             stages.push(Around::new(places, inputs.mask(), (tokens, self.dtype(), self.device()), reaches)?);
             (places, tokens) = (places.merged(), tokens / 4);
         }
-        let last = stages.pop().ok_or_else(|| crate::Error::Model("the model has no layers".into()))?;
+        let last = stages.pop().ok_or_else(|| crate::error::Error::Model("the model has no layers".into()))?;
         Ok(stages.into_iter().rev().fold(last, |behind, own| own.before(behind)))
     }
 

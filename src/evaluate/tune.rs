@@ -113,7 +113,7 @@ impl Field {
         let baseline = match (baseline, grids.first()) {
             (Some(given), _) => given.to_string(),
             (None, Some(grid)) => without_choices(grid),
-            (None, None) => method::DEFAULT.to_string(),
+            (None, None) => method::DEFAULTS[0].to_string(), // that of the models with the usual grid
         };
         let grids = texts.iter().map(|t| expand(t)).collect::<Result<Vec<_>>>()?;
         let baseline = Candidate::Method(method::parse(&baseline)?);

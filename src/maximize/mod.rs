@@ -261,7 +261,10 @@ fn check(encoder: &Encoder, objective: Objective, tokens: usize) -> Result<()> {
         }
         Objective::Unit { layer, channel, token } => (layer, channel, token),
     };
-    let width = encoder.blocks.first().map_or(0, |b| b.width());
+    let width = encoder.blocks.get(layer).or(encoder.blocks.last()).map_or(0, |b| b.width());
+    // Tokens are those of the last layer; each merging from here on makes one of four.
+    let merges = encoder.blocks.iter().skip(layer).filter(|block| block.merging.is_some()).count();
+    let tokens = tokens << (2 * merges);
     let limits =
         [("layer", Some(layer), encoder.blocks.len() + 1), ("channel", channel, width), ("token", token, tokens)];
     for (key, value, limit) in limits {

@@ -51,7 +51,7 @@ pub trait Method: Send + Sync {
     }
 
     /// Whether there is a map at pixel resolution beside the patch grid.
-    fn pixels(&self) -> bool {
+    fn pixels(&self, _model: &Facts) -> bool {
         false
     }
 

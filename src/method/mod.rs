@@ -33,6 +33,7 @@ mod weighted;
 
 pub use contract::{Configured, Entry, Group, Method, Relevance};
 
+use crate::encoder::Facts;
 use crate::error::{unknown, Error, Result};
 use crate::run::{Param, Params};
 use serde_json::{json, Value};
@@ -48,8 +49,13 @@ pub const GROUPS: &[Group] = &[
     perturbation::GROUP,
 ];
 
-/// The method of `vitx explain` without `--method`.
-pub const DEFAULT: &str = "gae";
+/// The method of `vitx explain` without `--method`, and where layers do not hold the same tokens (Swin).
+pub const DEFAULTS: [&str; 2] = ["gae", "gradcam"];
+
+/// The method that explains a model where none is named.
+pub fn usual(model: &Facts) -> &'static str {
+    DEFAULTS[usize::from(model.staged())]
+}
 
 /// Every method, in the order of `vitx methods`.
 pub fn all() -> impl Iterator<Item = &'static Entry> + Clone {
@@ -173,7 +179,7 @@ mod tests {
         let n = names.len();
         names.dedup();
         assert_eq!(n, names.len());
-        assert!(find(DEFAULT).is_ok());
+        assert!(DEFAULTS.iter().all(|name| find(name).is_ok()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::identity::Identity;
 use crate::input::prepare::Shape;
 use crate::nn::Reach;
 use candle_core::{DType, Device};
+use serde::Serialize;
 use serde_json::{json, Value};
 
 /// What a run in f32 with one input at a time needs.
@@ -24,7 +25,41 @@ pub struct Demand {
     pub pass: usize,
 }
 
+/// A stage of a model whose tokens are merged between stages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StageFacts {
+    /// Its first and its last layer.
+    pub layers: (usize, usize),
+    /// Rows and columns of its tokens.
+    pub grid: (usize, usize),
+    /// D
+    pub width: usize,
+    /// H
+    pub heads: usize,
+}
+
+impl std::fmt::Display for StageFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let StageFacts { layers: (first, last), grid: (rows, columns), width, heads } = self;
+        write!(f, "layers {first}-{last} on {rows}x{columns} tokens, width {width}, {heads} heads")
+    }
+}
+
 impl Checkpoint {
+    /// Its stages, where tokens are merged between stages; else none.
+    pub fn stages(&self) -> Vec<StageFacts> {
+        let (merges, mut grid) = (self.spec.merges(), self.grid(self.input_size(Shape::default()).unwrap_or_default()));
+        let (mut stages, mut first) = (Vec::new(), 0);
+        for (number, layer) in self.spec.layers().iter().enumerate() {
+            if merges > 0 && (layer.merging.is_some() || number + 1 == self.spec.layers().len()) {
+                let (layers, heads) = ((first, number), layer.heads);
+                stages.push(StageFacts { layers, grid, width: layer.width(), heads });
+                (first, grid) = (number + 1, (grid.0 / 2, grid.1 / 2));
+            }
+        }
+        stages
+    }
+
     /// What methods may need to know of it.
     pub fn facts(&self) -> Facts {
         let spec = &self.spec;
@@ -42,6 +77,7 @@ impl Checkpoint {
             reads_distillation: spec.pooling == Pooling::FirstAndSecond,
             post_norm: spec.wiring != Wiring::Pre,
             stages: spec.merges() + 1,
+            last_stage: spec.layers().iter().rposition(|layer| layer.merging.is_some()).map_or(0, |end| end + 1),
             inner_norm: spec.wiring == Wiring::ResPost || spec.layers().iter().any(|layer| layer.inner[0].is_some()),
             scale: self.scale,
             headless: spec.headless,
@@ -207,7 +243,7 @@ impl Checkpoint {
             "head": (!s.headless).then(|| self.scale.name()), "structure": self.structure(),
             "labels": (0..classes as u32).map(|i| self.labels.name(i)).collect::<Vec<_>>(),
             "input": self.reads(), "tokens": demand.tokens, "layers": s.layers().len(), "heads": s.heads(), "width": s.last_width(),
-            "feed_forward": s.feed_forward(), "parameters": demand.parameters,
+            "feed_forward": s.feed_forward(), "stages": self.stages(), "parameters": demand.parameters,
             "memory": {"weights": demand.weights, "pass": demand.pass}, "notes": self.notes,
         })
     }

@@ -335,7 +335,7 @@ mod tests {
         let files = Files::Directory("/nowhere".into());
         for (json, part) in [
             (r#"{"model_type": "nothing"}"#, "model_type `nothing` is not supported; supported are vit"),
-            (r#"{"model_type": "swin"}"#, "model_type `swin` is not supported: its layers see windows"),
+            (r#"{"model_type": "hiera"}"#, "model_type `hiera` is not supported: its layers see grids"),
             (r#"{"hidden_size": 8}"#, "`model_type` is missing"),
             (
                 r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"]}"#,

@@ -22,6 +22,7 @@ mod lettering;
 pub mod lines;
 pub mod names;
 mod npy;
+pub mod out;
 pub mod printable;
 pub mod save;
 pub mod scale;

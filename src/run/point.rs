@@ -50,6 +50,14 @@ impl Point {
         }
     }
 
+    /// Whether its layer is one of the last stage, whose tokens are those of explanations.
+    pub fn of_last_stage(self, model: &Facts) -> bool {
+        match self.layer {
+            At::Layer(layer) => layer.index(model.layers) >= model.last_stage,
+            At::Stage(stage) => stage == model.stages,
+        }
+    }
+
     /// What reading it and its gradient needs of the passes.
     pub fn reads(self) -> Reads {
         match self.place {

@@ -5,7 +5,7 @@ use super::noise::Noise;
 use crate::encoder::{Block, Encoder, Pool};
 use crate::error::{Error, Result};
 use crate::explanation::Layout;
-use crate::nn::{numbers, widened, Around, Places, Rules};
+use crate::nn::{numbers, widened, Around, Places, Reach, Rules};
 use crate::target::{seed, Output};
 use crate::trace::{LayerGrads, LayerTrace, Trace};
 use candle_core::Tensor;
@@ -212,8 +212,23 @@ impl<'p> Run<'p> {
         &self.pass.batch.encoder.blocks[layer]
     }
 
+    /// Refuses windows: of those a record holds many for each input.
+    fn whole(&self) -> Result<()> {
+        match self.encoder().blocks.iter().any(|block| matches!(block.attention.op.reach, Reach::Windows(_))) {
+            true => Err(Error::Refused(
+                "tokens of this model see those of their window alone: there is no attention of all tokens for all"
+                    .into(),
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Values of a layer, bias included, `[H,T,E]`.
+    ///
+    /// # Errors
+    /// As [`Run::square`].
     pub fn value(&self, layer: usize) -> Result<Tensor> {
+        self.whole()?;
         let own = self.record(layer)?.value.get(self.row)?.narrow(1, 0, self.tokens())?.contiguous()?;
         widened(&own)
     }
@@ -265,7 +280,11 @@ impl<'p> Run<'p> {
     }
 
     /// This input's part of a `[B,H,T,T]` tensor, padding cut off, f32 at least.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where tokens see those of their window alone.
     pub fn square(&self, tensor: &Tensor) -> Result<Tensor> {
+        self.whole()?;
         let n = self.tokens();
         widened(&tensor.get(self.row)?.narrow(1, 0, n)?.narrow(2, 0, n)?)
     }

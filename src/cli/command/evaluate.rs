@@ -3,7 +3,6 @@
 use crate::cli::args::ReportArgs;
 use crate::cli::data::{going, tell, tell_notes, Checked, DataArgs};
 use crate::cli::offered;
-use crate::cli::outputs::{refuse_ending, refuse_existing};
 use crate::cli::report::Reporter;
 use crate::cli::{job, voice, NOTHING_DONE};
 use anyhow::Result;
@@ -17,6 +16,7 @@ use vitx::evaluate::sanity::{self, Found};
 use vitx::evaluate::study::Study;
 use vitx::evaluate::{self, Candidate, Configured};
 use vitx::model::{Checkpoint, Model};
+use vitx::render::out::{refuse_ending, refuse_existing};
 use vitx::render::save;
 use vitx::Error;
 

@@ -4,7 +4,6 @@ mod deliver;
 
 use crate::cli::args::{InputArgs, ModelArgs, ReportArgs, ShapeArgs};
 use crate::cli::job::Job;
-use crate::cli::outputs::{Format, Out};
 use crate::cli::past::{Past, Stated};
 use crate::cli::plan::{Asked, OutputArgs, Plan};
 use crate::cli::report::{interrupted, Reporter};
@@ -24,6 +23,7 @@ use vitx::labels::Labels;
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Model};
 use vitx::render::names::target_part;
+use vitx::render::out::{Format, Out};
 use vitx::render::scale::Span;
 use vitx::resume::Written;
 use vitx::target::{texts, Output, Request};
@@ -36,8 +36,8 @@ pub struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// NAME[:key=value,...], several separated by commas, or `all` (see `vitx methods`)
-    #[arg(long, default_value = vitx::method::DEFAULT, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
+    /// NAME[:key=value,...], several separated by commas, or `all` (default: gae, of Swin gradcam; see `vitx methods`)
+    #[arg(long, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// predicted, a label, a class number (id:N always), top:K, above:P (every class of such a probability), A-B (why A rather
     /// than B), -LABEL (what lowers it), or text:TEXT for models that compare; repeatable or separated by commas

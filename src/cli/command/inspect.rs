@@ -87,8 +87,11 @@ fn print(c: &Checkpoint, demand: Demand, budget: Option<Memory>) {
     }
     tell!("  input       {}", c.reads());
     tell!("  tokens      {}", demand.tokens);
-    let (layers, heads, width, inner) = (s.layers().len(), s.heads(), s.width, s.feed_forward());
+    let (layers, heads, width, inner) = (s.layers().len(), s.heads(), s.last_width(), s.feed_forward());
     tell!("  sizes       {layers} layers, {heads} heads, width {width}, feed-forward {inner}");
+    for (number, stage) in c.stages().iter().enumerate() {
+        tell!("  stage{}      {stage}", number + 1);
+    }
     tell!("  parameters  {:.2} M", demand.parameters as f64 / 1e6);
     let (weights, pass) = (demand.weights as f64 / 1e6, demand.pass as f64 / 1e6);
     tell!("  memory      {weights:.0} MB weights in f32, about {pass:.0} MB for an input's forward and reverse pass");

@@ -3,7 +3,6 @@
 use crate::cli::args::{named, ModelArgs, ReportArgs};
 use crate::cli::job::{self, Job};
 use crate::cli::noted;
-use crate::cli::outputs::{refuse_ending, refuse_existing};
 use crate::cli::report::{catch_interrupts, interrupted, Reporter};
 use crate::cli::INTERRUPTED;
 use anyhow::{bail, Context, Result};
@@ -19,6 +18,7 @@ use vitx::maximize::painting::{Painting, Space, Start};
 use vitx::maximize::{Objective, Settings};
 use vitx::model::{Checkpoint, Model, Processor};
 use vitx::render::json::ModelId;
+use vitx::render::out::{refuse_ending, refuse_existing};
 use vitx::render::save;
 use vitx::resume::one::One;
 use vitx::run::Noise;

@@ -3,7 +3,6 @@
 use crate::cli::args::ReportArgs;
 use crate::cli::data::{going, tell, tell_notes, Checked, DataArgs};
 use crate::cli::offered;
-use crate::cli::outputs::{refuse_ending, refuse_existing};
 use crate::cli::report::Reporter;
 use anyhow::{bail, Result};
 use clap::Parser;
@@ -13,6 +12,7 @@ use vitx::evaluate::search::{search, Plan, Step};
 use vitx::evaluate::study::Study;
 use vitx::evaluate::tune::{self, Field};
 use vitx::evaluate::{self, Configured};
+use vitx::render::out::{refuse_ending, refuse_existing};
 use vitx::render::save;
 use vitx::Error;
 

@@ -5,6 +5,7 @@
 //! over all tokens, prefix included; what merged tokens have (Swin) goes to equal parts to those they stand for. No ReLU: signed, `[T]`, class-specific. `libra=true`: LibraGrad's reverse pass. The
 //! one-layer maps with a ReLU are `gradcam` and `xgradcam`.
 
+use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::stacked;
 use crate::method::contract::{Entry, Method, Relevance};
@@ -58,6 +59,10 @@ impl Method for CamPlus {
             run.spread(&x.broadcast_mul(&weights)?.sum(D::Minus1)?, l)
         });
         of_layer(run, numbers(&stacked(each)?.sum(0)?)?, 0, Pool::Sum)
+    }
+
+    fn pixels(&self, model: &Facts) -> bool {
+        model.staged()
     }
 
     fn signed(&self) -> bool {

@@ -197,6 +197,10 @@ impl Method for Cam {
         of_layer(run, all, self.point.layer(run)?, Pool::Mean)
     }
 
+    fn pixels(&self, model: &Facts) -> bool {
+        model.staged() && !self.point.of_last_stage(model)
+    }
+
     fn signed(&self) -> bool {
         !self.clamp
     }

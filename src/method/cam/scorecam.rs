@@ -80,6 +80,10 @@ impl Method for ScoreCam {
         of_layer(run, tokens, self.point.layer(run)?, Pool::Mean)
     }
 
+    fn pixels(&self, model: &Facts) -> bool {
+        model.staged() && !self.point.of_last_stage(model)
+    }
+
     fn signed(&self) -> bool {
         !self.clamp
     }

@@ -8,6 +8,7 @@
 //! `libra=true`: LibraGrad's reverse pass, under which states and constants from any layer on sum to the logit; the
 //! record carries both sums and the gap. `score=probability`: from the class's softmax probability (no completeness).
 
+use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::account::checks;
 use crate::method::contract::{Entry, Method, Relevance};
@@ -69,6 +70,10 @@ impl Method for FullGrad {
             relevance.checks = checks(run, &self.rules)?;
         }
         Ok(relevance)
+    }
+
+    fn pixels(&self, model: &Facts) -> bool {
+        model.staged()
     }
 
     fn signed(&self) -> bool {

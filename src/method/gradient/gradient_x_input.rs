@@ -7,6 +7,7 @@
 //!
 //! With `libra=true` states and constants sum to the logit; the record carries both sums and the gap. Class-specific.
 
+use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::account::checks;
 use crate::method::combine::values;
@@ -76,8 +77,8 @@ impl Method for GradientXInput {
         self.reduce == Reduce::Sum
     }
 
-    fn pixels(&self) -> bool {
-        self.place == Place::Input
+    fn pixels(&self, model: &Facts) -> bool {
+        self.place == Place::Input || model.staged()
     }
 
     fn rules(&self) -> Vec<Rules> {

@@ -241,7 +241,7 @@ impl Method for IntegratedGradients {
         self.reduce == Reduce::Sum
     }
 
-    fn pixels(&self) -> bool {
+    fn pixels(&self, _model: &Facts) -> bool {
         true
     }
 

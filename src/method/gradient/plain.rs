@@ -4,6 +4,7 @@
 //! `max_channels |G|` `[H,W]`, patches the mean of their pixels. Texts: `norm=l2` (default) or `l1` of G over a token's
 //! vector, `[T]`. Unsigned, class-specific. Parameters: `norm` (texts), `resolution`, `suppress_grid` (images).
 
+use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
@@ -52,7 +53,7 @@ impl Method for Gradient {
         of_pixels(run, &gradient.abs()?.max(0)?, Pool::Mean, self.options)
     }
 
-    fn pixels(&self) -> bool {
+    fn pixels(&self, _model: &Facts) -> bool {
         true
     }
 

@@ -8,6 +8,7 @@
 //! Parameters: `n` (default 32 samples; the papers use 50 and more), `spread` (default 0.15, the paper's 10 to 20 %),
 //! `resolution`, `suppress_grid`. The noise follows the run's seed and is the same for every input of a size.
 
+use crate::encoder::Facts;
 use crate::error::Result;
 use crate::method::combine::values;
 use crate::method::contract::{Entry, Method, Relevance};
@@ -125,7 +126,7 @@ impl Method for SmoothGrad {
         of_pixels(run, &joined.abs()?.max(0)?, Pool::Mean, self.options)
     }
 
-    fn pixels(&self) -> bool {
+    fn pixels(&self, _model: &Facts) -> bool {
         true
     }
 

@@ -134,7 +134,7 @@ impl Method for Rise {
         of_pixels(run, &map, Pool::Mean, self.options)
     }
 
-    fn pixels(&self) -> bool {
+    fn pixels(&self, _model: &Facts) -> bool {
         true
     }
 

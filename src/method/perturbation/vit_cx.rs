@@ -180,7 +180,7 @@ impl Method for VitCx {
         Ok(relevance)
     }
 
-    fn pixels(&self) -> bool {
+    fn pixels(&self, _model: &Facts) -> bool {
         true
     }
 

@@ -143,8 +143,8 @@ impl Method for Propagation {
         true
     }
 
-    fn pixels(&self) -> bool {
-        self.place == Place::Input
+    fn pixels(&self, model: &Facts) -> bool {
+        self.place == Place::Input || model.staged()
     }
 
     fn rules(&self) -> Vec<Rules> {

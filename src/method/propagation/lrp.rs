@@ -214,7 +214,7 @@ impl Method for FullLrp {
         true
     }
 
-    fn pixels(&self) -> bool {
+    fn pixels(&self, _model: &Facts) -> bool {
         true
     }
 

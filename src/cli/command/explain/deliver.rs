@@ -1,7 +1,6 @@
 //! What becomes of explanations: files, records, lines.
 
 use super::{tell_done, Work};
-use crate::cli::outputs::Out;
 use crate::cli::report::interrupted;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -10,6 +9,7 @@ use vitx::abreast::abreast;
 use vitx::explain::desk::{Came, Going, Item, Part, Read, Sheet, Sheets};
 use vitx::explain::Nothing;
 use vitx::render::json::Record;
+use vitx::render::out::Out;
 use vitx::render::save;
 use vitx::render::scale::{Range, Span};
 use vitx::resume::Written;

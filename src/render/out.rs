@@ -1,8 +1,8 @@
 //! Where results go and what they are called.
 
-use anyhow::{bail, Result};
+use super::{foreign, names, save, Renderer, FILES};
+use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
-use vitx::render::{foreign, names, save, Renderer, FILES};
 
 /// A format of `--format`.
 pub type Format = &'static Renderer;
@@ -22,7 +22,7 @@ impl Out {
     /// Decides between stdout, one file and a folder. `outputs` is how many files the run will make.
     ///
     /// # Errors
-    /// One place for several outputs, or a file where a folder must be.
+    /// [`Error::Usage`] for one place for several outputs, or a file where a folder must be.
     pub fn choose(out: Option<&Path>, from_folder: bool, formats: &[Format], outputs: usize) -> Result<Self> {
         let Some(out) = out else {
             return Ok(Out::Folder(PathBuf::from(if from_folder { "vitx-out" } else { "" })));
@@ -31,7 +31,7 @@ impl Out {
             if outputs == 1 {
                 return Ok(());
             }
-            bail!("--out {place} takes one output, but this run makes {outputs}; pass a directory, or one input, method, target and format")
+            return Err(Error::Usage(format!("--out {place} takes one output, but this run makes {outputs}; pass a directory, or one input, method, target and format")));
         };
         if out == Path::new("-") {
             one("-")?;
@@ -41,7 +41,7 @@ impl Out {
         let is_output = |e: &String| formats.iter().any(|f| f.extension.rsplit('.').next() == Some(e.as_str()));
         let folder = out.is_dir() || out.to_string_lossy().ends_with(std::path::is_separator);
         if let Some(e) = extension.as_ref().filter(|e| !folder && !is_output(e) && FILES.contains(&e.as_str())) {
-            bail!("--out {}: {}", out.display(), foreign(e, formats));
+            return Err(Error::Usage(format!("--out {}: {}", out.display(), foreign(e, formats))));
         }
         if !folder && extension.as_ref().is_some_and(is_output) {
             one(&out.display().to_string())?;
@@ -49,7 +49,7 @@ impl Out {
             return Ok(Out::File(out.to_path_buf()));
         }
         if out.exists() && !out.is_dir() {
-            bail!("--out {}: there is a file in the place of the output directory; name another, or end with an extension of the format ({})", out.display(), formats.iter().map(|f| f.extension).collect::<Vec<_>>().join(", "));
+            return Err(Error::Usage(format!("--out {}: there is a file in the place of the output directory; name another, or end with an extension of the format ({})", out.display(), formats.iter().map(|f| f.extension).collect::<Vec<_>>().join(", "))));
         }
         check_parent(Some(out))?;
         Ok(Out::Folder(out.to_path_buf()))
@@ -70,7 +70,10 @@ fn check_parent(path: Option<&Path>) -> Result<()> {
     let existing = path.into_iter().flat_map(Path::ancestors).find(|p| p.exists());
     match existing {
         Some(p) if !p.is_dir() => {
-            bail!("{} is a file, so nothing can be written below it; choose another --out", p.display())
+            return Err(Error::Usage(format!(
+                "{} is a file, so nothing can be written below it; choose another --out",
+                p.display()
+            )));
         }
         _ => Ok(()),
     }
@@ -79,33 +82,37 @@ fn check_parent(path: Option<&Path>) -> Result<()> {
 /// Refuses a file whose ending says something else than what will be in it.
 ///
 /// # Errors
-/// Naming the flag, the file and the ending that would do.
+/// [`Error::Usage`] naming the flag, the file and the ending that would do.
 pub fn refuse_ending(flag: &str, file: Option<&Path>, endings: &[&str]) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     let ending = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     if endings.contains(&ending.as_str()) || (ending.is_empty() && file.starts_with("/dev")) {
         return Ok(());
     }
-    bail!("{flag} {}: expected a file ending in .{}", file.display(), endings.join(" or ."))
+    return Err(Error::Usage(format!(
+        "{flag} {}: expected a file ending in .{}",
+        file.display(),
+        endings.join(" or .")
+    )));
 }
 
 /// Refuses to start when an output is already there; `hint` says what else could be done.
 ///
 /// # Errors
-/// Naming the first such file and their number.
+/// [`Error::Usage`] naming the first such file and their number.
 pub fn refuse_existing<'a>(paths: impl Iterator<Item = &'a PathBuf>, hint: &str) -> Result<()> {
     let existing: Vec<_> = paths.filter(|p| p.exists()).collect();
     match existing[..] {
         [] => Ok(()),
-        [one] => bail!("{}{hint}", save::exists(one)),
-        [first, ..] => bail!("{}{hint}; {} more exist", save::exists(first), existing.len() - 1),
+        [one] => Err(Error::Usage(format!("{}{hint}", save::exists(one)))),
+        [first, ..] => Err(Error::Usage(format!("{}{hint}; {} more exist", save::exists(first), existing.len() - 1))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vitx::render::RENDERERS;
+    use crate::render::RENDERERS;
 
     #[test]
     fn a_file_that_no_format_writes_is_refused() {
