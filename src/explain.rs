@@ -2,6 +2,7 @@
 
 pub mod desk;
 pub mod likeness;
+pub mod pages;
 pub mod pairs;
 pub mod tokens;
 

@@ -139,5 +139,9 @@ fn identity_of(
     let formats: Vec<_> = plan.file_formats(method).map(|f| f.name).collect();
     let own = Identity { input: contents.into(), target: vec![request.text.clone()], ..common.clone() };
     let own = own.by(method.entry.name, &method.params);
-    own.with("name", source.stem.to_string_lossy()).with("called", plan.name(method)).with("formats", formats)
+    let own =
+        own.with("name", source.stem.to_string_lossy()).with("called", plan.name(method)).with("formats", formats);
+    // A page depends on all that is in it.
+    let texts = || plan.requests.iter().map(|r| r.text.clone()).chain(plan.methods.iter().map(|m| m.spec.clone()));
+    own.with("page", plan.page.map(|_| texts().collect::<Vec<_>>()))
 }

@@ -6,6 +6,7 @@ use super::style::Drawn;
 use anyhow::{bail, Context, Result};
 use std::path::{Path, PathBuf};
 use vitx::encoder::Facts;
+use vitx::explain::pages::Place;
 use vitx::explanation::RowRequest;
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality};
@@ -54,6 +55,9 @@ pub struct Plan {
     facts: Facts,
     pub requests: Vec<Request>,
     pub formats: Vec<Format>,
+    /// Each input has a page; of more than one there is an index.
+    pub page: Option<Format>,
+    pub indexed: bool,
     pub out: Out,
     pub style: Style,
     pub row: Option<RowRequest>,
@@ -90,9 +94,12 @@ impl Plan {
             return Err(m.no_rows().into());
         }
         let targets: usize = requests.iter().map(|r| r.most(checkpoint.labels.len())).sum();
-        let files: usize =
-            methods.iter().map(|m| formats.iter().filter(|f| f.suits(m.method.pixels(&facts))).count()).sum();
-        let outputs = sources.list.len() * targets * files;
+        let files: usize = methods
+            .iter()
+            .map(|m| formats.iter().filter(|f| !f.whole && f.suits(m.method.pixels(&facts))).count())
+            .sum();
+        let page = formats.iter().copied().find(|f| f.whole);
+        let outputs = sources.list.len() * (targets * files + usize::from(page.is_some()));
         let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name == "ansi");
         let out = Out::choose(asked.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
         if out == Out::Stdout && json {
@@ -107,6 +114,8 @@ impl Plan {
             facts,
             requests,
             formats,
+            page,
+            indexed: page.is_some() && sources.list.len() > 1,
             out,
             style,
             row,
@@ -132,12 +141,19 @@ impl Plan {
     /// Formats that become files for a method.
     pub fn file_formats<'s>(&'s self, method: &'s Configured) -> impl Iterator<Item = Format> + 's {
         let suiting = self.formats.iter().copied().filter(|f| f.suits(method.method.pixels(&self.facts)));
-        suiting.filter(|f| !(self.to_stdout && f.name == "ansi"))
+        suiting.filter(|f| !f.whole && !(self.to_stdout && f.name == "ansi"))
+    }
+
+    /// Where the page of an input goes.
+    pub fn place(&self, stem: &Path) -> Option<Place> {
+        let page = self.out.whole(stem, self.page?);
+        Some(Place::new(page, self.indexed))
     }
 
     /// What of the style is seen.
     pub fn drawn(&self) -> Drawn {
         let most = self.formats.iter().map(|f| f.draws).max().unwrap_or(Draws::Numbers);
+        let most = if self.facts.text { most.min(Draws::Tokens) } else { most };
         Drawn { colour: most > Draws::Numbers, heat: most >= Draws::Heat, blend: most == Draws::Overlay }
     }
 
@@ -154,11 +170,18 @@ impl Plan {
                     let name = self.name(method);
                     let path = |f| (number, r, m, self.out.path(&source.stem, &name, &target, f));
                     paths.extend(self.file_formats(method).map(path));
+                    paths.extend(self.place(&source.stem).map(|place| (number, r, m, place.page)));
                 }
             }
         }
         paths.retain(|(_, _, _, p)| p != Path::new("-"));
         paths
+    }
+
+    /// What of an input is to be made, of what does not stand: a page holds all of it.
+    pub fn left(&self, left: Vec<bool>) -> Vec<bool> {
+        let all = self.page.is_some() && left.contains(&true);
+        left.into_iter().map(|own| own || all).collect()
     }
 
     /// The folder whose ledger notes this run; none when nothing becomes a file that a later run could find again.

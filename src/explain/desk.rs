@@ -1,5 +1,6 @@
 //! What is done with inputs side by side: reading, explaining and drawing. Nothing here writes a file or says a word.
 
+use super::pages::Place;
 use super::{bytes, Answer, Answers, Asked, Group, Nothing, Steps};
 use crate::abreast::{relay, Passed};
 use crate::error::{Error, Result};
@@ -9,6 +10,7 @@ use crate::input::image::Remark;
 use crate::input::{Preparer, Ready, Shape, Source};
 use crate::method::Configured;
 use crate::render::json::{Done, Record};
+use crate::render::page::{self, Panel};
 use crate::render::scale::{Range, Span};
 use crate::render::{find, Renderer, Scene, Style};
 use crate::target::{Output, Request};
@@ -36,6 +38,9 @@ pub trait Front: Sync {
 
     /// Whether a text's tokens are drawn for the terminal.
     fn shows(&self) -> bool;
+
+    /// Where the page of an input goes, if one is made.
+    fn page(&self, source: &Source) -> Option<Place>;
 }
 
 /// What everything that goes on at a time shares.
@@ -121,6 +126,8 @@ pub struct Sheets<'a> {
     pub going: Going<'a>,
     /// Those that were drawn.
     pub drawn: Vec<Sheet>,
+    /// Files that hold all of them.
+    pub whole: Vec<(PathBuf, Vec<u8>)>,
     /// Request and method of all that were to be drawn.
     pub asked: Vec<(usize, usize)>,
     /// Why there are not more.
@@ -261,7 +268,7 @@ impl<'a> Desk<'a> {
         ranges: &BTreeMap<usize, Range>,
     ) -> Sheets<'a> {
         let asked = items.iter().map(|i| (i.answer.request, i.answer.method)).collect();
-        let mut sheets = Sheets { going: going.clone(), drawn: Vec::new(), asked, failure: None };
+        let mut sheets = Sheets { going: going.clone(), drawn: Vec::new(), whole: Vec::new(), asked, failure: None };
         for item in items {
             match guarded(|| self.sheet(item, ready, ranges.get(&item.answer.method).copied())) {
                 Ok(sheet) => sheets.drawn.push(sheet),
@@ -271,7 +278,42 @@ impl<'a> Desk<'a> {
                 }
             }
         }
+        let place = self.front.page(going.source).filter(|_| sheets.failure.is_none() && !items.is_empty());
+        match place.map(|place| guarded(|| self.whole(place, items, &sheets.drawn, ready, ranges))).transpose() {
+            Ok(whole) => sheets.whole = whole.unwrap_or_default(),
+            Err(e) => sheets.failure = Some(e),
+        }
         sheets
+    }
+
+    /// The page of an input, and a small picture for the index.
+    fn whole(
+        &self,
+        place: Place,
+        items: &[&Item<'a>],
+        sheets: &[Sheet],
+        ready: &Ready,
+        ranges: &BTreeMap<usize, Range>,
+    ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let scene = Scene::of(ready, self.style);
+        let mut panels = Vec::new();
+        for (item, sheet) in items.iter().zip(sheets).filter(|(_, sheet)| !sheet.again) {
+            let Some(method) = self.asked.methods.get(sheet.method) else { continue };
+            panels.push(Panel {
+                explanation: &item.answer.explanation,
+                shared: ranges.get(&sheet.method).copied(),
+                method: &method.spec,
+                headline: &sheet.headline,
+                record: &sheet.record,
+                warnings: &sheet.warnings,
+            });
+        }
+        let mut files = vec![(place.page, page::html(&scene, &panels)?)];
+        if let (Some(file), Some(first), Some(_)) = (place.thumbnail, panels.first(), scene.picture) {
+            let scene = Scene { shared: first.shared, ..scene.clone() };
+            files.push((file, page::thumbnail(&scene, first.explanation)?));
+        }
+        Ok(files)
     }
 
     /// Draws one explanation in every format.
@@ -294,6 +336,9 @@ impl<'a> Desk<'a> {
         let places = self.front.places(source, asked, output);
         for (format, path) in &places {
             done.outputs.insert(format.name.into(), Value::from(path.display().to_string()));
+        }
+        if let Some(place) = self.front.page(source) {
+            done.outputs.insert("html".into(), Value::from(place.page.display().to_string()));
         }
         let warnings = if answer.again { Vec::new() } else { done.warnings(&method.spec) };
         done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;

@@ -93,6 +93,19 @@ impl Explanation {
     }
 }
 
+impl Explanation {
+    /// How much of a text's relevance its special tokens hold, by size; none of images, matrices, and where all is 0.
+    pub fn special_share(&self) -> Option<f32> {
+        let Layout::Text(text) = &self.layout else { return None };
+        let size = |special: bool| -> f32 {
+            let own = text.tokens.iter().zip(&self.relevance).filter(|(token, _)| !special || token.special);
+            own.map(|(_, relevance)| relevance.abs()).sum()
+        };
+        let all = size(false);
+        (!self.matrix && all > 0.0).then(|| size(true) / all)
+    }
+}
+
 /// Where letters begin in a text, and its end, in characters. A letter is what readers take for one: a character with its
 /// accents, an emoji with its joiners.
 fn letters(text: &str) -> Vec<usize> {

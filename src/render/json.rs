@@ -252,6 +252,9 @@ pub struct Summary {
     pub max: f32,
     /// Of all.
     pub sum: f32,
+    /// How much of a text's relevance its special tokens hold, by size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub special: Option<f32>,
 }
 
 impl ModelId {
@@ -311,7 +314,7 @@ impl Done {
             words,
             text,
             outputs: Map::new(),
-            relevance: Summary { min, max, sum: e.sum() },
+            relevance: Summary { min, max, sum: e.sum(), special: e.special_share() },
             checks,
             seed,
             version: env!("CARGO_PKG_VERSION"),

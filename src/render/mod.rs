@@ -23,6 +23,7 @@ pub mod lines;
 pub mod names;
 mod npy;
 pub mod out;
+pub mod page;
 pub mod printable;
 pub mod save;
 pub mod scale;
@@ -57,6 +58,8 @@ pub struct Renderer {
     pub texts: bool,
     /// What of a [`Style`] it shows.
     pub draws: Draws,
+    /// One file holds everything that was found of an input.
+    pub whole: bool,
     /// Draws it.
     pub render: fn(&Scene<'_>, &Explanation) -> Result<Vec<u8>>,
 }
@@ -86,6 +89,7 @@ pub const RENDERERS: &[Renderer] = &[
         images: true,
         texts: false,
         draws: Draws::Overlay,
+        whole: false,
         render: heat::overlay,
     },
     Renderer {
@@ -95,6 +99,7 @@ pub const RENDERERS: &[Renderer] = &[
         images: true,
         texts: false,
         draws: Draws::Heat,
+        whole: false,
         render: heat::heatmap,
     },
     Renderer {
@@ -104,6 +109,7 @@ pub const RENDERERS: &[Renderer] = &[
         images: true,
         texts: true,
         draws: Draws::Numbers,
+        whole: false,
         render: npy::render,
     },
     Renderer {
@@ -113,6 +119,7 @@ pub const RENDERERS: &[Renderer] = &[
         images: true,
         texts: false,
         draws: Draws::Numbers,
+        whole: false,
         render: npy::pixels,
     },
     Renderer {
@@ -122,6 +129,7 @@ pub const RENDERERS: &[Renderer] = &[
         images: false,
         texts: true,
         draws: Draws::Tokens,
+        whole: false,
         render: tokens::ansi,
     },
     Renderer {
@@ -131,7 +139,18 @@ pub const RENDERERS: &[Renderer] = &[
         images: true,
         texts: true,
         draws: Draws::Numbers,
+        whole: false,
         render: json::render,
+    },
+    Renderer {
+        name: "html",
+        about: "a page of one input, all methods and targets to choose from; of a folder with an index",
+        extension: "html",
+        images: true,
+        texts: true,
+        draws: Draws::Overlay,
+        whole: true,
+        render: page::one,
     },
 ];
 

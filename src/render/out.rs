@@ -65,6 +65,21 @@ impl Out {
     }
 }
 
+impl Out {
+    /// The file of all results of one input.
+    pub fn whole(&self, stem: &Path, format: Format) -> PathBuf {
+        match self {
+            Out::Stdout => PathBuf::from("-"),
+            Out::File(path) => path.clone(),
+            Out::Folder(folder) => {
+                let mut name = stem.file_name().unwrap_or_default().to_os_string();
+                name.push(format!(".{}", format.extension));
+                folder.join(stem.with_file_name(name))
+            }
+        }
+    }
+}
+
 /// The nearest existing ancestor must be a directory.
 fn check_parent(path: Option<&Path>) -> Result<()> {
     let existing = path.into_iter().flat_map(Path::ancestors).find(|p| p.exists());

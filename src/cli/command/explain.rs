@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::explain::desk::{Desk, Front, Going, Item};
+use vitx::explain::pages::{Index, Place};
 use vitx::explain::{likeness::turned, Asked as Question};
 use vitx::identity::Identity;
 use vitx::input::Source;
@@ -118,14 +119,25 @@ fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
     let goings = job.sources.list.iter().enumerate().map(|(number, source)| Going {
         number,
         source,
-        left: past.left(number),
+        left: plan.left(past.left(number)),
         contents: None,
     });
     let goings: Vec<_> = goings.collect();
     let (args, plan, model, desk) = (&*args, &plan, &model, &desk);
-    let mut work = Work { args, plan, model, desk, report, past, waiting: Vec::new(), written: HashMap::new() };
+    let mut work = Work {
+        args,
+        plan,
+        model,
+        desk,
+        report,
+        past,
+        waiting: Vec::new(),
+        written: HashMap::new(),
+        index: Index::default(),
+    };
     desk.work((&goings, together), &watch, |came| work.chunk(came))?;
     work.draw_waiting()?;
+    work.write_index()?;
     let done = (0..inputs).filter(|n| work.past.made.done(*n)).count();
     if done > 0 {
         work.report.note(&format!("up to date: the outputs of {done} of {inputs} inputs were there already"));
@@ -182,6 +194,10 @@ impl Front for Places<'_> {
     fn shows(&self) -> bool {
         self.plan.to_stdout && self.plan.out != Out::Stdout
     }
+
+    fn page(&self, source: &Source) -> Option<Place> {
+        self.plan.place(&source.stem)
+    }
 }
 
 /// What is written and said of a run, in the order of the inputs.
@@ -196,4 +212,6 @@ struct Work<'a> {
     waiting: Vec<Item<'a>>,
     /// What this run has written.
     written: HashMap<PathBuf, Option<Written>>,
+    /// Of the pages.
+    index: Index,
 }

@@ -3,6 +3,7 @@
 use super::{tell_done, Work};
 use crate::cli::report::interrupted;
 use anyhow::Result;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use vitx::abreast::abreast;
@@ -23,6 +24,8 @@ impl<'a> Work<'a> {
     /// Writes and says what came of some inputs; whether to go on.
     pub(super) fn chunk(&mut self, came: Came<'a>) -> Result<bool> {
         for going in &came.chunk {
+            let standing = self.past.made.records(going.number, &going.source.name, &self.model.checkpoint.id, "");
+            self.indexed(going, standing.first().filter(|_| self.past.made.done(going.number)));
             tell_done(&self.report, self.plan, &self.past, &self.model.checkpoint.id, going.number, going.source)?;
         }
         for read in came.read {
@@ -89,7 +92,7 @@ impl<'a> Work<'a> {
     }
 
     /// Writes all explanations of one input and notes them; the first failure is the input's.
-    fn sheets(&mut self, Sheets { going, drawn, asked, mut failure }: Sheets<'a>) -> Result<()> {
+    fn sheets(&mut self, Sheets { going, drawn, whole, asked, mut failure }: Sheets<'a>) -> Result<()> {
         let mut written: Vec<(&Sheet, Vec<Written>)> = Vec::new();
         for sheet in &drawn {
             match self.sheet(&going, sheet)? {
@@ -100,14 +103,33 @@ impl<'a> Work<'a> {
                 }
             }
         }
+        let mut pages = Vec::new();
+        for (path, bytes) in &whole {
+            match (&self.plan.out, &failure) {
+                (_, Some(_)) => break,
+                (Out::Stdout, None) => self.report.stdout(bytes)?,
+                (_, None) => match self.write(path, bytes) {
+                    Ok(written) => pages.extend(written),
+                    Err(e) => failure = Some(e),
+                },
+            }
+        }
+        if failure.is_none() {
+            self.indexed(&going, drawn.first().map(|sheet| sheet.record.value()).transpose()?.as_ref());
+        }
         for (r, request) in self.plan.requests.iter().enumerate() {
             for (m, method) in self.plan.methods.iter().enumerate() {
-                let whole = asked.iter().filter(|a| **a == (r, m)).count();
+                let own_asked = asked.iter().filter(|a| **a == (r, m)).count();
                 let own: Vec<_> = written.iter().filter(|(s, _)| (s.request, s.method) == (r, m)).collect();
-                if whole == 0 || own.len() < whole || self.past.stands(going.number, r, m) {
+                if own_asked == 0
+                    || own.len() < own_asked
+                    || (self.plan.page.is_some() && failure.is_some())
+                    || self.past.stands(going.number, r, m)
+                {
                     continue;
                 }
-                let files = own.iter().flat_map(|(_, files)| files.iter().cloned()).collect();
+                let files =
+                    own.iter().flat_map(|(_, files)| files.iter().cloned()).chain(pages.iter().cloned()).collect();
                 let records = own.iter().map(|(s, _)| s.record.value()).collect::<vitx::Result<_>>()?;
                 let contents = going.contents.as_deref();
                 let asked =
@@ -156,7 +178,11 @@ impl<'a> Work<'a> {
                 path.display()
             )));
         }
-        save::save(path, bytes, self.plan.replace)?;
+        // An input's results are made again for its page, though files of some stand.
+        let stands = self.plan.page.is_some() && std::fs::read(path).is_ok_and(|known| known == bytes);
+        if !stands {
+            save::save(path, bytes, self.plan.replace)?;
+        }
         let written = self.past.made.written(path, bytes);
         self.written.insert(path.to_path_buf(), written.clone());
         Ok(written)
@@ -174,8 +200,27 @@ impl<'a> Work<'a> {
             self.report.line(headline)?;
             return self.report.drawn(tokens); // with its own escape sequences
         }
-        let files: Vec<_> = sheet.files.iter().map(|(p, _)| p.display().to_string()).collect();
+        let page = self.plan.page.and_then(|_| vitx::explain::pages::of(&sheet.record));
+        let files: Vec<_> = sheet.files.iter().map(|(p, _)| p.display().to_string()).chain(page).collect();
         self.report.line(&format!("{name}: {headline} -> {}", files.join(" ")))
+    }
+
+    /// Notes an input for the index, by the record of a result.
+    fn indexed(&mut self, going: &Going<'a>, record: Option<&Value>) {
+        if let (Some(place), Some(record), Some(folder)) =
+            (self.plan.place(&going.source.stem), record, self.plan.ledger_folder())
+        {
+            self.index.add(going.number, record, &place, folder);
+        }
+    }
+
+    /// Writes the index of the pages.
+    pub(super) fn write_index(&self) -> Result<()> {
+        let Some(folder) = self.plan.ledger_folder().filter(|_| self.plan.indexed) else { return Ok(()) };
+        match self.index.write(folder, &self.model.checkpoint.id)? {
+            Some(file) => self.report.line(&format!("index -> {}", file.display())),
+            None => Ok(()),
+        }
     }
 
     fn tell_nothing(&mut self, going: &Going<'a>, nothing: Nothing) -> Result<()> {

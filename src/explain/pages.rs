@@ -1,0 +1,108 @@
+//! Pages of a run: one an input, and an index of them.
+
+use crate::error::{Error, Result};
+use crate::render::json::Record;
+use crate::render::page::{index, Entry, THUMBNAIL};
+use crate::render::save;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Files of one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its page.
+    pub page: PathBuf,
+    /// A small picture beside it, where an index shows it.
+    pub thumbnail: Option<PathBuf>,
+}
+
+impl Place {
+    /// The page there; `indexed`: an index will show it.
+    pub fn new(page: PathBuf, indexed: bool) -> Self {
+        let thumbnail = indexed.then(|| page.with_extension(THUMBNAIL));
+        Place { page, thumbnail }
+    }
+}
+
+/// The page that a record names.
+pub fn of(record: &Record) -> Option<String> {
+    match record {
+        Record::Ok(done) => done.outputs.get("html").and_then(Value::as_str).map(String::from),
+        Record::Error { .. } | Record::Nothing { .. } => None,
+    }
+}
+
+/// The index of a run, which grows as inputs are done.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// By the inputs' numbers.
+    entries: BTreeMap<usize, Entry>,
+}
+
+/// By this a file is known as an index of ours, which may be replaced.
+const MARK: &str = "<meta name=\"generator\" content=\"vitx index\">";
+
+impl Index {
+    /// Notes an input by the record of its first result, pages being named as seen from `folder`.
+    pub fn add(&mut self, number: usize, record: &Value, place: &Place, folder: &Path) {
+        let seen = |path: &Path| {
+            let own = path.strip_prefix(folder).unwrap_or(path);
+            own.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+        };
+        let first = &record["predictions"][0];
+        let figure = first["probability"].as_f64().or(first["value"].as_f64());
+        let entry = Entry {
+            name: record["input"].as_str().unwrap_or_default().into(),
+            page: seen(&place.page),
+            thumbnail: place.thumbnail.as_deref().filter(|file| file.exists()).map(seen),
+            label: first["label"].as_str().map(String::from),
+            figure: figure.map(|figure| figure as f32),
+        };
+        self.entries.entry(number).or_insert(entry);
+    }
+
+    /// Writes it into the folder, and says where; nothing for no input. It replaces an earlier index and no other file.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for another file in its place; when it cannot be written.
+    pub fn write(&self, folder: &Path, about: &str) -> Result<Option<PathBuf>> {
+        if self.entries.is_empty() {
+            return Ok(None);
+        }
+        let entries: Vec<Entry> = self.entries.values().cloned().collect();
+        let taken = entries.iter().any(|entry| entry.page == "index.html");
+        let file = folder.join(if taken { "vitx-index.html" } else { "index.html" });
+        let own = |text: String| text.contains(MARK);
+        if file.exists() && !std::fs::read_to_string(&file).is_ok_and(own) {
+            let file = file.display();
+            return Err(Error::Usage(format!("{file} exists and is no index of vitx; the pages are written, the index is not: move it away, or pass another --out")));
+        }
+        let inputs = if entries.len() == 1 { "1 input".to_string() } else { format!("{} inputs", entries.len()) };
+        save::save(&file, &index(&format!("Explanations of {inputs}"), about, &entries)?, true)?;
+        Ok(Some(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_index_replaces_an_index_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = json!({"input": "a/</script><img src=x onerror=alert(1)>.png", "predictions": [{"label": "cat", "probability": 0.5}]});
+        let place = Place::new(folder.path().join("a/x.html"), true);
+        let mut own = Index::default();
+        assert!(own.write(folder.path(), "").unwrap().is_none());
+        own.add(3, &record, &place, folder.path());
+        let file = own.write(folder.path(), "m").unwrap().unwrap();
+        assert_eq!(own.write(folder.path(), "m").unwrap().as_ref(), Some(&file));
+        let page = std::fs::read_to_string(&file).unwrap();
+        assert!(page.contains("\"page\":\"a/x.html\"") && page.contains("\"label\":\"cat\""), "{page}");
+        assert_eq!(page.matches("<script").count(), 2, "what a name holds is no markup");
+        std::fs::write(&file, "mine").unwrap();
+        assert!(own.write(folder.path(), "m").is_err());
+    }
+}

@@ -1,0 +1,259 @@
+//! A page of everything that was found of one input: methods, targets and colours to choose from, values to point at. One file, which asks
+//! for nothing outside of itself.
+//!
+//! Values, names and texts are in it as escaped JSON, and its script puts them in place as text: none of them is ever read as markup.
+
+mod index;
+
+pub use index::{index, thumbnail, Entry, THUMBNAIL};
+
+use super::colormap::COLORMAPS;
+use super::json::Record;
+use super::scale::Range;
+use super::tokens::{spans, Span};
+use super::{png, Scene};
+use crate::error::{Error, Result};
+use crate::explanation::{Explanation, Layout, TextLayout};
+use base64::engine::general_purpose::STANDARD;
+use base64::Engine;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::FilterType;
+use image::{DynamicImage, GrayImage, RgbImage};
+use minijinja::{context, AutoEscape, Environment};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+const TEMPLATE: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/style.css");
+const SCRIPT: &str = include_str!("page/page.js");
+
+/// Pixels along the longer side of the picture in a page.
+const LARGEST: u32 = 1024;
+/// Of JPEG, from 1 to 100.
+const QUALITY: u8 = 85;
+
+/// One explanation of a page.
+pub struct Panel<'a> {
+    /// The explanation, and a scale over several.
+    pub explanation: &'a Explanation,
+    /// A scale over several explanations instead of its own.
+    pub shared: Option<Range>,
+    /// The method as it was asked for.
+    pub method: &'a str,
+    /// It in a line.
+    pub headline: &'a str,
+    /// What is noted of it.
+    pub record: &'a Record,
+    /// What to beware of.
+    pub warnings: &'a [String],
+}
+
+/// What the script reads.
+#[derive(Serialize)]
+struct Data<'a> {
+    maps: Vec<Drawn<'a>>,
+    picture: Option<Picture>,
+    alpha: f32,
+    /// 256 colours each, in base64.
+    colormaps: Map<String, Value>,
+}
+
+/// One explanation as the script reads it.
+#[derive(Serialize)]
+struct Drawn<'a> {
+    method: &'a str,
+    target: String,
+    headline: &'a str,
+    signed: bool,
+    low: f32,
+    high: f32,
+    colormap: &'static str,
+    notes: Vec<String>,
+    record: &'a Record,
+    /// Rows and columns of `values`.
+    grid: Option<(usize, usize)>,
+    values: Vec<f32>,
+    /// Places on the scale of single pixels, as a grey PNG.
+    fine: Option<String>,
+    /// Texts in pieces, what is between them without a value.
+    words: Vec<Vec<(String, Option<f32>)>>,
+    pieces: Vec<Vec<(String, Option<f32>)>>,
+}
+
+/// A picture as the script reads it.
+#[derive(Serialize)]
+struct Picture {
+    src: String,
+    width: u32,
+    height: u32,
+    /// Left, top, width and height of the map in it.
+    view: [f64; 4],
+}
+
+/// The page of one explanation.
+///
+/// # Errors
+/// As [`html`], and [`Error::Usage`] when the scene holds no record.
+pub(super) fn one(scene: &Scene<'_>, explanation: &Explanation) -> Result<Vec<u8>> {
+    let record = scene.record.ok_or_else(|| Error::Usage("a page shows a record, and the scene holds none".into()))?;
+    let (headline, shared) = (scene.caption.as_str(), scene.shared);
+    html(scene, &[Panel { explanation, shared, method: explanation.method, headline, record, warnings: &[] }])
+}
+
+/// The page of one input, whose explanations are the panels.
+///
+/// # Errors
+/// [`Error::Usage`] for no panel and for whole matrices, [`Error::Input`] for a picture that cannot be encoded.
+pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
+    let Some(first) = panels.first() else { return Err(Error::Usage("a page needs an explanation".into())) };
+    if panels.iter().any(|panel| panel.explanation.matrix) {
+        return Err(Error::Usage("a whole matrix has no picture; write it with --format npy".into()));
+    }
+    let maps = panels.iter().map(|panel| drawn(scene, panel)).collect::<Result<Vec<_>>>()?;
+    let picture = scene.picture.map(|picture| embedded(scene, picture, &first.explanation.layout)).transpose()?;
+    let (title, about) = match first.record {
+        Record::Ok(done) => (done.input.clone(), format!("{} ({})", done.model.id, done.model.family)),
+        Record::Error { input, .. } | Record::Nothing { input, .. } => (input.clone(), String::new()),
+    };
+    let tables = COLORMAPS.iter().map(|(name, map)| (name.to_string(), STANDARD.encode(map.table().concat()).into()));
+    let colormaps = tables.collect();
+    let data = written(&Data { maps, picture, alpha: scene.style.alpha, colormaps })?;
+    let predictions = predictions(first.record);
+    let version = env!("CARGO_PKG_VERSION");
+    filled(TEMPLATE, context! { title, about, data, predictions, version, style => STYLE, script => SCRIPT })
+}
+
+/// Values as JSON that may stand in a page: no markup begins in it.
+fn written(data: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_string(data).map_err(|e| Error::Fault(format!("a page's data: {e}")))?;
+    Ok(json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"))
+}
+
+/// A template with values, all escaped but for our own style and script, and data as [`written`].
+fn filled(template: &str, values: minijinja::Value) -> Result<Vec<u8>> {
+    let failed = |e: minijinja::Error| Error::Fault(format!("a page's template: {e}"));
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    let page = environment.render_named_str("page.html", template, values).map_err(failed)?;
+    Ok(page.into_bytes())
+}
+
+/// What the model says, with the length of each bar.
+fn predictions(record: &Record) -> Vec<minijinja::Value> {
+    let Record::Ok(done) = record else { return Vec::new() };
+    let greatest = done.predictions.iter().map(|p| p.figure().abs()).fold(f32::MIN_POSITIVE, f32::max);
+    let line = |p: &super::json::Prediction| {
+        let share = if p.probability.is_some() { p.figure() } else { p.figure().abs() / greatest };
+        context! { label => p.label.clone(), share => f64::from(share), figure => format!("{:.3}", p.figure()) }
+    };
+    done.predictions.iter().map(line).collect()
+}
+
+fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
+    let e = panel.explanation;
+    let Range { low, high } = panel.shared.unwrap_or_else(|| scene.style.scale.range(e));
+    let (own, target) = (
+        scene.style.colormap_for(e),
+        match panel.record {
+            Record::Ok(done) => {
+                done.target.as_ref().map_or_else(|| "the tokens themselves".into(), |t| t.label.clone())
+            }
+            Record::Error { .. } | Record::Nothing { .. } => String::new(),
+        },
+    );
+    let fine = e.drawn_pixels().map(|map| {
+        let place = |v: &f32| (Range { low, high }.place(*v, e.signed) * 255.0).round() as u8;
+        let (height, width) = map.size;
+        let grey = GrayImage::from_raw(width as u32, height as u32, map.values.iter().map(place).collect());
+        let grey = grey.ok_or_else(|| Error::Fault("a map of pixels without its size".into()))?;
+        Ok::<_, Error>(source("image/png", &png(DynamicImage::ImageLuma8(grey))?))
+    });
+    let (grid, mut notes) = match &e.layout {
+        Layout::Image(image) => (Some(image.grid), panel.warnings.to_vec()),
+        Layout::Text(_) => (None, panel.warnings.to_vec()),
+    };
+    let (mut words, mut pieces) = (Vec::new(), Vec::new());
+    if let Layout::Text(text) = &e.layout {
+        words = (0..text.texts.len()).map(|number| in_words(e, text, number)).collect();
+        let piece = |span: Span| (span.text, span.relevance);
+        pieces = (0..text.texts.len()).map(|number| spans(e, text, number).into_iter().map(piece).collect()).collect();
+        notes.extend(
+            e.special_share().map(|share| format!("Special tokens hold {:.0} % of the relevance.", 100.0 * share)),
+        );
+        notes.extend(text.truncation().map(|cut| format!("Of the text, {cut}.")));
+    }
+    Ok(Drawn {
+        method: panel.method,
+        target,
+        headline: panel.headline,
+        signed: e.signed,
+        low,
+        high,
+        colormap: COLORMAPS.iter().find(|(_, map)| *map == own).map_or("viridis", |(name, _)| name),
+        notes,
+        record: panel.record,
+        grid,
+        values: if grid.is_some() { e.content().to_vec() } else { Vec::new() },
+        fine: fine.transpose()?,
+        words,
+        pieces,
+    })
+}
+
+/// A text in words, each with the sum over its pieces, and what is between them.
+fn in_words(e: &Explanation, text: &TextLayout, number: usize) -> Vec<(String, Option<f32>)> {
+    let characters: Vec<char> = text.texts.get(number).map_or_else(Vec::new, |t| t.chars().collect());
+    let part =
+        |from: usize, to: usize| characters[from.min(characters.len())..to.min(characters.len())].iter().collect();
+    let (mut spans, mut at) = (Vec::new(), 0);
+    for word in e.words().into_iter().filter(|word| word.side == number) {
+        spans.push((part(at.min(word.start), word.start), None));
+        spans.push((part(word.start, word.end), Some(word.relevance)));
+        at = at.max(word.end);
+    }
+    spans.push((part(at, characters.len()), None));
+    spans.retain(|(text, _): &(String, Option<f32>)| !text.is_empty());
+    spans
+}
+
+/// The picture as a page holds it, and where the map lies in it.
+fn embedded(scene: &Scene<'_>, picture: &RgbImage, layout: &Layout) -> Result<Picture> {
+    let small = shrunk(picture, LARGEST);
+    let (width, height) = small.dimensions();
+    let (fx, fy) = (f64::from(width) / f64::from(picture.width()), f64::from(height) / f64::from(picture.height()));
+    // The grid covers whole patches only.
+    let covered = |grid: usize, patch: usize, input: usize| (grid * patch) as f64 / input.max(1) as f64;
+    let (down, across) = match layout {
+        Layout::Image(own) => {
+            (covered(own.grid.0, own.patch.0, scene.input.0), covered(own.grid.1, own.patch.1, scene.input.1))
+        }
+        Layout::Text(_) => (1.0, 1.0),
+    };
+    let view = &scene.view;
+    Ok(Picture {
+        src: source("image/jpeg", &jpeg(&small)?),
+        width,
+        height,
+        view: [view.x * fx, view.y * fy, view.width * across * fx, view.height * down * fy],
+    })
+}
+
+/// A picture no longer than so many pixels on either side.
+fn shrunk(picture: &RgbImage, longest: u32) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    if width.max(height) <= longest {
+        return picture.clone();
+    }
+    DynamicImage::ImageRgb8(picture.clone()).resize(longest, longest, FilterType::CatmullRom).into_rgb8()
+}
+
+fn jpeg(picture: &RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let written = JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(picture);
+    written.map_err(|e| Error::Input(format!("cannot be encoded as JPEG: {e}")))?;
+    Ok(bytes)
+}
+
+fn source(kind: &str, bytes: &[u8]) -> String {
+    format!("data:{kind};base64,{}", STANDARD.encode(bytes))
+}

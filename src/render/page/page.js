@@ -1,0 +1,192 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const at = (id) => document.getElementById(id);
+const make = (name, props = {}, ...children) => {
+  const node = Object.assign(document.createElement(name), props);
+  node.append(...children);
+  return node;
+};
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const colours = Object.fromEntries(Object.entries(data.colormaps).map(([name, table]) => [name, bytes(table)]));
+const figure = (v) => (v === 0 ? "0" : Math.abs(v) >= 1e-3 && Math.abs(v) < 1e4 ? v.toPrecision(4) : v.toExponential(3));
+const unique = (list) => [...new Set(list)];
+
+// ---- what is chosen
+const state = { method: data.maps[0].method, target: data.maps[0].target, map: "", alpha: data.alpha, smooth: "smooth", words: "words" };
+
+function choice(label, key, names, change) {
+  const select = make("select", { id: "choose-" + key });
+  for (const [value, text] of names) select.append(new Option(text, value, false, state[key] === value));
+  select.addEventListener("change", () => { state[key] = select.value; change(); });
+  at("controls").append(make("label", {}, label, select));
+}
+
+function controls() {
+  const own = (key) => unique(data.maps.map((m) => m[key])).map((name) => [name, name]);
+  choice("Method", "method", own("method"), show);
+  choice("Target", "target", own("target"), show);
+  choice("Colours", "map", [["", "usual"], ...Object.keys(colours).map((name) => [name, name])], show);
+  if (data.picture) {
+    choice("Between patches", "smooth", [["smooth", "smooth"], ["flat", "one tile a patch"]], show);
+    const slider = make("input", { type: "range", id: "choose-alpha", min: 0, max: 1, step: 0.05, value: state.alpha });
+    slider.addEventListener("input", () => { state.alpha = +slider.value; at("heat").style.opacity = state.alpha; });
+    at("controls").append(make("label", {}, "Opacity", slider));
+  } else {
+    choice("Units", "words", [["words", "words"], ["pieces", "word pieces"]], show);
+  }
+  at("controls").addEventListener("submit", (e) => e.preventDefault());
+}
+
+// ---- colours
+const table = (map) => colours[state.map || map.colormap];
+const place = (map, v) => (map.high > map.low ? Math.min(1, Math.max(0, (v - map.low) / (map.high - map.low))) : map.signed ? 0.5 : 0);
+function colour(map, v) {
+  const i = 3 * Math.round(255 * place(map, v));
+  return [...table(map).slice(i, i + 3)];
+}
+
+// ---- pictures
+let cursor = null; // the patch under the pointer or the keyboard
+
+function stage() {
+  const { src, width, height, view } = data.picture;
+  const image = make("img", { src, width, height, alt: "The picture that was explained" });
+  const heat = make("canvas", { id: "heat", tabIndex: 0 });
+  heat.setAttribute("role", "application");
+  heat.setAttribute("aria-label", "Map of relevance: arrow keys go from patch to patch");
+  const percent = (v, of) => (100 * v) / of + "%";
+  const seat = (node, [x, y, w, h]) => Object.assign(node.style, { left: percent(x, width), top: percent(y, height), width: percent(w, width), height: percent(h, height) });
+  seat(heat, view);
+  const cell = make("div", { className: "cell", hidden: true, id: "cell" });
+  at("view").append(make("div", { className: "stage" }, image, heat, cell));
+  const grid = () => shown().grid;
+  const go = (row, column) => {
+    const [rows, columns] = grid();
+    cursor = [Math.min(rows - 1, Math.max(0, row)), Math.min(columns - 1, Math.max(0, column))];
+    const [x, y, w, h] = view;
+    seat(cell, [x + (w * cursor[1]) / columns, y + (h * cursor[0]) / rows, w / columns, h / rows]);
+    cell.hidden = false;
+    tell();
+  };
+  heat.addEventListener("pointermove", (e) => point(e));
+  heat.addEventListener("pointerdown", (e) => point(e));
+  const point = (e) => {
+    const box = heat.getBoundingClientRect(), [rows, columns] = grid();
+    go(Math.floor(((e.clientY - box.top) / box.height) * rows), Math.floor(((e.clientX - box.left) / box.width) * columns));
+  };
+  heat.addEventListener("keydown", (e) => {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[e.key];
+    if (!step) return;
+    e.preventDefault();
+    go((cursor ? cursor[0] : 0) + (cursor ? step[0] : 0), (cursor ? cursor[1] : 0) + (cursor ? step[1] : 0));
+  });
+}
+
+function tell() {
+  const map = shown();
+  if (!cursor || !data.picture) return;
+  const [row, column] = cursor, value = map.values[row * map.grid[1] + column];
+  at("value").textContent = value === undefined ? "" : `row ${row}, column ${column}: ${figure(value)}`;
+}
+
+// The map at so many pixels: linear between the centres of patches, or one tile a patch.
+function enlarged(values, [rows, columns], height, width, smooth) {
+  const out = new Float32Array(height * width);
+  const along = (n, length) => Array.from({ length }, (_, i) => {
+    const at = ((i + 0.5) * n) / length - (smooth ? 0.5 : 0);
+    const low = Math.min(n - 1, Math.max(0, Math.floor(at)));
+    return smooth ? [low, Math.min(n - 1, low + (at < 0 ? 0 : 1)), Math.min(1, Math.max(0, at - low))] : [low, low, 0];
+  });
+  const ys = along(rows, height), xs = along(columns, width);
+  for (let y = 0; y < height; y++) {
+    const [a, b, v] = ys[y];
+    for (let x = 0; x < width; x++) {
+      const [c, d, u] = xs[x];
+      const top = values[a * columns + c] * (1 - u) + values[a * columns + d] * u;
+      out[y * width + x] = top * (1 - v) + (values[b * columns + c] * (1 - u) + values[b * columns + d] * u) * v;
+    }
+  }
+  return out;
+}
+
+function paint(map) {
+  const heat = at("heat"), [, , w, h] = data.picture.view;
+  const scale = Math.min(1, 640 / Math.max(w, h));
+  const width = Math.max(1, Math.round(w * scale)), height = Math.max(1, Math.round(h * scale));
+  Object.assign(heat, { width, height });
+  heat.style.opacity = state.alpha;
+  const context = heat.getContext("2d"), picture = context.createImageData(width, height), own = table(map);
+  const put = (places) => {
+    for (let i = 0; i < places.length; i++) {
+      const c = 3 * Math.round(255 * places[i]);
+      picture.data.set([own[c], own[c + 1], own[c + 2], 255], 4 * i);
+    }
+    context.putImageData(picture, 0, 0);
+  };
+  if (map.fine) {
+    const image = new Image();
+    image.onload = () => {
+      context.drawImage(image, 0, 0, width, height);
+      put(Array.from(context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0), (v) => v / 255));
+    };
+    image.src = map.fine;
+  } else {
+    const smooth = state.smooth === "smooth" && map.grid[0] * map.grid[1] > 1;
+    put(Array.from(enlarged(map.values, map.grid, height, width, smooth), (v) => place(map, v)));
+  }
+}
+
+// ---- texts
+function write(map) {
+  at("view").replaceChildren();
+  for (const spans of map[state.words]) {
+    const line = make("p", { className: "text", dir: "auto" });
+    for (const [text, value] of spans) {
+      if (value === null) { line.append(text); continue; }
+      const [r, g, b] = colour(map, value);
+      const span = make("span", { textContent: text, tabIndex: 0, title: figure(value) });
+      Object.assign(span.style, { background: `rgb(${r},${g},${b})`, color: 299 * r + 587 * g + 114 * b > 140000 ? "#111" : "#fff" });
+      span.setAttribute("aria-label", `${text}: ${figure(value)}`);
+      const tellOf = () => { at("value").textContent = `${text.trim()}: ${figure(value)}`; };
+      span.addEventListener("pointerenter", tellOf);
+      span.addEventListener("focus", tellOf);
+      line.append(span);
+    }
+    at("view").append(line);
+  }
+}
+
+// ---- all of it
+const shown = () => data.maps.find((m) => m.method === state.method && m.target === state.target) ||
+  data.maps.find((m) => m.method === state.method) || data.maps[0];
+
+function show() {
+  const map = shown();
+  for (const key of ["method", "target"]) { state[key] = map[key]; at("choose-" + key).value = map[key]; }
+  at("said").textContent = map.headline;
+  at("low").textContent = figure(map.low);
+  at("high").textContent = figure(map.high);
+  at("notes").textContent = map.notes.join(" ");
+  at("record").textContent = JSON.stringify(map.record, null, 1);
+  at("value").textContent = "";
+  const bar = at("bar").getContext("2d"), strip = bar.createImageData(256, 1), own = table(map);
+  for (let i = 0; i < 256; i++) strip.data.set([own[3 * i], own[3 * i + 1], own[3 * i + 2], 255], 4 * i);
+  bar.putImageData(strip, 0, 0);
+  let most;
+  if (data.picture) {
+    const [rows, columns] = map.grid;
+    if (cursor && (cursor[0] >= rows || cursor[1] >= columns)) { cursor = null; at("cell").hidden = true; }
+    paint(map);
+    tell();
+    most = map.values.map((v, i) => [`row ${Math.floor(i / columns)}, column ${i % columns}`, v]);
+  } else {
+    write(map);
+    most = map[state.words].flat().filter(([, v]) => v !== null);
+  }
+  most = most.map((m, i) => [...m, i]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]) || a[2] - b[2]).slice(0, 10);
+  at("most").replaceChildren(...most.map(([what, v]) => make("li", { textContent: `${what.trim()}: ${figure(v)}` })));
+}
+
+controls();
+if (data.picture) stage();
+show();
