@@ -4,6 +4,7 @@ pub mod desk;
 pub mod likeness;
 pub mod pages;
 pub mod pairs;
+pub mod rows;
 pub mod tokens;
 
 use crate::error::{Error, Result};

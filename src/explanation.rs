@@ -4,7 +4,7 @@ mod row;
 mod words;
 
 pub use row::RowRequest;
-pub use words::{Stretch, Word};
+pub use words::{Unit, Units, Word, Words};
 
 use crate::error::{Error, Result};
 use crate::target::Output;
@@ -208,11 +208,11 @@ impl Explanation {
         self.pixels.as_ref().filter(|p| p.drawn)
     }
 
-    /// The values a picture shows: those of the pixels where they are drawn, of the patches, or of the stretches of a text.
-    pub fn shown(&self) -> Vec<f32> {
+    /// The values a picture shows: those of the pixels where they are drawn, of the patches, or of the units of a text.
+    pub fn shown(&self, units: Units) -> Vec<f32> {
         match (self.drawn_pixels(), &self.layout) {
             (Some(pixels), _) => pixels.values.clone(),
-            (None, Layout::Text(_)) if !self.matrix => self.stretches().iter().map(|s| s.relevance).collect(),
+            (None, Layout::Text(_)) if !self.matrix => self.units(units).iter().map(|unit| unit.relevance).collect(),
             (None, Layout::Text(_) | Layout::Image(_)) => self.of_content().collect(),
         }
     }

@@ -7,11 +7,12 @@ use anyhow::{bail, Context, Result};
 use std::path::{Path, PathBuf};
 use vitx::encoder::Facts;
 use vitx::explain::pages::Place;
+use vitx::explain::rows::ENDINGS;
 use vitx::explanation::RowRequest;
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality};
 use vitx::render::names::target_part;
-use vitx::render::out::{Format, Out};
+use vitx::render::out::{refuse_ending, Format, Out};
 use vitx::render::{chosen, Draws, Style};
 use vitx::target::{Request, Target};
 
@@ -29,6 +30,9 @@ pub struct OutputArgs {
     /// Draw a caption and a colour bar below the picture
     #[arg(long)]
     pub legend: bool,
+    /// A table of the run, one row an input, method and target, written as it goes: a .csv or .jsonl file
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
     /// Seed of methods that draw random numbers
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
@@ -109,6 +113,7 @@ impl Plan {
             // A file is plain unless it is named as holding escape sequences.
             style.colour = formats.iter().any(|f| f.name == "ansi");
         }
+        refuse_ending("--table", asked.output.table.as_deref(), ENDINGS)?;
         let plan = Plan {
             methods,
             facts,
@@ -154,7 +159,8 @@ impl Plan {
     pub fn drawn(&self) -> Drawn {
         let most = self.formats.iter().map(|f| f.draws).max().unwrap_or(Draws::Numbers);
         let most = if self.facts.text { most.min(Draws::Tokens) } else { most };
-        Drawn { colour: most > Draws::Numbers, heat: most >= Draws::Heat, blend: most == Draws::Overlay }
+        let text = self.facts.text && most > Draws::Numbers;
+        Drawn { colour: most > Draws::Numbers, text, heat: most >= Draws::Heat, blend: most == Draws::Overlay }
     }
 
     /// Every output whose name does not depend on what the model says.

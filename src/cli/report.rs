@@ -7,9 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vitx::explain::patience;
+use vitx::explain::{patience, rows::Rows};
 use vitx::input::image::Remark;
 use vitx::input::{Preparer, Ready, Shape, Source};
 use vitx::method::Configured;
@@ -57,6 +58,8 @@ pub struct Reporter {
     /// Inputs that failed: one that fails twice is one.
     failed: RefCell<BTreeSet<String>>,
     resumable: bool,
+    /// One row a record, where a table is written.
+    table: RefCell<Option<Rows>>,
     /// Remarks that were made of an earlier picture.
     made: RefCell<Vec<std::mem::Discriminant<Remark>>>,
 }
@@ -77,12 +80,33 @@ impl Reporter {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        Reporter { args, bar, steps, failed: RefCell::default(), resumable: false, made: RefCell::default() }
+        Reporter {
+            args,
+            bar,
+            steps,
+            failed: RefCell::default(),
+            resumable: false,
+            table: RefCell::default(),
+            made: RefCell::default(),
+        }
     }
 
     /// For commands with `--resume`: an interruption names it.
     pub fn resumable(self) -> Self {
         Reporter { resumable: true, ..self }
+    }
+
+    /// Writes a table of the records, one row each.
+    ///
+    /// # Errors
+    /// When it cannot be begun.
+    pub fn tabled(self, table: Option<&Path>) -> Result<Self> {
+        let table = RefCell::new(table.map(Rows::begin).transpose()?);
+        Ok(Reporter { table, ..self })
+    }
+
+    fn row(&self, record: &serde_json::Value) -> Result<()> {
+        self.table.borrow_mut().as_mut().map_or(Ok(()), |table| Ok(table.add(record)?))
     }
 
     /// Shows the steps of slow methods, a bar of their own for a single input, a message beside the bar otherwise, and ends
@@ -113,6 +137,7 @@ impl Reporter {
 
     /// A JSON object, if `--json` is set.
     pub fn json_line(&self, value: &serde_json::Value) -> Result<()> {
+        self.row(value)?;
         if self.args.json {
             self.stdout(json(&format!("{value}\n")).as_bytes())
         } else {
@@ -135,6 +160,9 @@ impl Reporter {
 
     /// A record, if `--json` is set.
     pub fn record(&self, record: &Record) -> Result<()> {
+        if self.table.borrow().is_some() {
+            self.row(&record.value()?)?;
+        }
         if !self.args.json {
             return Ok(());
         }

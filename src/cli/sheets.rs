@@ -97,7 +97,7 @@ impl Subject {
             bail!("vitx {} takes one input, not {}", wanted.command, job.sources.list.len());
         };
         let text = job.checkpoint.modality() == Modality::Text;
-        args.style.refuse_idle(Drawn { colour: true, heat: !text, blend: !text })?;
+        args.style.refuse_idle(Drawn { colour: true, text, heat: !text, blend: !text })?;
         if text && args.cell.is_some() {
             bail!("--cell would change nothing: it is for pictures; leave it out");
         }

@@ -5,7 +5,7 @@ use anyhow::{bail, Context, Result};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use vitx::input::formats;
-use vitx::input::source::{make_unique, place, stem_of, why, Place, Source};
+use vitx::input::source::{make_unique, path_of, place, stem_of, why, Place, Source};
 use vitx::input::text::{lines, Text};
 use vitx::resume::own::Own;
 
@@ -150,16 +150,4 @@ fn stdin_lines(what: &str) -> Result<Vec<Vec<u8>>> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().read_to_end(&mut bytes).with_context(|| format!("stdin: expected {what}"))?;
     Ok(lines(&bytes).into_iter().filter(|l| !l.trim_ascii().is_empty()).collect())
-}
-
-/// A line as a path: any bytes where the system takes them.
-#[cfg(unix)]
-fn path_of(line: Vec<u8>) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    PathBuf::from(std::ffi::OsString::from_vec(line))
-}
-
-#[cfg(not(unix))]
-fn path_of(line: Vec<u8>) -> PathBuf {
-    PathBuf::from(String::from_utf8_lossy(&line).into_owned())
 }

@@ -6,6 +6,7 @@ use anyhow::{bail, Result};
 use clap::builder::PossibleValuesParser;
 use clap::Args;
 use std::io::IsTerminal;
+use vitx::explanation::{Units, Words};
 use vitx::render::colormap::{Colormap, COLORMAPS};
 use vitx::render::scale::Span;
 use vitx::render::{Style, Upsample};
@@ -23,6 +24,12 @@ pub struct StyleArgs {
     /// How the patch grid becomes pixels [default: bilinear]
     #[arg(long, value_name = "UPSAMPLE", value_parser = named(Upsample::NAMES))]
     upsample: Option<Upsample>,
+    /// Of texts: words, or word pieces (npy and records always hold pieces) [default: sum]
+    #[arg(long, value_name = "HOW", value_parser = named(Words::NAMES))]
+    words: Option<Words>,
+    /// Show the special tokens of texts too
+    #[arg(long)]
+    special: bool,
     /// auto (minmax; maps of single pixels: percentile:99.5), minmax, max, percentile:P, none, or shared (one scale over
     /// the whole run or sheet) [default: auto]
     #[arg(long, value_name = "HOW", value_parser = offered::SCALES, hide_possible_values = true)]
@@ -48,6 +55,7 @@ impl StyleArgs {
             upsample: self.upsample.unwrap_or(usual.upsample),
             scale: self.normalize.as_deref().map_or(Ok(usual.scale), Span::parse)?,
             legend,
+            units: Units { words: self.words.unwrap_or_default(), special: self.special },
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         })
     }
@@ -60,6 +68,8 @@ impl StyleArgs {
         for (flag, given, used, needs) in [
             ("--colormap", self.colormap.is_some(), drawn.colour, "colours, and this run only writes numbers"),
             ("--normalize", self.normalize.is_some(), drawn.colour, "colours, and this run only writes numbers"),
+            ("--words", self.words.is_some(), drawn.text, "texts in colour, and this run draws none"),
+            ("--special", self.special, drawn.text, "texts in colour, and this run draws none"),
             ("--upsample", self.upsample.is_some(), drawn.heat, "heat over pictures, and this run draws none"),
             ("--alpha", self.alpha.is_some(), drawn.blend, "heat blended with a picture, and this run draws none"),
         ] {
@@ -81,6 +91,8 @@ impl StyleArgs {
 pub struct Drawn {
     /// Relevance as colour, of pictures or texts.
     pub colour: bool,
+    /// Of texts.
+    pub text: bool,
     /// Heat, enlarged to pixels.
     pub heat: bool,
     /// Heat over a picture.

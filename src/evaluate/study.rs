@@ -295,6 +295,6 @@ fn picture(ready: &Ready, e: &Explanation) -> Result<Shown> {
     let style = Style::default();
     match ready {
         Ready::Picture(_) => Ok(Shown::png(&sheet::thumbnail(&Scene::of(ready, &style), e, 168)?)),
-        Ready::Text(_) => Ok(Shown::Html(table::line(e, Span::Auto.range(e), &style)?)),
+        Ready::Text(_) => Ok(Shown::Html(table::line(e, Span::Auto.range(e, style.units), &style)?)),
     }
 }

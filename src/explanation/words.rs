@@ -7,15 +7,15 @@ use unicode_segmentation::UnicodeSegmentation;
 /// The smallest stretch of whole letters (a character with its accents or joiners) that no word piece crosses, with the sum
 /// over its pieces: of byte-level tokenizers several pieces may hold parts of one character.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Stretch {
+struct Stretch {
     /// Which text of a pair.
-    pub text: usize,
+    text: usize,
     /// First character in its text.
-    pub start: usize,
+    start: usize,
     /// One past the last character.
-    pub end: usize,
+    end: usize,
     /// Sum of the relevance of its pieces.
-    pub relevance: f32,
+    relevance: f32,
 }
 
 /// A word and its relevance: the sum over its pieces.
@@ -34,24 +34,24 @@ pub struct Word {
 }
 
 impl Explanation {
-    /// A text's word pieces as they can be shown, each character once; special tokens and pieces without a character of
+    /// A text's word pieces as they can be shown, each with its first token's number and each character once; special tokens and pieces without a character of
     /// their own (a lone space) are not among them. Empty for images.
-    pub fn stretches(&self) -> Vec<Stretch> {
+    fn stretches(&self) -> Vec<(usize, Stretch)> {
         let Layout::Text(text) = &self.layout else { return Vec::new() };
         let letters: Vec<Vec<usize>> = text.texts.iter().map(|t| letters(t)).collect();
-        let mut stretches: Vec<Stretch> = Vec::new();
-        for (token, &relevance) in text.tokens.iter().zip(&self.relevance) {
+        let mut stretches: Vec<(usize, Stretch)> = Vec::new();
+        for (first, (token, &relevance)) in text.tokens.iter().zip(&self.relevance).enumerate() {
             let own = letters.get(token.text).map_or(&[][..], Vec::as_slice);
             let (start, end) = whole(own, token.start, token.end);
             if token.special || start >= end {
                 continue;
             }
             match stretches.last_mut() {
-                Some(last) if last.text == token.text && start < last.end => {
+                Some((_, last)) if last.text == token.text && start < last.end => {
                     (last.start, last.end) = (last.start.min(start), last.end.max(end));
                     last.relevance += relevance;
                 }
-                _ => stretches.push(Stretch { text: token.text, start, end, relevance }),
+                _ => stretches.push((first, Stretch { text: token.text, start, end, relevance })),
             }
         }
         stretches
@@ -60,14 +60,28 @@ impl Explanation {
     /// Relevance per word: pieces of one word, and pieces that share a character, are summed; special tokens and pieces that
     /// hold no more than white space are left out. Empty for images.
     pub fn words(&self) -> Vec<Word> {
+        let Layout::Text(text) = &self.layout else { return Vec::new() };
+        let characters: Vec<Vec<char>> = text.texts.iter().map(|t| t.chars().collect()).collect();
+        let word = |own: Gathered| Word {
+            text: characters[own.side][own.start..own.end].iter().collect(),
+            start: own.start,
+            end: own.end,
+            relevance: own.pieces.iter().sum(),
+            side: own.side,
+        };
+        self.gathered().into_iter().map(word).collect()
+    }
+
+    /// The pieces of each word.
+    fn gathered(&self) -> Vec<Gathered> {
         if self.matrix {
             return Vec::new();
         }
         let Layout::Text(text) = &self.layout else { return Vec::new() };
         let characters: Vec<Vec<char>> = text.texts.iter().map(|t| t.chars().collect()).collect();
         let letters: Vec<Vec<usize>> = text.texts.iter().map(|t| letters(t)).collect();
-        let mut words: Vec<(Option<usize>, Word)> = Vec::new();
-        for (token, &relevance) in text.tokens.iter().zip(&self.relevance) {
+        let mut words: Vec<Gathered> = Vec::new();
+        for (first, (token, &relevance)) in text.tokens.iter().zip(&self.relevance).enumerate() {
             let (Some(source), Some(own)) = (characters.get(token.text), letters.get(token.text)) else { continue };
             let (start, end) = trimmed(source, token.start, token.end);
             let (start, end) = whole(own, start, end);
@@ -75,22 +89,119 @@ impl Explanation {
                 continue;
             }
             match words.last_mut() {
-                Some((number, last))
+                Some(last)
                     if last.side == token.text
-                        && (start < last.end || (token.word.is_some() && *number == token.word)) =>
+                        && (start < last.end || (token.word.is_some() && last.word == token.word)) =>
                 {
                     (last.start, last.end) = (last.start.min(start), last.end.max(end));
-                    last.relevance += relevance;
+                    last.pieces.push(relevance);
                 }
-                _ => words.push((token.word, Word { text: String::new(), start, end, relevance, side: token.text })),
+                _ => {
+                    let (word, side, pieces) = (token.word, token.text, vec![relevance]);
+                    words.push(Gathered { first, word, start, end, side, pieces });
+                }
             }
         }
-        let fill = |(_, mut word): (Option<usize>, Word)| {
-            word.text = characters[word.side][word.start..word.end].iter().collect();
-            word
-        };
-        words.into_iter().map(fill).collect()
+        words
     }
+
+    /// A text as it is shown: word by word or piece by piece, in its order, with special tokens where they are asked for. Empty for
+    /// images.
+    pub fn units(&self, how: Units) -> Vec<Unit> {
+        let Layout::Text(text) = &self.layout else { return Vec::new() };
+        let plain = |text, start, end, relevance| Unit { text, start, end, relevance, special: None };
+        let mut units: Vec<(usize, Unit)> = match how.words {
+            Words::Off => {
+                let own = self.stretches().into_iter();
+                own.map(|(first, s)| (first, plain(s.text, s.start, s.end, s.relevance))).collect()
+            }
+            Words::Sum | Words::Mean | Words::Max => {
+                let unit = |g: Gathered| (g.first, plain(g.side, g.start, g.end, how.words.of(&g.pieces)));
+                self.gathered().into_iter().map(unit).collect()
+            }
+        };
+        if how.special {
+            let mut behind = (0, 0); // text and character
+            for (number, (token, &relevance)) in text.tokens.iter().zip(&self.relevance).enumerate() {
+                if token.special {
+                    let special = Some(token.piece.clone());
+                    units.push((number, Unit { text: behind.0, start: behind.1, end: behind.1, relevance, special }));
+                } else {
+                    behind = (token.text, token.end);
+                }
+            }
+            units.sort_by_key(|(number, _)| *number);
+        }
+        units.into_iter().map(|(_, unit)| unit).collect()
+    }
+}
+
+/// The pieces of one word.
+struct Gathered {
+    /// Its first token.
+    first: usize,
+    /// Its number, where the tokenizer knows it.
+    word: Option<usize>,
+    start: usize,
+    end: usize,
+    side: usize,
+    pieces: Vec<f32>,
+}
+
+/// How a text's tokens are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Units {
+    /// What becomes of the pieces of a word.
+    pub words: Words,
+    /// Special tokens are shown too.
+    pub special: bool,
+}
+
+/// What becomes of the pieces of a word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Words {
+    /// One value, their sum.
+    #[default]
+    Sum,
+    /// One value, their mean.
+    Mean,
+    /// One value, that of the piece whose value is greatest by size.
+    Max,
+    /// They are shown one by one.
+    Off,
+}
+
+impl Words {
+    /// Names on the command line, and what they mean.
+    pub const NAMES: &'static [(&'static str, &'static str, Words)] = &[
+        ("sum", "Words, the sum of their pieces", Words::Sum),
+        ("mean", "Words, the mean of their pieces", Words::Mean),
+        ("max", "Words, the greatest of their pieces by size", Words::Max),
+        ("off", "Word pieces", Words::Off),
+    ];
+
+    fn of(self, pieces: &[f32]) -> f32 {
+        match self {
+            Words::Sum | Words::Off => pieces.iter().sum(),
+            Words::Mean => pieces.iter().sum::<f32>() / pieces.len().max(1) as f32,
+            Words::Max => pieces.iter().copied().fold(0.0, |most: f32, p| if p.abs() > most.abs() { p } else { most }),
+        }
+    }
+}
+
+/// A part of a text that is shown with one value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unit {
+    /// Which text of a pair.
+    pub text: usize,
+    /// First character in its text.
+    pub start: usize,
+    /// One past the last character.
+    pub end: usize,
+    /// What it is coloured by.
+    pub relevance: f32,
+    /// A special token's piece, which stands before this place and is no part of the text.
+    pub special: Option<String>,
 }
 
 impl Explanation {
@@ -148,6 +259,7 @@ fn trimmed(characters: &[char], start: usize, end: usize) -> (usize, usize) {
 mod tests {
     use super::super::tests::{explanation, piece};
     use super::super::{Layout, TextLayout};
+    use super::{Units, Words};
 
     #[test]
     fn characters_that_pieces_share_are_one_stretch_and_one_word() {
@@ -163,9 +275,10 @@ mod tests {
         ];
         e.relevance = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
         e.layout = Layout::Text(TextLayout { tokens, texts: vec!["xf\u{e9}  \u{bd} a".into()], ..Default::default() });
-        let stretches: Vec<_> = e.stretches().iter().map(|s| (s.start, s.end, s.relevance)).collect();
+        let stretches: Vec<_> = e.stretches().iter().map(|(_, s)| (s.start, s.end, s.relevance)).collect();
         assert_eq!(stretches, [(0, 1, 1.0), (1, 3, 6.0), (5, 6, 48.0), (6, 8, 64.0)]);
-        assert_eq!(e.shown(), [1.0, 6.0, 48.0, 64.0]);
+        assert_eq!(e.shown(Units { words: Words::Off, special: false }), [1.0, 6.0, 48.0, 64.0]);
+        assert_eq!(e.shown(Units::default()), [7.0, 48.0, 64.0]);
         let words: Vec<_> = e.words().into_iter().map(|w| (w.text, w.start, w.relevance)).collect();
         assert_eq!(words, [("xf\u{e9}".into(), 0, 7.0), ("\u{bd}".into(), 5, 48.0), ("a".into(), 7, 64.0)]);
     }
@@ -184,9 +297,24 @@ mod tests {
         e.relevance = vec![1.0, 2.0, 4.0, 8.0, 16.0];
         let texts = vec!["e\u{301}x \u{1f469}\u{200d}\u{1f52c}".into()];
         e.layout = Layout::Text(TextLayout { tokens, texts, ..Default::default() });
-        let stretches: Vec<_> = e.stretches().iter().map(|s| (s.start, s.end, s.relevance)).collect();
+        let stretches: Vec<_> = e.stretches().iter().map(|(_, s)| (s.start, s.end, s.relevance)).collect();
         assert_eq!(stretches, [(0, 2, 1.0), (2, 3, 2.0), (4, 7, 28.0)]);
         let words: Vec<_> = e.words().into_iter().map(|w| (w.text, w.relevance)).collect();
         assert_eq!(words, [("e\u{301}x".into(), 3.0), ("\u{1f469}\u{200d}\u{1f52c}".into(), 28.0)]);
+    }
+
+    #[test]
+    fn pieces_become_words_in_four_ways_and_special_tokens_stand_where_they_are() {
+        let e = explanation(); // [CLS] fra ##gra soup [SEP]
+        let shown = |words, special| e.shown(Units { words, special });
+        assert_eq!(shown(Words::Sum, false), [0.75, -1.0]);
+        assert_eq!(shown(Words::Mean, false), [0.375, -1.0]);
+        assert_eq!(shown(Words::Max, false), [0.5, -1.0]);
+        assert_eq!(shown(Words::Off, false), [0.5, 0.25, -1.0]);
+        assert_eq!(shown(Words::Sum, true), [9.0, 0.75, -1.0, 3.0]);
+        let special: Vec<_> =
+            e.units(Units { words: Words::Sum, special: true }).into_iter().map(|u| u.special).collect();
+        assert_eq!(special, [Some("[CLS]".to_string()), None, None, Some("[SEP]".to_string())]);
+        assert_eq!(e.special_share(), Some(12.0 / 13.75));
     }
 }

@@ -197,6 +197,19 @@ pub fn with_suffix(stem: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// A line as a path: any bytes where the system takes them.
+#[cfg(unix)]
+pub fn path_of(line: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    PathBuf::from(std::ffi::OsString::from_vec(line))
+}
+
+/// A line as a path.
+#[cfg(not(unix))]
+pub fn path_of(line: Vec<u8>) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(&line).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,7 +84,7 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     let (w, h) = ((right - left).max(1) as u32, (bottom - top).max(1) as u32);
 
     let heat = enlarged(values, grid, (h, w), scene.style.upsample)?;
-    let range = scene.shared.unwrap_or_else(|| scene.style.scale.range(e));
+    let range = scene.shared.unwrap_or_else(|| scene.style.range(e));
     let colours = scene.style.colormap_for(e).table();
     for y in top.max(0)..bottom.min(i64::from(picture.height())) {
         for x in left.max(0)..right.min(i64::from(picture.width())) {

@@ -21,7 +21,7 @@ pub fn below(canvas: &RgbImage, scene: &Scene<'_>, e: &Explanation) -> Result<Rg
     let margin = size / 2.0;
     let top = canvas.height() + line / 4;
     draw_text(&mut out, &font, size, (margin, top as f32), &scene.caption);
-    let range = scene.shared.unwrap_or_else(|| scene.style.scale.range(e));
+    let range = scene.shared.unwrap_or_else(|| scene.style.range(e));
     let colours = scene.style.colormap_for(e).table();
     let (left, right) = (margin as u32, width.saturating_sub(margin as u32).max(margin as u32 + 1));
     for y in top + line..top + line + line * 3 / 4 {

@@ -63,10 +63,10 @@ impl Lines {
 
     /// The scale of each line.
     fn ranges(&self, style: &Style) -> Vec<SharedRanges> {
-        let all = SharedRanges::over(self.lines.iter().flat_map(|l| &l.maps));
+        let all = SharedRanges::over(self.lines.iter().flat_map(|l| &l.maps), style.units);
         let of = |line: &Line| match (style.scale, self.by_line) {
             (Span::Shared, _) => all,
-            (_, true) => SharedRanges::over(&line.maps),
+            (_, true) => SharedRanges::over(&line.maps, style.units),
             (_, false) => SharedRanges::default(),
         };
         self.lines.iter().map(of).collect()

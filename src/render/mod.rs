@@ -28,13 +28,14 @@ pub mod printable;
 pub mod save;
 pub mod scale;
 pub mod sheet;
+mod svg;
 pub mod table;
 mod tokens;
 
 pub use heat::Upsample;
 
 use crate::error::{Error, Result};
-use crate::explanation::Explanation;
+use crate::explanation::{Explanation, Units, Words};
 use crate::input::image::View;
 use crate::input::Ready;
 use colormap::{Colormap, COLORMAPS};
@@ -143,6 +144,26 @@ pub const RENDERERS: &[Renderer] = &[
         render: json::render,
     },
     Renderer {
+        name: "svg",
+        about: "a figure with real text: a picture under its map, or a text with words on their colours",
+        extension: "svg",
+        images: true,
+        texts: true,
+        draws: Draws::Overlay,
+        whole: false,
+        render: svg::render,
+    },
+    Renderer {
+        name: "fragment",
+        about: "coloured words as a part of an HTML page, for notebooks and blogs",
+        extension: "fragment.html",
+        images: false,
+        texts: true,
+        draws: Draws::Tokens,
+        whole: false,
+        render: table::fragment,
+    },
+    Renderer {
         name: "html",
         about: "a page of one input, all methods and targets to choose from; of a folder with an index",
         extension: "html",
@@ -197,6 +218,8 @@ pub struct Style {
     pub scale: Span,
     /// Draw a colour bar.
     pub legend: bool,
+    /// How a text's tokens are shown.
+    pub units: Units,
     /// Escape sequences in text output.
     pub colour: bool,
 }
@@ -209,6 +232,7 @@ impl Default for Style {
             upsample: Upsample::Bilinear,
             scale: Span::Auto,
             legend: false,
+            units: Units::default(),
             colour: false,
         }
     }
@@ -219,11 +243,17 @@ impl Style {
     pub fn stated(&self) -> Value {
         let colormap = COLORMAPS.iter().find(|(_, map)| Some(*map) == self.colormap).map(|(name, _)| *name);
         let upsample = Upsample::NAMES.iter().find(|(.., way)| *way == self.upsample).map(|(name, ..)| *name);
+        let words = Words::NAMES.iter().find(|(.., own)| *own == self.units.words).map(|(name, ..)| *name);
         let alpha = self.alpha.to_string().parse::<f64>().ok(); // the digits that tell an `f32`
         json!({
             "colormap": colormap, "alpha": alpha, "upsample": upsample, "normalize": self.scale.to_string(),
-            "legend": self.legend,
+            "legend": self.legend, "words": words, "special": self.units.special,
         })
+    }
+
+    /// The values that become the ends of an explanation's colours.
+    pub fn range(&self, e: &Explanation) -> Range {
+        self.scale.range(e, self.units)
     }
 
     /// The colour map this explanation is drawn in.

@@ -133,7 +133,7 @@ mod tests {
     fn a_file_that_no_format_writes_is_refused() {
         let png = [&RENDERERS[0]];
         for (out, part) in [
-            ("fig.svg", "no format writes .svg"),
+            ("fig.svg", "pass --format svg"),
             ("fig.PDF", "no format writes .pdf"),
             ("fig.jpg", "no format writes .jpg"),
             ("fig.npy", "pass --format npy"),

@@ -13,7 +13,7 @@ use super::scale::Range;
 use super::tokens::{spans, Span};
 use super::{png, Scene};
 use crate::error::{Error, Result};
-use crate::explanation::{Explanation, Layout, TextLayout};
+use crate::explanation::{Explanation, Layout, Units, Words};
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
 use image::codecs::jpeg::JpegEncoder;
@@ -151,7 +151,7 @@ fn predictions(record: &Record) -> Vec<minijinja::Value> {
 
 fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
     let e = panel.explanation;
-    let Range { low, high } = panel.shared.unwrap_or_else(|| scene.style.scale.range(e));
+    let Range { low, high } = panel.shared.unwrap_or_else(|| scene.style.range(e));
     let (own, target) = (
         scene.style.colormap_for(e),
         match panel.record {
@@ -174,9 +174,15 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
     };
     let (mut words, mut pieces) = (Vec::new(), Vec::new());
     if let Layout::Text(text) = &e.layout {
-        words = (0..text.texts.len()).map(|number| in_words(e, text, number)).collect();
-        let piece = |span: Span| (span.text, span.relevance);
-        pieces = (0..text.texts.len()).map(|number| spans(e, text, number).into_iter().map(piece).collect()).collect();
+        let special = scene.style.units.special;
+        let cut = |words: Words| {
+            let piece = |span: Span| (span.text, span.relevance);
+            let own = |number| spans(e, text, number, Units { words, special }).into_iter().map(piece).collect();
+            (0..text.texts.len()).map(own).collect()
+        };
+        let usual = scene.style.units.words;
+        words = cut(if usual == Words::Off { Words::Sum } else { usual });
+        pieces = cut(Words::Off);
         notes.extend(
             e.special_share().map(|share| format!("Special tokens hold {:.0} % of the relevance.", 100.0 * share)),
         );
@@ -198,22 +204,6 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
         words,
         pieces,
     })
-}
-
-/// A text in words, each with the sum over its pieces, and what is between them.
-fn in_words(e: &Explanation, text: &TextLayout, number: usize) -> Vec<(String, Option<f32>)> {
-    let characters: Vec<char> = text.texts.get(number).map_or_else(Vec::new, |t| t.chars().collect());
-    let part =
-        |from: usize, to: usize| characters[from.min(characters.len())..to.min(characters.len())].iter().collect();
-    let (mut spans, mut at) = (Vec::new(), 0);
-    for word in e.words().into_iter().filter(|word| word.side == number) {
-        spans.push((part(at.min(word.start), word.start), None));
-        spans.push((part(word.start, word.end), Some(word.relevance)));
-        at = at.max(word.end);
-    }
-    spans.push((part(at, characters.len()), None));
-    spans.retain(|(text, _): &(String, Option<f32>)| !text.is_empty());
-    spans
 }
 
 /// The picture as a page holds it, and where the map lies in it.

@@ -1,7 +1,7 @@
 //! From relevance to the unit interval.
 
 use crate::error::{Error, Result};
-use crate::explanation::Explanation;
+use crate::explanation::{Explanation, Units};
 
 /// The percentile of [`Span::Auto`] for pixel maps.
 const OUTLIERS: f32 = 99.5;
@@ -70,8 +70,8 @@ impl Span {
     }
 
     /// The range of one explanation. Signed relevance is scaled symmetrically, so that 0 is the colour map's middle.
-    pub fn range(self, e: &Explanation) -> Range {
-        let shown = e.shown();
+    pub fn range(self, e: &Explanation, units: Units) -> Range {
+        let shown = e.shown(units);
         let least_and_most = || {
             let fold = |(low, high): (f32, f32), v: &f32| (low.min(*v), high.max(*v));
             shown.iter().fold((f32::INFINITY, f32::NEG_INFINITY), fold)
@@ -136,10 +136,10 @@ pub struct SharedRanges {
 
 impl SharedRanges {
     /// The smallest scales that hold all these maps.
-    pub fn over<'e>(maps: impl IntoIterator<Item = &'e Explanation>) -> Self {
+    pub fn over<'e>(maps: impl IntoIterator<Item = &'e Explanation>, units: Units) -> Self {
         let mut ranges = SharedRanges::default();
         for e in maps {
-            let own = Span::Shared.range(e);
+            let own = Span::Shared.range(e, units);
             let range = if e.signed { &mut ranges.signed } else { &mut ranges.unsigned };
             *range = Some(range.map_or(own, |r| r.union(own)));
         }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn scales_ignore_special_tokens_and_keep_zero_in_the_middle() {
         let range = |s: &str, values: &[f32], signed| {
-            let r = Span::parse(s).unwrap().range(&explanation(values, signed));
+            let r = Span::parse(s).unwrap().range(&explanation(values, signed), Units::default());
             (r.low, r.high)
         };
         let values = [0.2, 0.4, 1.2];
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn signed_and_unsigned_maps_share_among_themselves() {
         let maps = [explanation(&[0.1, 0.4], false), explanation(&[0.2, 0.9], false), explanation(&[-0.5, 0.2], true)];
-        let ranges = SharedRanges::over(&maps);
+        let ranges = SharedRanges::over(&maps, Units::default());
         assert_eq!(ranges.of(&maps[0]), Some(Range { low: 0.1, high: 0.9 }));
         assert_eq!(ranges.of(&maps[2]), Some(Range { low: -0.5, high: 0.5 }));
         assert_eq!(SharedRanges::default().of(&maps[0]), None);
@@ -208,9 +208,9 @@ mod tests {
     #[test]
     fn a_constant_map_has_no_colour_but_no_nan() {
         let e = explanation(&[0.0, 0.0], false);
-        assert_eq!(Span::MinMax.range(&e).place(0.0, false), 0.0);
+        assert_eq!(Span::MinMax.range(&e, Units::default()).place(0.0, false), 0.0);
         // All-zero evidence for and against is neutral, not the strongest evidence against.
         let e = explanation(&[0.0, 0.0], true);
-        assert_eq!(Span::MinMax.range(&e).place(0.0, true), 0.5);
+        assert_eq!(Span::MinMax.range(&e, Units::default()).place(0.0, true), 0.5);
     }
 }

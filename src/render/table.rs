@@ -3,7 +3,7 @@
 use super::printable::in_a_line;
 use super::scale::{Range, SharedRanges};
 use super::tokens::{coloured, is_light, spans};
-use super::Style;
+use super::{Scene, Style};
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout, TextLayout};
 use std::fmt::Write;
@@ -27,7 +27,7 @@ fn text_of(e: &Explanation) -> Result<&TextLayout> {
 }
 
 fn range_of(group: &Group, style: &Style, e: &Explanation) -> Range {
-    group.ranges.of(e).unwrap_or_else(|| style.scale.range(e))
+    group.ranges.of(e).unwrap_or_else(|| style.range(e))
 }
 
 /// For the terminal. Without colour: a table of numbers, one line a token and one column a method.
@@ -97,7 +97,7 @@ pub fn line(e: &Explanation, range: Range, style: &Style) -> Result<String> {
         if number > 0 {
             out.push_str("<br>");
         }
-        for span in spans(e, text, number) {
+        for span in spans(e, text, number, style.units) {
             let Some(relevance) = span.relevance else {
                 out.push_str(&escaped(&span.text));
                 continue;
@@ -112,6 +112,17 @@ pub fn line(e: &Explanation, range: Range, style: &Style) -> Result<String> {
         }
     }
     Ok(out)
+}
+
+/// The same as a part of a page that stands by itself: what it is, and the text.
+pub(super) fn fragment(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    if e.matrix {
+        return Err(Error::Usage("a whole matrix has no tokens to colour; write it with --format npy".into()));
+    }
+    let range = scene.shared.unwrap_or_else(|| scene.style.range(e));
+    let (caption, text) = (escaped(&scene.caption), line(e, range, scene.style)?);
+    let style = "font-family:sans-serif;line-height:1.8;white-space:pre-wrap";
+    Ok(format!("<figure style=\"margin:0;{style}\"><div dir=\"auto\">{text}</div><figcaption><small>{caption}</small></figcaption></figure>\n").into_bytes())
 }
 
 const STYLE: &str = "<style>body{font:16px/1.7 sans-serif;margin:2em;max-width:70em}h1{font-size:1.2em}h2{font-size:1em;margin-top:1.6em}\

@@ -4,7 +4,7 @@ use super::printable::{in_a_line, printable};
 use super::scale::Range;
 use super::{Scene, Style};
 use crate::error::{Error, Result};
-use crate::explanation::{Explanation, Layout, TextLayout};
+use crate::explanation::{Explanation, Layout, TextLayout, Units};
 use std::fmt::Write;
 
 /// With colour: the text, each word piece on its colour, everything between as it stands. Without: one line a token,
@@ -16,7 +16,7 @@ pub fn ansi(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     if e.matrix {
         return Err(Error::Usage("a whole matrix has no tokens to colour; write it with --format npy".into()));
     }
-    let range = scene.shared.unwrap_or_else(|| scene.style.scale.range(e));
+    let range = scene.shared.unwrap_or_else(|| scene.style.range(e));
     let out = if scene.style.colour { coloured(scene.style, range, e, text) } else { plain(e, text) };
     Ok(out.into_bytes())
 }
@@ -34,7 +34,7 @@ pub(super) fn coloured(style: &Style, range: Range, e: &Explanation, text: &Text
     let mut out = String::new();
     let colours = style.colormap_for(e).table();
     for number in 0..text.texts.len() {
-        for span in spans(e, text, number) {
+        for span in spans(e, text, number, style.units) {
             let Some(relevance) = span.relevance else {
                 out.push_str(&printable(&span.text));
                 continue;
@@ -48,28 +48,37 @@ pub(super) fn coloured(style: &Style, range: Range, e: &Explanation, text: &Text
     out
 }
 
-/// A part of a text: word pieces with their relevance, or what stands between.
+/// A part of a text with its relevance, or what stands between.
 pub(super) struct Span {
     pub text: String,
     pub relevance: Option<f32>,
 }
 
-/// One text of a layout, cut into stretches of word pieces and what stands between them, every character once; special
-/// tokens have no place in it.
-pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize) -> Vec<Span> {
+/// One text of a layout, cut into what is shown with one value and what stands between, every character once. Special tokens are no part
+/// of it and stand, where they are shown, with blanks around them.
+pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize, units: Units) -> Vec<Span> {
     let characters: Vec<char> = text.texts.get(number).map_or_else(Vec::new, |t| t.chars().collect());
     let part = |from: usize, to: usize| {
         let (from, to) = (from.min(characters.len()), to.min(characters.len()));
         characters[from..to.max(from)].iter().collect::<String>()
     };
-    let mut spans = Vec::new();
-    let mut at = 0;
-    for stretch in e.stretches().into_iter().filter(|s| s.text == number) {
-        spans.push(Span { text: part(at.min(stretch.start), stretch.start), relevance: None });
-        spans.push(Span { text: part(stretch.start, stretch.end), relevance: Some(stretch.relevance) });
-        at = at.max(stretch.end);
+    let between = |text: String| Span { text, relevance: None };
+    let (mut spans, mut at) = (Vec::new(), 0);
+    for unit in e.units(units).into_iter().filter(|unit| unit.text == number) {
+        spans.push(between(part(at.min(unit.start), unit.start)));
+        let relevance = Some(unit.relevance);
+        match unit.special {
+            Some(piece) => {
+                let blank = |missing: bool| between(if missing { " ".into() } else { String::new() });
+                spans.push(blank(unit.start > 0));
+                spans.push(Span { text: piece, relevance });
+                spans.push(blank(unit.start == 0));
+            }
+            None => spans.push(Span { text: part(unit.start, unit.end), relevance }),
+        }
+        at = at.max(unit.end);
     }
-    spans.push(Span { text: part(at.min(characters.len()), characters.len()), relevance: None });
+    spans.push(between(part(at.min(characters.len()), characters.len())));
     spans.retain(|s| !s.text.is_empty());
     spans
 }

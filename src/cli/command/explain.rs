@@ -96,7 +96,7 @@ fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
     let common = || common(args, &plan, &job.checkpoint, &job.device);
     let mut past = Past::look(&plan, &job.checkpoint, &job.sources, stated, common)?;
     let (inputs, names) = (job.sources.list.len(), job.sources.list.iter().map(|s| s.name.clone()).collect());
-    let report = Reporter::new(args.report, inputs).resumable();
+    let report = Reporter::new(args.report, inputs).resumable().tabled(args.output.table.as_deref())?;
     if past.made.all() {
         for (number, source) in job.sources.list.iter().enumerate() {
             tell_done(&report, &plan, &past, &job.checkpoint.id, number, source)?;
