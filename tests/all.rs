@@ -51,6 +51,9 @@ mod metrics;
 mod naive;
 #[path = "all/oracle.rs"]
 mod oracle;
+#[cfg(all(feature = "cli", feature = "demo"))]
+#[path = "all/pages.rs"]
+mod pages;
 #[path = "all/pictures.rs"]
 mod pictures;
 #[cfg(feature = "cli")]

@@ -9,19 +9,22 @@ use std::io::IsTerminal;
 use vitx::explanation::{Units, Words};
 use vitx::render::colormap::{Colormap, COLORMAPS};
 use vitx::render::scale::Span;
-use vitx::render::{Style, Upsample};
+use vitx::render::{Blend, Style, Upsample};
 
 /// Colours, opacity, enlargement and scale.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Drawing")]
 pub struct StyleArgs {
-    /// Colours (default: viridis, or coolwarm for methods with signed relevance)
+    /// Colours (default: inferno, or coolwarm for methods with signed relevance)
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(COLORMAPS.iter().map(|(n, _)| *n)))]
     colormap: Option<String>,
-    /// Opacity of the heat over the picture, 0 to 1 [default: 0.55]
+    /// How the heat lies over the picture [default: fade]
+    #[arg(long, value_name = "BLEND", value_parser = named(Blend::NAMES))]
+    blend: Option<Blend>,
+    /// Its opacity, 0 to 1, where it is greatest [default: 0.85, of a veil 0.55]
     #[arg(long, value_name = "A")]
     alpha: Option<f32>,
-    /// How the patch grid becomes pixels [default: bilinear]
+    /// How the patch grid becomes pixels [default: bicubic]
     #[arg(long, value_name = "UPSAMPLE", value_parser = named(Upsample::NAMES))]
     upsample: Option<Upsample>,
     /// Of texts: words, or word pieces (npy and records always hold pieces) [default: sum]
@@ -43,15 +46,15 @@ impl StyleArgs {
     /// For an opacity or a scale that does not exist.
     pub fn style(&self, legend: bool) -> Result<Style> {
         let usual = Style::default();
-        let alpha = self.alpha.unwrap_or(usual.alpha);
-        if !(0.0..=1.0).contains(&alpha) {
+        if let Some(alpha) = self.alpha.filter(|alpha| !(0.0..=1.0).contains(alpha)) {
             bail!("--alpha {alpha}: expected a number from 0 (picture only) to 1 (heat only)");
         }
         let find = |name: &String| COLORMAPS.iter().find(|(n, _)| n == name).map(|(_, map)| *map);
         let colormap: Option<Colormap> = self.colormap.as_ref().and_then(find);
         Ok(Style {
             colormap,
-            alpha,
+            blend: self.blend.unwrap_or_default(),
+            alpha: self.alpha,
             upsample: self.upsample.unwrap_or(usual.upsample),
             scale: self.normalize.as_deref().map_or(Ok(usual.scale), Span::parse)?,
             legend,
@@ -71,6 +74,7 @@ impl StyleArgs {
             ("--words", self.words.is_some(), drawn.text, "texts in colour, and this run draws none"),
             ("--special", self.special, drawn.text, "texts in colour, and this run draws none"),
             ("--upsample", self.upsample.is_some(), drawn.heat, "heat over pictures, and this run draws none"),
+            ("--blend", self.blend.is_some(), drawn.blend, "heat blended with a picture, and this run draws none"),
             ("--alpha", self.alpha.is_some(), drawn.blend, "heat blended with a picture, and this run draws none"),
         ] {
             if given && !used {

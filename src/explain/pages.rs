@@ -6,6 +6,7 @@ use crate::render::page::{index, Entry, THUMBNAIL};
 use crate::render::save;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Files of one input.
@@ -48,7 +49,7 @@ impl Index {
     pub fn add(&mut self, number: usize, record: &Value, place: &Place, folder: &Path) {
         let seen = |path: &Path| {
             let own = path.strip_prefix(folder).unwrap_or(path);
-            own.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+            own.components().map(|part| address(part.as_os_str())).collect::<Vec<_>>().join("/")
         };
         let first = &record["predictions"][0];
         let figure = first["probability"].as_f64().or(first["value"].as_f64());
@@ -84,6 +85,15 @@ impl Index {
     }
 }
 
+/// A part of a path as an address has it: all bytes but letters, digits and a few signs as `%XX`.
+fn address(part: &OsStr) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    part.as_encoded_bytes()
+        .iter()
+        .map(|&b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +112,7 @@ mod tests {
         let page = std::fs::read_to_string(&file).unwrap();
         assert!(page.contains("\"page\":\"a/x.html\"") && page.contains("\"label\":\"cat\""), "{page}");
         assert_eq!(page.matches("<script").count(), 2, "what a name holds is no markup");
+        assert_eq!(address(OsStr::new("a b%#?é")), "a%20b%25%23%3F%C3%A9");
         std::fs::write(&file, "mine").unwrap();
         assert!(own.write(folder.path(), "m").is_err());
     }

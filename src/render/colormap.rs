@@ -5,7 +5,7 @@ use colorgrad::Gradient;
 /// A colour map from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colormap {
-    /// Perceptually uniform, the default for unsigned relevance.
+    /// Perceptually uniform, blue over green to yellow.
     Viridis,
     /// Blue over gray to red, the default for signed relevance.
     Coolwarm,
@@ -13,7 +13,8 @@ pub enum Colormap {
     Jet,
     /// A smoother rainbow.
     Turbo,
-    /// Black over red to yellow.
+    /// Perceptually uniform, black over red to yellow: the default for unsigned relevance, since its ends are those of brightness and it
+    /// shares no colour with what is under it in grey.
     Inferno,
     /// Black to white.
     Gray,

@@ -27,6 +27,44 @@ impl Upsample {
     ];
 }
 
+/// How heat lies over the picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Blend {
+    /// The more opaque the more relevant, over the picture in grey: no colour but that of the map.
+    #[default]
+    Fade,
+    /// The same over the picture as it is.
+    FadePlain,
+    /// Of one opacity everywhere.
+    Veil,
+}
+
+impl Blend {
+    /// Names on the command line, and what they mean.
+    pub const NAMES: &'static [(&'static str, &'static str, Blend)] = &[
+        ("fade", "The more opaque the more relevant, over the picture in grey", Blend::Fade),
+        ("fade-plain", "The same over the picture as it is", Blend::FadePlain),
+        ("veil", "Of one opacity everywhere", Blend::Veil),
+    ];
+
+    /// The opacity where nothing is more relevant, if none was asked for.
+    pub fn usual_alpha(self) -> f32 {
+        match self {
+            Blend::Fade | Blend::FadePlain => 0.85,
+            Blend::Veil => 0.55,
+        }
+    }
+
+    /// The share of that opacity at a place of the scale; of signed relevance the middle says nothing.
+    fn share(self, place: f32, signed: bool) -> f32 {
+        match self {
+            Blend::Veil => 1.0,
+            Blend::Fade | Blend::FadePlain if signed => (2.0 * place - 1.0).abs().sqrt(),
+            Blend::Fade | Blend::FadePlain => place.sqrt(),
+        }
+    }
+}
+
 /// PNG of the heat over the picture.
 pub fn overlay(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     let canvas = blended(scene, e)?;
@@ -38,9 +76,17 @@ pub fn overlay(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
 pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("an overlay needs a picture".into()))?;
     let mut canvas = picture.clone();
-    let alpha = scene.style.alpha;
-    paint(scene, e, |x, y, colour| {
+    let style = scene.style;
+    if style.blend == Blend::Fade {
+        for pixel in canvas.pixels_mut() {
+            pixel.0 = [luma(pixel.0); 3];
+        }
+    }
+    // Its 256 places have an opacity each.
+    let opacity: Vec<f32> = (0..256).map(|i| style.alpha() * style.blend.share(i as f32 / 255.0, e.signed)).collect();
+    paint(scene, e, |x, y, colour, place| {
         let under = canvas.get_pixel(x, y).0;
+        let alpha = opacity[place];
         // Rounds as `round` does, which is a call for each pixel where processors may lack the instruction.
         let blend = |c: usize| (f32::from(under[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha + 0.5) as u8;
         canvas.put_pixel(x, y, Rgb([blend(0), blend(1), blend(2)]));
@@ -52,7 +98,7 @@ pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
 pub fn heatmap(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("a heatmap needs a picture's size".into()))?;
     let mut canvas = RgbaImage::new(picture.width(), picture.height());
-    paint(scene, e, |x, y, [r, g, b]| canvas.put_pixel(x, y, Rgba([r, g, b, 255])))?;
+    paint(scene, e, |x, y, [r, g, b], _| canvas.put_pixel(x, y, Rgba([r, g, b, 255])))?;
     if scene.style.legend {
         let opaque: RgbImage = DynamicImage::ImageRgba8(canvas).into_rgb8();
         return png(DynamicImage::ImageRgb8(legend::below(&opaque, scene, e)?));
@@ -60,9 +106,14 @@ pub fn heatmap(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     png(DynamicImage::ImageRgba8(canvas))
 }
 
-/// Calls `put` with the colour of every picture pixel that lies inside the patch grid, or inside the pixel map where the
+/// How bright a colour is, by Rec. 601.
+fn luma([r, g, b]: [u8; 3]) -> u8 {
+    ((299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) + 500) / 1000) as u8
+}
+
+/// Calls `put` with the colour of every picture pixel, and its place among the map's, that lies inside the patch grid, or inside the pixel map where the
 /// method gave one.
-fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 3])) -> Result<()> {
+fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 3], usize)) -> Result<()> {
     let (Layout::Image(layout), Some(picture)) = (&e.layout, scene.picture) else {
         return Err(Error::Usage("heatmaps are drawn for images; use ansi, npy or json for texts".into()));
     };
@@ -89,7 +140,8 @@ fn paint(scene: &Scene<'_>, e: &Explanation, mut put: impl FnMut(u32, u32, [u8; 
     for y in top.max(0)..bottom.min(i64::from(picture.height())) {
         for x in left.max(0)..right.min(i64::from(picture.width())) {
             let value = heat[(y - top) as usize * w as usize + (x - left) as usize];
-            put(x as u32, y as u32, colours[(range.place(value, e.signed) * 255.0 + 0.5) as usize]);
+            let place = (range.place(value, e.signed) * 255.0 + 0.5) as usize;
+            put(x as u32, y as u32, colours[place], place);
         }
     }
     Ok(())

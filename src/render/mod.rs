@@ -32,7 +32,7 @@ mod svg;
 pub mod table;
 mod tokens;
 
-pub use heat::Upsample;
+pub use heat::{Blend, Upsample};
 
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Units, Words};
@@ -208,10 +208,12 @@ impl<'a> Scene<'a> {
 /// The user's choices.
 #[derive(Debug, Clone)]
 pub struct Style {
-    /// None: viridis for unsigned, coolwarm for signed relevance.
+    /// None: inferno for unsigned, coolwarm for signed relevance.
     pub colormap: Option<Colormap>,
-    /// Opacity of the heat over the picture, 0 to 1.
-    pub alpha: f32,
+    /// How heat lies over the picture.
+    pub blend: Blend,
+    /// Its greatest opacity, 0 to 1; none: as usual for the blend.
+    pub alpha: Option<f32>,
     /// How the grid becomes pixels.
     pub upsample: Upsample,
     /// How relevance becomes colour.
@@ -228,8 +230,9 @@ impl Default for Style {
     fn default() -> Self {
         Style {
             colormap: None,
-            alpha: 0.55,
-            upsample: Upsample::Bilinear,
+            blend: Blend::default(),
+            alpha: None,
+            upsample: Upsample::Bicubic,
             scale: Span::Auto,
             legend: false,
             units: Units::default(),
@@ -244,11 +247,17 @@ impl Style {
         let colormap = COLORMAPS.iter().find(|(_, map)| Some(*map) == self.colormap).map(|(name, _)| *name);
         let upsample = Upsample::NAMES.iter().find(|(.., way)| *way == self.upsample).map(|(name, ..)| *name);
         let words = Words::NAMES.iter().find(|(.., own)| *own == self.units.words).map(|(name, ..)| *name);
-        let alpha = self.alpha.to_string().parse::<f64>().ok(); // the digits that tell an `f32`
+        let alpha = self.alpha().to_string().parse::<f64>().ok(); // the digits that tell an `f32`
+        let blend = Blend::NAMES.iter().find(|(.., own)| *own == self.blend).map(|(name, ..)| *name);
         json!({
-            "colormap": colormap, "alpha": alpha, "upsample": upsample, "normalize": self.scale.to_string(),
+            "colormap": colormap, "blend": blend, "alpha": alpha, "upsample": upsample, "normalize": self.scale.to_string(),
             "legend": self.legend, "words": words, "special": self.units.special,
         })
+    }
+
+    /// The greatest opacity of heat.
+    pub fn alpha(&self) -> f32 {
+        self.alpha.unwrap_or(self.blend.usual_alpha())
     }
 
     /// The values that become the ends of an explanation's colours.
@@ -258,7 +267,7 @@ impl Style {
 
     /// The colour map this explanation is drawn in.
     pub fn colormap_for(&self, e: &Explanation) -> Colormap {
-        self.colormap.unwrap_or(if e.signed { Colormap::Coolwarm } else { Colormap::Viridis })
+        self.colormap.unwrap_or(if e.signed { Colormap::Coolwarm } else { Colormap::Inferno })
     }
 }
 

@@ -11,7 +11,7 @@ use super::colormap::COLORMAPS;
 use super::json::Record;
 use super::scale::Range;
 use super::tokens::{spans, Span};
-use super::{png, Scene};
+use super::{png, Blend, Scene};
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout, Units, Words};
 use base64::engine::general_purpose::STANDARD;
@@ -54,6 +54,7 @@ struct Data<'a> {
     maps: Vec<Drawn<'a>>,
     picture: Option<Picture>,
     alpha: f32,
+    blend: Option<&'static str>,
     /// 256 colours each, in base64.
     colormaps: Map<String, Value>,
 }
@@ -67,6 +68,8 @@ struct Drawn<'a> {
     signed: bool,
     low: f32,
     high: f32,
+    /// The same of word pieces.
+    of_pieces: (f32, f32),
     colormap: &'static str,
     notes: Vec<String>,
     record: &'a Record,
@@ -109,7 +112,14 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
     if panels.iter().any(|panel| panel.explanation.matrix) {
         return Err(Error::Usage("a whole matrix has no picture; write it with --format npy".into()));
     }
-    let maps = panels.iter().map(|panel| drawn(scene, panel)).collect::<Result<Vec<_>>>()?;
+    let mut maps = panels.iter().map(|panel| drawn(scene, panel)).collect::<Result<Vec<_>>>()?;
+    for (panel, map) in panels.iter().zip(&mut maps) {
+        let (own, label) = (panel.explanation.output.class, &map.target);
+        let same = |other: &Panel<'_>| other.explanation.output.class != own && label_of(other.record) == *label;
+        if panels.iter().any(same) {
+            map.target = format!("{label} (class {own})"); // labels of several classes
+        }
+    }
     let picture = scene.picture.map(|picture| embedded(scene, picture, &first.explanation.layout)).transpose()?;
     let (title, about) = match first.record {
         Record::Ok(done) => (done.input.clone(), format!("{} ({})", done.model.id, done.model.family)),
@@ -117,7 +127,8 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
     };
     let tables = COLORMAPS.iter().map(|(name, map)| (name.to_string(), STANDARD.encode(map.table().concat()).into()));
     let colormaps = tables.collect();
-    let data = written(&Data { maps, picture, alpha: scene.style.alpha, colormaps })?;
+    let blend = Blend::NAMES.iter().find(|(.., own)| *own == scene.style.blend).map(|(name, ..)| *name);
+    let data = written(&Data { maps, picture, alpha: scene.style.alpha(), blend, colormaps })?;
     let predictions = predictions(first.record);
     let version = env!("CARGO_PKG_VERSION");
     filled(TEMPLATE, context! { title, about, data, predictions, version, style => STYLE, script => SCRIPT })
@@ -149,18 +160,18 @@ fn predictions(record: &Record) -> Vec<minijinja::Value> {
     done.predictions.iter().map(line).collect()
 }
 
+/// What a page calls the output of a record.
+fn label_of(record: &Record) -> String {
+    match record {
+        Record::Ok(done) => done.target.as_ref().map_or_else(|| "the tokens themselves".into(), |t| t.label.clone()),
+        Record::Error { .. } | Record::Nothing { .. } => String::new(),
+    }
+}
+
 fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
     let e = panel.explanation;
     let Range { low, high } = panel.shared.unwrap_or_else(|| scene.style.range(e));
-    let (own, target) = (
-        scene.style.colormap_for(e),
-        match panel.record {
-            Record::Ok(done) => {
-                done.target.as_ref().map_or_else(|| "the tokens themselves".into(), |t| t.label.clone())
-            }
-            Record::Error { .. } | Record::Nothing { .. } => String::new(),
-        },
-    );
+    let (own, target) = (scene.style.colormap_for(e), label_of(panel.record));
     let fine = e.drawn_pixels().map(|map| {
         let place = |v: &f32| (Range { low, high }.place(*v, e.signed) * 255.0).round() as u8;
         let (height, width) = map.size;
@@ -172,7 +183,7 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
         Layout::Image(image) => (Some(image.grid), panel.warnings.to_vec()),
         Layout::Text(_) => (None, panel.warnings.to_vec()),
     };
-    let (mut words, mut pieces) = (Vec::new(), Vec::new());
+    let (mut words, mut pieces, mut of_pieces) = (Vec::new(), Vec::new(), (low, high));
     if let Layout::Text(text) = &e.layout {
         let special = scene.style.units.special;
         let cut = |words: Words| {
@@ -183,6 +194,8 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
         let usual = scene.style.units.words;
         words = cut(if usual == Words::Off { Words::Sum } else { usual });
         pieces = cut(Words::Off);
+        let own = scene.style.scale.range(e, Units { words: Words::Off, special });
+        of_pieces = (own.low, own.high);
         notes.extend(
             e.special_share().map(|share| format!("Special tokens hold {:.0} % of the relevance.", 100.0 * share)),
         );
@@ -195,7 +208,8 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
         signed: e.signed,
         low,
         high,
-        colormap: COLORMAPS.iter().find(|(_, map)| *map == own).map_or("viridis", |(name, _)| name),
+        of_pieces,
+        colormap: COLORMAPS.iter().find(|(_, map)| *map == own).map_or("inferno", |(name, _)| name),
         notes,
         record: panel.record,
         grid,

@@ -105,7 +105,7 @@ fn paragraph(
                     "<rect x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"3\" fill=\"rgb({r},{g},{b})\"><title>{relevance:+.6}</title></rect>"
                 );
                 if is_light([r, g, b]) {
-                    "#111"
+                    "#000"
                 } else {
                     "#fff"
                 }

@@ -103,7 +103,7 @@ pub fn line(e: &Explanation, range: Range, style: &Style) -> Result<String> {
                 continue;
             };
             let [r, g, b] = colours[(range.place(relevance, e.signed) * 255.0).round() as usize];
-            let ink = if is_light([r, g, b]) { "#111" } else { "#fff" };
+            let ink = if is_light([r, g, b]) { "#000" } else { "#fff" };
             let _ = write!(
                 out,
                 "<span title=\"{relevance:+.6}\" style=\"background:rgb({r},{g},{b});color:{ink}\">{}</span>",
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn html_is_escaped_and_coloured() {
         let page = html("x & y", &[group()], &Style::default()).unwrap();
-        assert!(page.contains("x &amp; y") && page.contains(">&lt;b</span>") && page.contains("+1.000000"), "{page}");
+        assert!(page.contains("x &amp; y") && page.contains(">a&lt;b</span>") && page.contains("+1.000000"), "{page}");
     }
 
     #[test]

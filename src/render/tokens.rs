@@ -83,9 +83,13 @@ pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize, units: Un
     spans
 }
 
-/// Whether dark letters read better on this colour than light ones, by Rec. 601 luma.
-pub(super) fn is_light([r, g, b]: [u8; 3]) -> bool {
-    299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) > 140_000
+/// Whether black letters have more contrast on this colour than white ones, by the relative luminance of WCAG.
+pub(super) fn is_light(colour: [u8; 3]) -> bool {
+    let [r, g, b] = colour.map(|c| match f64::from(c) / 255.0 {
+        dim if dim <= 0.04045 => dim / 12.92,
+        bright => ((bright + 0.055) / 1.055).powf(2.4),
+    });
+    0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179
 }
 
 #[cfg(test)]
@@ -141,6 +145,6 @@ mod tests {
     #[test]
     fn coloured_text_keeps_its_characters_and_leaves_special_tokens_out() {
         let text = rendered(true);
-        assert_eq!(text, "\x1b[97;48;2;68;1;84mSo\x1b[0m \x1b[30;48;2;254;232;37mgood\x1b[0m!\n");
+        assert_eq!(text, "\x1b[97;48;2;0;0;4mSo\x1b[0m \x1b[30;48;2;252;255;164mgood\x1b[0m!\n");
     }
 }

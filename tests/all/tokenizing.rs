@@ -384,7 +384,7 @@ fn byte_level_text_keeps_its_characters_and_words() {
     let words: Vec<String> = e.words().into_iter().map(|w| w.text).collect();
     assert_eq!(words, ["good", "bad", "caf\u{e9}", "\u{859b}"]);
     let style = Style { colour: true, ..Style::default() };
-    let page = table::line(&e, Span::Auto.range(&e), &style).unwrap();
+    let page = table::line(&e, style.range(&e), &style).unwrap();
     assert_eq!(page.matches('\u{859b}').count(), 1, "{page}");
     let view = View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 };
     let scene =

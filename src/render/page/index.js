@@ -6,13 +6,18 @@ const make = (name, props = {}, ...children) => {
   node.append(...children);
   return node;
 };
-const address = (path) => path.split("/").map(encodeURIComponent).join("/");
+// Names without the folder that all have in common.
+const folders = entries.map((e) => e.name.split("/").slice(0, -1));
+const common = (folders[0] || []).findIndex((part, i) => folders.some((f) => f[i] !== part));
+const cut = common < 0 ? (folders[0] || []).length : common;
+const short = (name) => name.split("/").slice(cut).join("/");
 const TOGETHER = 120; // cards that are added at a time
+const collator = new Intl.Collator(undefined, { numeric: true }); // far faster than localeCompare
 const state = { order: "name", label: "", name: "" };
 let list = [], done = 0;
 
 const orders = {
-  name: ["name", (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true })],
+  name: ["name", (a, b) => collator.compare(a.name, b.name)],
   low: ["least sure first", (a, b) => (a.figure ?? Infinity) - (b.figure ?? Infinity)],
   high: ["surest first", (a, b) => (b.figure ?? -Infinity) - (a.figure ?? -Infinity)],
 };
@@ -33,9 +38,9 @@ function controls() {
 }
 
 function card({ name, page, thumbnail, label, figure }) {
-  const link = make("a", { href: address(page) });
-  if (thumbnail) link.append(make("img", { src: address(thumbnail), alt: "", loading: "lazy", decoding: "async" }));
-  link.append(make("p", { textContent: name }));
+  const link = make("a", { href: page });
+  if (thumbnail) link.append(make("img", { src: thumbnail, alt: "", loading: "lazy", decoding: "async" }));
+  link.append(make("p", { textContent: short(name), title: name }));
   if (label !== null) link.append(make("p", { className: "figure", textContent: `${label} ${figure === null ? "" : figure.toFixed(3)}` }));
   return make("li", {}, link);
 }
@@ -44,17 +49,20 @@ function more() {
   const next = list.slice(done, done + TOGETHER);
   at("cards").append(...next.map(card));
   done += next.length;
+  // Observed anew: an end that stays in sight is told of once.
+  watch.unobserve(at("end"));
+  watch.observe(at("end"));
 }
 
 function show() {
   list = entries.filter((e) => (!state.label || e.label === state.label) && e.name.toLowerCase().includes(state.name));
   list.sort(orders[state.order][1]);
-  at("count").textContent = `${list.length} of ${entries.length}`;
+  at("count").textContent = `${list.length} of ${entries.length} inputs`;
   at("cards").replaceChildren();
   done = 0;
   more();
 }
 
+const watch = new IntersectionObserver((seen) => { if (seen.some((s) => s.isIntersecting) && done < list.length) more(); }, { rootMargin: "1200px" });
 controls();
 show();
-new IntersectionObserver((seen) => { if (seen.some((s) => s.isIntersecting) && done < list.length) more(); }, { rootMargin: "1200px" }).observe(at("end"));

@@ -25,7 +25,7 @@ struct Data<'a> {
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// Its page, seen from the index, with `/` between folders.
+    /// The address of its page, seen from the index.
     pub page: String,
     /// Its thumbnail likewise; none of texts.
     pub thumbnail: Option<String>,

@@ -10,9 +10,10 @@ const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const colours = Object.fromEntries(Object.entries(data.colormaps).map(([name, table]) => [name, bytes(table)]));
 const figure = (v) => (v === 0 ? "0" : Math.abs(v) >= 1e-3 && Math.abs(v) < 1e4 ? v.toPrecision(4) : v.toExponential(3));
 const unique = (list) => [...new Set(list)];
+const named = (what, v) => [make("bdi", { textContent: what.trim() }), `: ${figure(v)}`]; // words may run from right to left
 
 // ---- what is chosen
-const state = { method: data.maps[0].method, target: data.maps[0].target, map: "", alpha: data.alpha, smooth: "smooth", words: "words" };
+const state = { method: data.maps[0].method, target: data.maps[0].target, map: "", alpha: data.alpha, blend: data.blend, smooth: "smooth", words: "words" };
 
 function choice(label, key, names, change) {
   const select = make("select", { id: "choose-" + key });
@@ -28,8 +29,9 @@ function controls() {
   choice("Colours", "map", [["", "usual"], ...Object.keys(colours).map((name) => [name, name])], show);
   if (data.picture) {
     choice("Between patches", "smooth", [["smooth", "smooth"], ["flat", "one tile a patch"]], show);
+    choice("Heat", "blend", [["fade", "fades, over grey"], ["fade-plain", "fades"], ["veil", "even veil"]], show);
     const slider = make("input", { type: "range", id: "choose-alpha", min: 0, max: 1, step: 0.05, value: state.alpha });
-    slider.addEventListener("input", () => { state.alpha = +slider.value; at("heat").style.opacity = state.alpha; });
+    slider.addEventListener("input", () => { state.alpha = +slider.value; paint(shown()); });
     at("controls").append(make("label", {}, "Opacity", slider));
   } else {
     choice("Units", "words", [["words", "words"], ["pieces", "word pieces"]], show);
@@ -39,10 +41,20 @@ function controls() {
 
 // ---- colours
 const table = (map) => colours[state.map || map.colormap];
-const place = (map, v) => (map.high > map.low ? Math.min(1, Math.max(0, (v - map.low) / (map.high - map.low))) : map.signed ? 0.5 : 0);
+const range = (map) => (!data.picture && state.words === "pieces" ? map.of_pieces : [map.low, map.high]);
+function place(map, v) {
+  const [low, high] = range(map);
+  return high > low ? Math.min(1, Math.max(0, (v - low) / (high - low))) : map.signed ? 0.5 : 0;
+}
 function colour(map, v) {
   const i = 3 * Math.round(255 * place(map, v));
   return [...table(map).slice(i, i + 3)];
+}
+
+// Whether black letters have more contrast on a colour than white ones, by WCAG's relative luminance.
+function light(...rgb) {
+  const [r, g, b] = rgb.map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179;
 }
 
 // ---- pictures
@@ -50,7 +62,7 @@ let cursor = null; // the patch under the pointer or the keyboard
 
 function stage() {
   const { src, width, height, view } = data.picture;
-  const image = make("img", { src, width, height, alt: "The picture that was explained" });
+  const image = make("img", { id: "picture", src, width, height, alt: "The picture that was explained" });
   const heat = make("canvas", { id: "heat", tabIndex: 0 });
   heat.setAttribute("role", "application");
   heat.setAttribute("aria-label", "Map of relevance: arrow keys go from patch to patch");
@@ -58,6 +70,7 @@ function stage() {
   const seat = (node, [x, y, w, h]) => Object.assign(node.style, { left: percent(x, width), top: percent(y, height), width: percent(w, width), height: percent(h, height) });
   seat(heat, view);
   const cell = make("div", { className: "cell", hidden: true, id: "cell" });
+  if (width < 448) image.style.width = "448px";
   at("view").append(make("div", { className: "stage" }, image, heat, cell));
   const grid = () => shown().grid;
   const go = (row, column) => {
@@ -86,7 +99,8 @@ function tell() {
   const map = shown();
   if (!cursor || !data.picture) return;
   const [row, column] = cursor, value = map.values[row * map.grid[1] + column];
-  at("value").textContent = value === undefined ? "" : `row ${row}, column ${column}: ${figure(value)}`;
+  const what = map.fine ? " (the whole patch)" : "";
+  at("value").textContent = value === undefined ? "" : `row ${row}, column ${column}: ${figure(value)}${what}`;
 }
 
 // The map at so many pixels: linear between the centres of patches, or one tile a patch.
@@ -109,23 +123,27 @@ function enlarged(values, [rows, columns], height, width, smooth) {
   return out;
 }
 
+let turn = 0; // counts paintings: a picture that loads late must not cover a later one
 function paint(map) {
+  const mine = ++turn;
   const heat = at("heat"), [, , w, h] = data.picture.view;
   const scale = Math.min(1, 640 / Math.max(w, h));
   const width = Math.max(1, Math.round(w * scale)), height = Math.max(1, Math.round(h * scale));
   Object.assign(heat, { width, height });
-  heat.style.opacity = state.alpha;
   const context = heat.getContext("2d"), picture = context.createImageData(width, height), own = table(map);
+  at("picture").style.filter = state.blend === "fade" ? "grayscale(1)" : "";
+  const share = (p) => (state.blend === "veil" ? 1 : Math.sqrt(map.signed ? Math.abs(2 * p - 1) : p));
   const put = (places) => {
     for (let i = 0; i < places.length; i++) {
       const c = 3 * Math.round(255 * places[i]);
-      picture.data.set([own[c], own[c + 1], own[c + 2], 255], 4 * i);
+      picture.data.set([own[c], own[c + 1], own[c + 2], Math.round(255 * state.alpha * share(places[i]))], 4 * i);
     }
     context.putImageData(picture, 0, 0);
   };
   if (map.fine) {
     const image = new Image();
     image.onload = () => {
+      if (mine !== turn) return;
       context.drawImage(image, 0, 0, width, height);
       put(Array.from(context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0), (v) => v / 255));
     };
@@ -139,21 +157,32 @@ function paint(map) {
 // ---- texts
 function write(map) {
   at("view").replaceChildren();
+  let first = true; // one of the words is a tab stop, arrow keys go on from there
   for (const spans of map[state.words]) {
     const line = make("p", { className: "text", dir: "auto" });
     for (const [text, value] of spans) {
       if (value === null) { line.append(text); continue; }
       const [r, g, b] = colour(map, value);
-      const span = make("span", { textContent: text, tabIndex: 0, title: figure(value) });
-      Object.assign(span.style, { background: `rgb(${r},${g},${b})`, color: 299 * r + 587 * g + 114 * b > 140000 ? "#111" : "#fff" });
-      span.setAttribute("aria-label", `${text}: ${figure(value)}`);
-      const tellOf = () => { at("value").textContent = `${text.trim()}: ${figure(value)}`; };
+      const span = make("span", { textContent: text, tabIndex: first ? 0 : -1, title: figure(value), className: "word" });
+      first = false;
+      Object.assign(span.style, { background: `rgb(${r},${g},${b})`, color: light(r, g, b) ? "#000" : "#fff" });
+      const tellOf = () => at("value").replaceChildren(...named(text, value));
       span.addEventListener("pointerenter", tellOf);
       span.addEventListener("focus", tellOf);
       line.append(span);
     }
     at("view").append(line);
   }
+}
+
+function walk() {
+  at("view").addEventListener("keydown", (e) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key];
+    const words = [...at("view").querySelectorAll(".word")], here = words.indexOf(document.activeElement);
+    if (!step || here < 0) return;
+    e.preventDefault();
+    words[Math.min(words.length - 1, Math.max(0, here + step))].focus();
+  });
 }
 
 // ---- all of it
@@ -164,11 +193,11 @@ function show() {
   const map = shown();
   for (const key of ["method", "target"]) { state[key] = map[key]; at("choose-" + key).value = map[key]; }
   at("said").textContent = map.headline;
-  at("low").textContent = figure(map.low);
-  at("high").textContent = figure(map.high);
+  ["low", "high"].forEach((end, i) => { at(end).textContent = figure(range(map)[i]); });
   at("notes").textContent = map.notes.join(" ");
+  at("notes").hidden = map.notes.length === 0;
   at("record").textContent = JSON.stringify(map.record, null, 1);
-  at("value").textContent = "";
+  at("value").textContent = data.picture ? "Point at the picture to read a patch." : "Point at a word to read its value.";
   const bar = at("bar").getContext("2d"), strip = bar.createImageData(256, 1), own = table(map);
   for (let i = 0; i < 256; i++) strip.data.set([own[3 * i], own[3 * i + 1], own[3 * i + 2], 255], 4 * i);
   bar.putImageData(strip, 0, 0);
@@ -184,9 +213,9 @@ function show() {
     most = map[state.words].flat().filter(([, v]) => v !== null);
   }
   most = most.map((m, i) => [...m, i]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]) || a[2] - b[2]).slice(0, 10);
-  at("most").replaceChildren(...most.map(([what, v]) => make("li", { textContent: `${what.trim()}: ${figure(v)}` })));
+  at("most").replaceChildren(...most.map(([what, v]) => make("li", {}, ...named(what, v))));
 }
 
 controls();
-if (data.picture) stage();
+if (data.picture) stage(); else walk();
 show();
