@@ -4,6 +4,8 @@ pub mod desk;
 pub mod likeness;
 pub mod pages;
 pub mod pairs;
+pub mod past;
+pub mod plan;
 pub mod rows;
 pub mod tokens;
 

@@ -230,3 +230,32 @@ pub fn named<T: Copy + Send + Sync + 'static>(
         found.map(|(.., value)| *value).ok_or("there is no such value")
     })
 }
+
+/// Where results go, and in which formats.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// A directory, the file of the one output, or `-` for stdout
+    /// (default: here; `vitx-out` when a folder is explained)
+    #[arg(short, long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// overlay, heatmap, npy (and npy-pixels), json; ansi for texts; repeatable (default: overlay for images, ansi for texts)
+    #[arg(short, long, value_delimiter = ',', value_name = "FORMAT", value_parser = crate::cli::offered::FORMATS, hide_possible_values = true)]
+    pub format: Vec<String>,
+    /// Draw a caption and a colour bar below the picture
+    #[arg(long)]
+    pub legend: bool,
+    /// A table of the run, one row an input, method and target, written as it goes: a .csv or .jsonl file
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
+    /// Seed of methods that draw random numbers
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// Skip what an earlier run has finished from the same contents of model and input with the same settings, and make
+    /// the rest anew
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Make every output anew (default: what is up to date is kept, anything else that exists is an error)
+    #[arg(long)]
+    pub overwrite: bool,
+}

@@ -8,8 +8,6 @@ mod job;
 mod mistakes;
 mod noted;
 mod offered;
-mod past;
-mod plan;
 mod report;
 mod sheets;
 mod sources;

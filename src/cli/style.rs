@@ -6,6 +6,7 @@ use anyhow::{bail, Result};
 use clap::builder::PossibleValuesParser;
 use clap::Args;
 use std::io::IsTerminal;
+use vitx::explain::plan::Drawn;
 use vitx::explanation::{Units, Words};
 use vitx::render::colormap::{Colormap, COLORMAPS};
 use vitx::render::scale::Span;
@@ -88,17 +89,4 @@ impl StyleArgs {
     pub fn scale(&self) -> Option<&str> {
         self.normalize.as_deref()
     }
-}
-
-/// What a run draws.
-#[derive(Debug, Clone, Copy)]
-pub struct Drawn {
-    /// Relevance as colour, of pictures or texts.
-    pub colour: bool,
-    /// Of texts.
-    pub text: bool,
-    /// Heat, enlarged to pixels.
-    pub heat: bool,
-    /// Heat over a picture.
-    pub blend: bool,
 }

@@ -11,7 +11,7 @@ use super::candidates::Candidate;
 use super::contract::{Entry, Score};
 use super::table::{gains, pooled};
 use crate::encoder::Facts;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::method;
 
 /// The grid of the command without `--method`, for a model of so many layers.
@@ -52,30 +52,16 @@ pub struct Grid {
 /// # Errors
 /// [`Error::Usage`] for a grid beyond 10 000 settings, and for settings that do not parse.
 pub fn expand(text: &str) -> Result<Grid> {
-    let (name, given) = text.split_once(':').unwrap_or((text, ""));
+    let given = text.split_once(':').map_or("", |(_, given)| given);
     let pairs: Vec<(String, Vec<String>)> = given
         .split(',')
         .filter_map(|part| part.split_once('='))
         .map(|(key, values)| (key.trim().to_string(), values.split('|').map(|v| v.trim().to_string()).collect()))
         .collect();
-    let count = pairs.iter().map(|(_, v)| v.len()).product::<usize>();
-    if count > 10_000 {
-        return Err(Error::Usage(format!("`{text}` is a grid of {count} settings; at most 10000")));
-    }
-    let mut combinations: Vec<Vec<String>> = vec![Vec::new()];
-    for (_, values) in &pairs {
-        let longer =
-            |c: &Vec<String>| values.iter().map(|v| [&c[..], std::slice::from_ref(v)].concat()).collect::<Vec<_>>();
-        combinations = combinations.iter().flat_map(longer).collect();
-    }
-    let setting = |values: &Vec<String>| -> Result<Setting> {
-        let keys: Vec<String> = pairs.iter().zip(values).map(|((k, _), v)| format!("{k}={v}")).collect();
-        let spec = if keys.is_empty() { name.to_string() } else { format!("{name}:{}", keys.join(",")) };
-        let chosen = pairs.iter().zip(values).filter(|((_, all), _)| all.len() > 1);
-        let place = chosen.map(|(_, v)| v.clone()).collect();
+    let setting = |(spec, place): (String, Vec<String>)| -> Result<Setting> {
         Ok(Setting { candidate: Candidate::Method(method::parse(&spec)?), place })
     };
-    let settings = combinations.iter().map(setting).collect::<Result<Vec<_>>>()?;
+    let settings = method::alternatives(text)?.into_iter().map(setting).collect::<Result<Vec<_>>>()?;
     Ok(Grid { axes: pairs.into_iter().filter(|(_, v)| v.len() > 1).collect(), settings })
 }
 
@@ -113,7 +99,7 @@ impl Field {
         let baseline = match (baseline, grids.first()) {
             (Some(given), _) => given.to_string(),
             (None, Some(grid)) => without_choices(grid),
-            (None, None) => method::DEFAULTS[0].to_string(), // that of the models with the usual grid
+            (None, None) => method::DEFAULTS[0].to_string(), // of pictures, whose grid is the usual one
         };
         let grids = texts.iter().map(|t| expand(t)).collect::<Result<Vec<_>>>()?;
         let baseline = Candidate::Method(method::parse(&baseline)?);

@@ -49,12 +49,18 @@ pub const GROUPS: &[Group] = &[
     perturbation::GROUP,
 ];
 
-/// The method of `vitx explain` without `--method`, and where layers do not hold the same tokens (Swin).
-pub const DEFAULTS: [&str; 2] = ["gae", "gradcam"];
+/// The methods of `vitx explain` without `--method`: for pictures, where layers do not hold the same tokens (Swin), and for texts.
+pub const DEFAULTS: [&str; 3] = ["gae", "gradcam", "attn-lrp"];
 
-/// The method that explains a model where none is named.
+/// The method that explains a model where none is named. For texts `gae` is far below what propagates relevance (README's table), which
+/// takes one reverse pass like it.
 pub fn usual(model: &Facts) -> &'static str {
-    DEFAULTS[usize::from(model.staged())]
+    let [pictures, staged, texts] = DEFAULTS;
+    match (model.text, model.staged()) {
+        (true, _) => texts,
+        (false, true) => staged,
+        (false, false) => pictures,
+    }
 }
 
 /// Every method, in the order of `vitx methods`.
@@ -140,16 +146,52 @@ pub fn split_specs(texts: &[impl AsRef<str>]) -> Vec<String> {
     specs
 }
 
-/// Reads the values of `--method`. `all` stands for every method.
+/// Most settings that one text may stand for.
+const MOST: usize = 10_000;
+
+/// The settings of a text some of whose values are alternatives, `NAME:key=a|b,...`: each as one method is written, and the values that were
+/// chosen in it.
 ///
 /// # Errors
-/// As [`parse`]; also for the same method with the same parameters twice.
+/// [`Error::Usage`] for too many.
+pub fn alternatives(text: &str) -> Result<Vec<(String, Vec<String>)>> {
+    let (name, given) = text.split_once(':').unwrap_or((text, ""));
+    let parts: Vec<&str> = given.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let values = |part: &str| part.split_once('=').map_or(1, |(_, values)| values.split('|').count());
+    let count = parts.iter().map(|part| values(part)).fold(1usize, usize::saturating_mul);
+    if count > MOST {
+        return Err(Error::Usage(format!("`{text}` is a grid of {count} settings; at most {MOST}")));
+    }
+    let mut settings: Vec<(Vec<String>, Vec<String>)> = vec![Default::default()];
+    for part in parts {
+        let Some((key, values)) = part.split_once('=').filter(|(_, values)| values.contains('|')) else {
+            settings.iter_mut().for_each(|(keys, _)| keys.push(part.to_string()));
+            continue;
+        };
+        let longer = |(keys, chosen): &(Vec<String>, Vec<String>)| {
+            let with = |v: &str| {
+                let v = v.trim().to_string();
+                ([&keys[..], &[format!("{}={v}", key.trim())]].concat(), [&chosen[..], &[v]].concat())
+            };
+            values.split('|').map(with).collect::<Vec<_>>()
+        };
+        settings = settings.iter().flat_map(longer).collect();
+    }
+    let spec =
+        |keys: Vec<String>| if keys.is_empty() { name.to_string() } else { format!("{name}:{}", keys.join(",")) };
+    Ok(settings.into_iter().map(|(keys, chosen)| (spec(keys), chosen)).collect())
+}
+
+/// Reads the values of `--method`. `all` stands for every method, and `a|b` for each of two values.
+///
+/// # Errors
+/// As [`parse`] and [`alternatives`]; also for the same method with the same parameters twice.
 pub fn parse_list(texts: &[impl AsRef<str>]) -> Result<Vec<Configured>> {
     let mut list: Vec<Configured> = Vec::new();
     for spec in split_specs(texts) {
-        let specs = match spec.eq_ignore_ascii_case("all") {
+        let specs: Vec<String> = match spec.eq_ignore_ascii_case("all") {
             true => all().map(|e| e.name.to_string()).collect(),
-            false => vec![spec],
+            false => alternatives(&spec)?.into_iter().map(|(spec, _)| spec).collect(),
         };
         for spec in specs {
             let configured = parse(&spec)?;
@@ -188,6 +230,10 @@ mod tests {
         let specs: Vec<_> = list.iter().map(|c| c.spec.as_str()).collect();
         assert_eq!(specs, ["attention", "rollout:discard_ratio=0.5,start_layer=1", "gae", "grad-attention"]);
         assert_eq!(parse_list(&["all"]).unwrap().len(), all().count());
+        let list = parse_list(&["attention:layer=0|last,heads=max,gae"]).unwrap();
+        let specs: Vec<_> = list.iter().map(|c| c.spec.as_str()).collect();
+        assert_eq!(specs, ["attention:heads=max,layer=0", "attention:heads=max,layer=last", "gae"]);
+        assert!(alternatives(&format!("rise:n={}", "1|".repeat(20_000))).is_err());
     }
 
     #[test]

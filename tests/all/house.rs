@@ -65,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "explain",
         &[
             "abreast",
+            "resume",
             "error",
             "guard",
             "identity",

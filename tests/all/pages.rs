@@ -114,14 +114,14 @@ fn texts_have_pages_figures_and_fragments_by_words() {
     assert!(map["notes"][0].as_str().unwrap().contains("Special tokens hold"));
     let share = map["record"]["relevance"]["special"].as_f64().unwrap();
     assert!((0.0..1.0).contains(&share));
-    for (file, escaped) in [("text.gae.svg", "&lt;"), ("text.gae.fragment.html", "&lt;")] {
+    for (file, escaped) in [("text.attn-lrp.svg", "&lt;"), ("text.attn-lrp.fragment.html", "&lt;")] {
         let made = std::fs::read_to_string(dir.path().join("out").join(file)).unwrap();
         assert!(made.contains(escaped) && !made.contains("<b>"), "{file}: {made}");
     }
     let shown = |more: &[&str]| {
         let args = [&["explain", "-q", "--overwrite", "-f", "fragment", "--text", text, "-o", "out/"], more].concat();
         fine(dir.path(), &args);
-        let made = std::fs::read_to_string(dir.path().join("out/text.gae.fragment.html")).unwrap();
+        let made = std::fs::read_to_string(dir.path().join("out/text.attn-lrp.fragment.html")).unwrap();
         made.matches("<span").count()
     };
     let (words, pieces, special) = (shown(&[]), shown(&["--words", "off"]), shown(&["--special"]));

@@ -160,7 +160,7 @@ fn entities_and_answers_are_explained() {
     assert_eq!(said(&tokens, 0, &["-t", "entities"]).len(), groups.len());
     let one = said(&tokens, 0, &["-t", "token:4/B-LOC", "-t", "token:4", "-f", "npy", "-o", "maps/"]);
     assert_eq!((&one[0]["target"]["label"], &one[1]["target"]["label"]), (&json!("4/B-LOC"), &json!("4/I-PER")));
-    assert!(dir.path().join("maps/text.gae.4-B-LOC.npy").exists());
+    assert!(dir.path().join("maps/text.attn-lrp.4-B-LOC.npy").exists());
     let every = said(&tokens, 1, &["-t", "token:1", "--method", "all"]);
     assert!(every.len() >= 30 && every.iter().all(|r| r["status"] == "ok"), "{}", every.len());
     let none = said(&tokens, 0, &["-t", "I-LOC", "-t", "B-LOC"]);

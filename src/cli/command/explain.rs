@@ -2,10 +2,8 @@
 
 mod deliver;
 
-use crate::cli::args::{InputArgs, ModelArgs, ReportArgs, ShapeArgs};
+use crate::cli::args::{InputArgs, ModelArgs, OutputArgs, ReportArgs, ShapeArgs};
 use crate::cli::job::Job;
-use crate::cli::past::{Past, Stated};
-use crate::cli::plan::{Asked, OutputArgs, Plan};
 use crate::cli::report::{interrupted, Reporter};
 use crate::cli::style::StyleArgs;
 use crate::cli::{examples, offered};
@@ -17,6 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::explain::desk::{Desk, Front, Going, Item};
 use vitx::explain::pages::{Index, Place};
+use vitx::explain::past::{Past, Stated};
+use vitx::explain::plan::{Choices, Plan};
 use vitx::explain::{likeness::turned, Asked as Question};
 use vitx::identity::Identity;
 use vitx::input::Source;
@@ -37,7 +37,8 @@ pub struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// NAME[:key=value,...], several separated by commas, or `all` (default: gae, of Swin gradcam; see `vitx methods`)
+    /// NAME[:key=value,...], several separated by commas, a|b for each of two values, or `all` (see
+    /// `vitx methods`; default: gae, of texts attn-lrp, of Swin gradcam)
     #[arg(long, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// predicted, a label, a class number (id:N always), top:K, above:P (every class of such a probability), A-B (why A rather
@@ -86,15 +87,20 @@ fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
         args.target = (0..pictures).map(|picture| format!("id:{picture}")).collect();
         args.input.shape = ShapeArgs::default();
     }
-    let asked = Asked { method: &args.method, target: &args.target, row: args.row.as_deref(), output: &args.output };
-    let plan = Plan::resolve(&asked, style, args.report.json, &job.checkpoint, &job.sources)?;
+    let (method, target, row, output) = (&args.method[..], &args.target[..], args.row.as_deref(), &args.output);
+    let OutputArgs { out, format, legend: _, table, seed, resume, overwrite } = output;
+    let (out, table, json) = (out.as_deref(), table.as_deref(), args.report.json);
+    let (seed, resume, overwrite) = (*seed, *resume, *overwrite);
+    let asked = Choices { method, target, row, out, format, table, seed, resume, overwrite, json };
+    let sources = (&job.sources.list[..], job.sources.from_folder);
+    let plan = Plan::resolve(&asked, style, &job.checkpoint, sources)?;
     args.style.refuse_idle(plan.drawn())?;
     if plan.style.scale == Span::Shared && args.input.shard.is_some() {
         bail!("--normalize shared with --shard: each part of the run would have a scale of its own; run it whole, or pass --normalize max");
     }
     let stated = args.report.json || plan.formats.iter().any(|f| f.name == "json");
     let common = || common(args, &plan, &job.checkpoint, &job.device);
-    let mut past = Past::look(&plan, &job.checkpoint, &job.sources, stated, common)?;
+    let mut past = Past::look(&plan, &job.checkpoint, &job.sources.list, stated, common)?;
     let (inputs, names) = (job.sources.list.len(), job.sources.list.iter().map(|s| s.name.clone()).collect());
     let report = Reporter::new(args.report, inputs).resumable().tabled(args.output.table.as_deref())?;
     if past.made.all() {

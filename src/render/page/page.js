@@ -103,23 +103,20 @@ function tell() {
   at("value").textContent = value === undefined ? "" : `row ${row}, column ${column}: ${figure(value)}${what}`;
 }
 
-// The map at so many pixels: linear between the centres of patches, or one tile a patch.
+// The map at so many pixels: cubic between the centres of patches (Catmull-Rom), or one tile a patch.
 function enlarged(values, [rows, columns], height, width, smooth) {
-  const out = new Float32Array(height * width);
+  // Of each pixel along an axis the four patches around it, and their weights.
   const along = (n, length) => Array.from({ length }, (_, i) => {
-    const at = ((i + 0.5) * n) / length - (smooth ? 0.5 : 0);
-    const low = Math.min(n - 1, Math.max(0, Math.floor(at)));
-    return smooth ? [low, Math.min(n - 1, low + (at < 0 ? 0 : 1)), Math.min(1, Math.max(0, at - low))] : [low, low, 0];
+    const at = ((i + 0.5) * n) / length - (smooth ? 0.5 : 0), low = Math.floor(at), t = at - low;
+    const inside = (k) => Math.min(n - 1, Math.max(0, k));
+    if (!smooth) return [[inside(low), 1]];
+    const weights = [((2 - t) * t - 1) * t / 2, ((3 * t - 5) * t * t + 2) / 2, ((4 - 3 * t) * t + 1) * t / 2, (t - 1) * t * t / 2];
+    return weights.map((weight, k) => [inside(low - 1 + k), weight]);
   });
-  const ys = along(rows, height), xs = along(columns, width);
-  for (let y = 0; y < height; y++) {
-    const [a, b, v] = ys[y];
-    for (let x = 0; x < width; x++) {
-      const [c, d, u] = xs[x];
-      const top = values[a * columns + c] * (1 - u) + values[a * columns + d] * u;
-      out[y * width + x] = top * (1 - v) + (values[b * columns + c] * (1 - u) + values[b * columns + d] * u) * v;
-    }
-  }
+  const ys = along(rows, height), xs = along(columns, width), wide = new Float32Array(rows * width);
+  for (let r = 0; r < rows; r++) xs.forEach((taps, x) => { for (const [c, w] of taps) wide[r * width + x] += w * values[r * columns + c]; });
+  const out = new Float32Array(height * width);
+  ys.forEach((taps, y) => { for (const [r, w] of taps) for (let x = 0; x < width; x++) out[y * width + x] += w * wide[r * width + x]; });
   return out;
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of explanations: files, records, lines.
 
 use super::{tell_done, Work};
+use crate::cli::noted::lost;
 use crate::cli::report::interrupted;
 use anyhow::Result;
 use serde_json::Value;
@@ -135,7 +136,7 @@ impl<'a> Work<'a> {
                 let asked =
                     contents.and_then(|c| self.past.stated.identity(self.plan, going.source, c, request, method));
                 if let Some(asked) = asked {
-                    self.past.add(&asked, files, records);
+                    lost(self.past.add(&asked, files, records));
                 }
             }
         }
@@ -230,7 +231,7 @@ impl<'a> Work<'a> {
         let record = Record::Nothing { input, target, note: nothing.note };
         for (contents, method) in going.contents.iter().flat_map(|c| self.plan.methods.iter().map(move |m| (c, m))) {
             if let Some(asked) = self.past.stated.identity(self.plan, going.source, contents, request, method) {
-                self.past.add(&asked, Vec::new(), vec![record.value()?]);
+                lost(self.past.add(&asked, Vec::new(), vec![record.value()?]));
             }
         }
         self.report.record(&record)

@@ -1,72 +1,69 @@
 //! A resolved `explain`: methods, targets, formats and places, everything that can be checked without weights.
 
-use super::offered;
-use super::sources::Sources;
-use super::style::Drawn;
-use anyhow::{bail, Context, Result};
+use super::pages::Place;
+use super::rows::ENDINGS;
+use super::{methods, requests};
+use crate::encoder::Facts;
+use crate::error::{Error, Result};
+use crate::explanation::RowRequest;
+use crate::input::Source;
+use crate::method::Configured;
+use crate::model::{Checkpoint, Modality};
+use crate::render::names::target_part;
+use crate::render::out::{refuse_ending, Format, Out};
+use crate::render::{chosen, Draws, Style};
+use crate::target::{Request, Target};
 use std::path::{Path, PathBuf};
-use vitx::encoder::Facts;
-use vitx::explain::pages::Place;
-use vitx::explain::rows::ENDINGS;
-use vitx::explanation::RowRequest;
-use vitx::method::Configured;
-use vitx::model::{Checkpoint, Modality};
-use vitx::render::names::target_part;
-use vitx::render::out::{refuse_ending, Format, Out};
-use vitx::render::{chosen, Draws, Style};
-use vitx::target::{Request, Target};
-
-/// Where results go, and in which formats.
-#[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Output")]
-pub struct OutputArgs {
-    /// A directory, the file of the one output, or `-` for stdout
-    /// (default: here; `vitx-out` when a folder is explained)
-    #[arg(short, long, value_name = "PATH")]
-    pub out: Option<PathBuf>,
-    /// overlay, heatmap, npy (and npy-pixels), json; ansi for texts; repeatable (default: overlay for images, ansi for texts)
-    #[arg(short, long, value_delimiter = ',', value_name = "FORMAT", value_parser = offered::FORMATS, hide_possible_values = true)]
-    pub format: Vec<String>,
-    /// Draw a caption and a colour bar below the picture
-    #[arg(long)]
-    pub legend: bool,
-    /// A table of the run, one row an input, method and target, written as it goes: a .csv or .jsonl file
-    #[arg(long, value_name = "FILE")]
-    pub table: Option<PathBuf>,
-    /// Seed of methods that draw random numbers
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub seed: u64,
-    /// Skip what an earlier run has finished from the same contents of model and input with the same settings, and make
-    /// the rest anew
-    #[arg(long, conflicts_with = "overwrite")]
-    pub resume: bool,
-    /// Make every output anew (default: what is up to date is kept, anything else that exists is an error)
-    #[arg(long)]
-    pub overwrite: bool,
-}
 
 /// What was asked for.
-pub struct Asked<'a> {
+#[derive(Debug, Clone, Default)]
+pub struct Choices<'a> {
+    /// As [`super::methods`] reads them.
     pub method: &'a [String],
+    /// As [`super::requests`] reads them.
     pub target: &'a [String],
+    /// The output token that is explained instead of the method's own choice.
     pub row: Option<&'a str>,
-    pub output: &'a OutputArgs,
+    /// A folder, a file, or `-` for stdout.
+    pub out: Option<&'a Path>,
+    /// Names of renderers.
+    pub format: &'a [String],
+    /// A file for a table of the run.
+    pub table: Option<&'a Path>,
+    /// Of random numbers.
+    pub seed: u64,
+    /// Keep what is up to date, and make the rest anew.
+    pub resume: bool,
+    /// Make everything anew.
+    pub overwrite: bool,
+    /// Records go to stdout.
+    pub json: bool,
 }
 
 /// A resolved `explain`.
 pub struct Plan {
+    /// The methods.
     pub methods: Vec<Configured>,
     facts: Facts,
+    /// The targets.
     pub requests: Vec<Request>,
+    /// In a fixed order.
     pub formats: Vec<Format>,
     /// Each input has a page; of more than one there is an index.
     pub page: Option<Format>,
+    /// Whether there is.
     pub indexed: bool,
+    /// Where results go.
     pub out: Out,
+    /// How they are drawn.
     pub style: Style,
+    /// The output token that is explained instead of the method's own choice.
     pub row: Option<RowRequest>,
+    /// Of random numbers.
     pub seed: u64,
+    /// What exists may be replaced.
     pub replace: bool,
+    /// What is up to date is kept.
     pub resume: bool,
     /// Text results go to stdout and not to files.
     pub to_stdout: bool,
@@ -78,24 +75,26 @@ impl Plan {
     /// # Errors
     /// The first mistake found.
     pub fn resolve(
-        asked: &Asked<'_>,
+        asked: &Choices<'_>,
         mut style: Style,
-        json: bool,
         checkpoint: &Checkpoint,
-        sources: &Sources,
+        (sources, from_folder): (&[Source], bool),
     ) -> Result<Self> {
         let (text, facts) = (checkpoint.modality() == Modality::Text, checkpoint.facts());
-        let methods = vitx::explain::methods(asked.method, checkpoint)?;
-        let requests = vitx::explain::requests(asked.target, checkpoint);
-        let requests = requests.with_context(|| format!("model `{}`", checkpoint.id))?;
-        let formats = chosen(&asked.output.format, text)?;
+        let methods = methods(asked.method, checkpoint)?;
+        let of_model = |e: Error| Error::Usage(format!("model `{}`: {e}", checkpoint.id));
+        let requests = requests(asked.target, checkpoint).map_err(of_model)?;
+        let formats = chosen(asked.format, text)?;
         let drawn = formats.iter().find(|f| f.draws > Draws::Numbers);
         if let (Some(m), Some(f)) = (methods.iter().find(|m| m.matrix()), drawn) {
-            bail!("method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy", m.spec, f.name);
+            return Err(Error::Usage(format!(
+                "method `{}` gives a matrix [T,T], which `{}` cannot draw; pass --format npy",
+                m.spec, f.name
+            )));
         }
         let row = asked.row.map(|r| RowRequest::parse(r, text)).transpose()?;
         if let (Some(m), true) = (methods.iter().find(|m| m.method.rows().is_none()), row.is_some()) {
-            return Err(m.no_rows().into());
+            return Err(m.no_rows());
         }
         let targets: usize = requests.iter().map(|r| r.most(checkpoint.labels.len())).sum();
         let files: usize = methods
@@ -103,34 +102,36 @@ impl Plan {
             .map(|m| formats.iter().filter(|f| !f.whole && f.suits(m.method.pixels(&facts))).count())
             .sum();
         let page = formats.iter().copied().find(|f| f.whole);
-        let outputs = sources.list.len() * (targets * files + usize::from(page.is_some()));
-        let to_stdout = text && asked.output.out.is_none() && formats.iter().any(|f| f.name == "ansi");
-        let out = Out::choose(asked.output.out.as_deref(), sources.from_folder, &formats, outputs)?;
-        if out == Out::Stdout && json {
-            bail!("--out - and --json both write to stdout; choose one");
+        let outputs = sources.len() * (targets * files + usize::from(page.is_some()));
+        let to_stdout = text && asked.out.is_none() && formats.iter().any(|f| f.name == "ansi");
+        let out = Out::choose(asked.out, from_folder, &formats, outputs)?;
+        if out == Out::Stdout && asked.json {
+            return Err(Error::Usage(format!("--out - and --json both write to stdout; choose one")));
         }
         if !to_stdout && out != Out::Stdout {
             // A file is plain unless it is named as holding escape sequences.
             style.colour = formats.iter().any(|f| f.name == "ansi");
         }
-        refuse_ending("--table", asked.output.table.as_deref(), ENDINGS)?;
+        refuse_ending("--table", asked.table, ENDINGS)?;
         let plan = Plan {
             methods,
             facts,
             requests,
             formats,
             page,
-            indexed: page.is_some() && sources.list.len() > 1,
+            indexed: page.is_some() && sources.len() > 1,
             out,
             style,
             row,
-            seed: asked.output.seed,
-            replace: asked.output.overwrite || asked.output.resume,
-            resume: asked.output.resume,
+            seed: asked.seed,
+            replace: asked.overwrite || asked.resume,
+            resume: asked.resume,
             to_stdout,
         };
-        if asked.output.legend && !plan.drawn().heat {
-            bail!("--legend would change nothing: it is drawn below pictures, and this run draws none; leave it out");
+        if plan.style.legend && !plan.drawn().heat {
+            return Err(Error::Usage(format!(
+                "--legend would change nothing: it is drawn below pictures, and this run draws none; leave it out"
+            )));
         }
         Ok(plan)
     }
@@ -164,10 +165,10 @@ impl Plan {
     }
 
     /// Every output whose name does not depend on what the model says.
-    pub fn known_paths(&self, checkpoint: &Checkpoint, sources: &Sources) -> Vec<Known> {
+    pub fn known_paths(&self, checkpoint: &Checkpoint, sources: &[Source]) -> Vec<Known> {
         let known = |r: &Request| !matches!(r.target, Target::Top(_) | Target::Above { .. });
         let mut paths = Vec::new();
-        for (number, source) in sources.list.iter().enumerate() {
+        for (number, source) in sources.iter().enumerate() {
             for (r, request) in self.requests.iter().enumerate().filter(|(_, r)| known(r)) {
                 let outputs = request.resolve(&vec![0.0; checkpoint.labels.len()]);
                 let Some(&output) = outputs.first() else { continue };
@@ -203,3 +204,16 @@ impl Plan {
 
 /// An output, and the numbers of its input, request and method.
 pub type Known = (usize, usize, usize, PathBuf);
+
+/// What a run draws.
+#[derive(Debug, Clone, Copy)]
+pub struct Drawn {
+    /// Relevance as colour, of pictures or texts.
+    pub colour: bool,
+    /// Of texts.
+    pub text: bool,
+    /// Heat, enlarged to pixels.
+    pub heat: bool,
+    /// Heat over a picture.
+    pub blend: bool,
+}

@@ -1,18 +1,16 @@
 //! What of a run an earlier one has done, and the identity of each of its results.
 
-use super::noted::lost;
 use super::plan::{Known, Plan};
-use super::sources::Sources;
-use anyhow::{bail, Result};
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::input::source::refuse_inputs;
+use crate::input::Source;
+use crate::method::Configured;
+use crate::model::Checkpoint;
+use crate::render::scale::Span;
+use crate::resume::{past, Ledger, Written};
+use crate::target::Request;
 use serde_json::Value;
-use vitx::identity::Identity;
-use vitx::input::source::refuse_inputs;
-use vitx::input::Source;
-use vitx::method::Configured;
-use vitx::model::Checkpoint;
-use vitx::render::scale::Span;
-use vitx::resume::{past, Ledger, Written};
-use vitx::target::Request;
 
 /// What stands of a run.
 pub struct Past {
@@ -37,24 +35,24 @@ impl Past {
     pub fn look(
         plan: &Plan,
         checkpoint: &Checkpoint,
-        sources: &Sources,
+        sources: &[Source],
         stated: bool,
-        common: impl FnOnce() -> vitx::Result<Identity>,
+        common: impl FnOnce() -> Result<Identity>,
     ) -> Result<Self> {
         let slots = plan.requests.len() * plan.methods.len();
-        let made = past::Past::new(plan.ledger_folder().map(Ledger::read), sources.list.len(), slots);
+        let made = past::Past::new(plan.ledger_folder().map(Ledger::read), sources.len(), slots);
         let mut own = Past { made, stated: Stated(None), methods: plan.methods.len() };
         let shared = plan.style.scale == Span::Shared;
         if own.made.is_noted() || stated {
             // One scale over the run is made of every input: then each output depends on all of them.
-            own.stated.0 = Some(common()?.with("inputs", shared.then(|| Source::whole(&sources.list))));
+            own.stated.0 = Some(common()?.with("inputs", shared.then(|| Source::whole(sources))));
         }
         if !plan.replace || plan.resume {
-            let names: Vec<_> = sources.list.iter().map(|s| s.stem.to_string_lossy().into_owned()).collect();
+            let names: Vec<_> = sources.iter().map(|s| s.stem.to_string_lossy().into_owned()).collect();
             let (common, pairs) =
                 (&own.stated.0, || plan.requests.iter().flat_map(|r| plan.methods.iter().map(move |m| (r, m))));
             own.made.compare(&names, |input| {
-                let source = sources.list.get(input)?;
+                let source = sources.get(input)?;
                 let (common, contents) = (common.as_ref()?, source.contents()?);
                 Some(pairs().map(|(r, m)| identity_of(common, plan, source, &contents, r, m)).collect())
             });
@@ -63,7 +61,7 @@ impl Past {
             own.made.forget();
         }
         let known = plan.known_paths(checkpoint, sources);
-        refuse_inputs(known.iter().map(|(_, _, _, path)| path), &sources.list)?;
+        refuse_inputs(known.iter().map(|(_, _, _, path)| path), sources)?;
         if !plan.replace {
             own.refuse_existing(plan, &known, sources)?;
         }
@@ -71,7 +69,7 @@ impl Past {
     }
 
     /// What is there and not up to date stays, unless the user says otherwise.
-    fn refuse_existing(&self, plan: &Plan, known: &[Known], sources: &Sources) -> Result<()> {
+    fn refuse_existing(&self, plan: &Plan, known: &[Known], sources: &[Source]) -> Result<()> {
         let mut existing = known.iter().filter(|(n, r, m, path)| !self.stands(*n, *r, *m) && path.exists());
         let Some((number, request, method, first)) = existing.next() else { return Ok(()) };
         let more = match existing.count() {
@@ -83,14 +81,14 @@ impl Past {
             let asked = self.stated.identity(plan, source, &source.contents()?, request, method)?;
             self.made.differs(first, &asked)
         };
-        let made = match sources.list.get(*number).and_then(differs) {
+        let made = match sources.get(*number).and_then(differs) {
             Some(other) if !other.is_empty() => format!(", made with another {}", other.join(", another ")),
             _ => String::new(),
         };
-        bail!(
+        return Err(Error::Usage(format!(
             "{} exists{made}; pass --overwrite to replace it, --resume to make anew what is not up to date, or another --out{more}",
             first.display()
-        );
+        )));
     }
 
     /// Whether what a method gives for a request and an input stands.
@@ -98,9 +96,9 @@ impl Past {
         self.made.stands(input, request * self.methods + method)
     }
 
-    /// Notes what one input, request and method have given.
-    pub fn add(&mut self, asked: &Identity, files: Vec<Written>, records: Vec<Value>) {
-        lost(self.made.add(asked, files, records));
+    /// Notes what one input, request and method have given; answers why it could not.
+    pub fn add(&mut self, asked: &Identity, files: Vec<Written>, records: Vec<Value>) -> Option<Error> {
+        self.made.add(asked, files, records)
     }
 
     /// What of an input does not stand, by request and method.
