@@ -245,6 +245,9 @@ pub struct OutputArgs {
     /// Draw a caption and a colour bar below the picture
     #[arg(long)]
     pub legend: bool,
+    /// Put the bare picture beside the overlay
+    #[arg(long)]
+    pub panel: bool,
     /// A table of the run, one row an input, method and target, written as it goes: a .csv or .jsonl file
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,

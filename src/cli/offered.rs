@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use std::ffi::OsStr;
-use vitx::render::RENDERERS;
+use vitx::render::{Blend, Evidence, RENDERERS};
 use vitx::{evaluate, method};
 
 /// Reads any text; completions offer some.
@@ -35,6 +35,12 @@ pub const TARGETS: Offered = Offered(|| {
 
 /// Formats of `--format`.
 pub const FORMATS: Offered = Offered(|| RENDERERS.iter().map(|r| PossibleValue::new(r.name).help(r.about)).collect());
+
+/// Ways of `--blend`.
+pub const BLENDS: Offered = Offered(|| Blend::NAMES.iter().map(PossibleValue::new).collect());
+
+/// Parts of `--evidence`.
+pub const EVIDENCE: Offered = Offered(|| Evidence::NAMES.iter().map(PossibleValue::new).collect());
 
 /// Scales of `--normalize`.
 pub const SCALES: Offered = Offered(|| {

@@ -147,9 +147,11 @@ impl Subject {
         args: &SheetArgs,
         report: Reporter,
         columns: Vec<String>,
-        lines: Vec<Line>,
+        mut lines: Vec<Line>,
         by_line: bool,
     ) -> Result<ExitCode> {
+        let maps = lines.iter_mut().flat_map(|line| &mut line.maps);
+        maps.for_each(|map| *map = self.style.evidence.of(map).into_owned());
         let bytes = match &self.ready {
             Ready::Picture(_) => {
                 let file = Path::new(&self.source.name).file_name().unwrap_or_default().to_string_lossy();

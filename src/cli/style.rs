@@ -10,7 +10,7 @@ use vitx::explain::plan::Drawn;
 use vitx::explanation::{Units, Words};
 use vitx::render::colormap::{Colormap, COLORMAPS};
 use vitx::render::scale::Span;
-use vitx::render::{Blend, Style, Upsample};
+use vitx::render::{Blend, Evidence, Style, Upsample};
 
 /// Colours, opacity, enlargement and scale.
 #[derive(Args, Debug, Clone)]
@@ -19,9 +19,13 @@ pub struct StyleArgs {
     /// Colours (default: inferno, or coolwarm for methods with signed relevance)
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(COLORMAPS.iter().map(|(n, _)| *n)))]
     colormap: Option<String>,
-    /// How the heat lies over the picture [default: fade]
-    #[arg(long, value_name = "BLEND", value_parser = named(Blend::NAMES))]
-    blend: Option<Blend>,
+    /// How the heat lies over the picture: fade (over grey), fade-plain, veil, contour (lines), or mask:P (P percent kept)
+    /// [default: fade]
+    #[arg(long, value_name = "BLEND", value_parser = offered::BLENDS, hide_possible_values = true)]
+    blend: Option<String>,
+    /// What is drawn: all, positive, absolute, or top:P (the greatest P percent) [default: all]
+    #[arg(long, value_name = "WHAT", value_parser = offered::EVIDENCE, hide_possible_values = true)]
+    evidence: Option<String>,
     /// Its opacity, 0 to 1, where it is greatest [default: 0.85, of a veil 0.55]
     #[arg(long, value_name = "A")]
     alpha: Option<f32>,
@@ -54,11 +58,13 @@ impl StyleArgs {
         let colormap: Option<Colormap> = self.colormap.as_ref().and_then(find);
         Ok(Style {
             colormap,
-            blend: self.blend.unwrap_or_default(),
+            blend: self.blend.as_deref().map_or(Ok(usual.blend), Blend::parse)?,
+            evidence: self.evidence.as_deref().map_or(Ok(usual.evidence), Evidence::parse)?,
             alpha: self.alpha,
             upsample: self.upsample.unwrap_or(usual.upsample),
             scale: self.normalize.as_deref().map_or(Ok(usual.scale), Span::parse)?,
             legend,
+            panel: usual.panel,
             units: Units { words: self.words.unwrap_or_default(), special: self.special },
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         })
@@ -76,6 +82,7 @@ impl StyleArgs {
             ("--special", self.special, drawn.text, "texts in colour, and this run draws none"),
             ("--upsample", self.upsample.is_some(), drawn.heat, "heat over pictures, and this run draws none"),
             ("--blend", self.blend.is_some(), drawn.blend, "heat blended with a picture, and this run draws none"),
+            ("--evidence", self.evidence.is_some(), drawn.colour, "colours, and this run only writes numbers"),
             ("--alpha", self.alpha.is_some(), drawn.blend, "heat blended with a picture, and this run draws none"),
         ] {
             if given && !used {

@@ -176,12 +176,12 @@ impl Attention {
     ) -> Result<Tensor> {
         let read = || self.sorted(&read()?, around);
         let unproject =
-            |linear: &Linear, g: &Tensor| linear.reverse(&read, &attention::merge_heads(g)?, rules.projection);
+            |linear: &Linear, g: &Tensor| linear.reverse(read, &attention::merge_heads(g)?, rules.projection);
         let mut parts = Vec::with_capacity(3); // query, key, value: a fixed order of summing
         for (linear, part) in [(&self.query, query), (&self.key, key), (&self.value, Some(value))] {
             parts.extend(part.map(|g| unproject(linear, g)).transpose()?);
         }
-        self.unsorted(join(&read, &parts.iter().collect::<Vec<_>>(), carried)?, around)
+        self.unsorted(join(read, &parts.iter().collect::<Vec<_>>(), carried)?, around)
     }
 
     /// What each token's value adds per unit of attention: values `[H,T,E]` through the heads' parts of the output

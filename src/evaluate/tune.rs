@@ -50,7 +50,7 @@ pub struct Grid {
 /// Expands `NAME:key=a|b|c,...`.
 ///
 /// # Errors
-/// [`Error::Usage`] for a grid beyond 10 000 settings, and for settings that do not parse.
+/// As [`method::alternatives`], and for settings that do not parse.
 pub fn expand(text: &str) -> Result<Grid> {
     let given = text.split_once(':').map_or("", |(_, given)| given);
     let pairs: Vec<(String, Vec<String>)> = given

@@ -12,7 +12,7 @@ use crate::method::Configured;
 use crate::render::json::{Done, Record};
 use crate::render::page::{self, Panel};
 use crate::render::scale::{Range, Span};
-use crate::render::{find, Renderer, Scene, Style};
+use crate::render::{find, Draws, Renderer, Scene, Style};
 use crate::target::{Output, Request};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -296,11 +296,12 @@ impl<'a> Desk<'a> {
         ranges: &BTreeMap<usize, Range>,
     ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         let scene = Scene::of(ready, self.style);
+        let drawn: Vec<_> = items.iter().map(|item| self.style.evidence.of(&item.answer.explanation)).collect();
         let mut panels = Vec::new();
-        for (item, sheet) in items.iter().zip(sheets).filter(|(_, sheet)| !sheet.again) {
+        for (drawn, sheet) in drawn.iter().zip(sheets).filter(|(_, sheet)| !sheet.again) {
             let Some(method) = self.asked.methods.get(sheet.method) else { continue };
             panels.push(Panel {
-                explanation: &item.answer.explanation,
+                explanation: drawn,
                 shared: ranges.get(&sheet.method).copied(),
                 method: &method.spec,
                 headline: &sheet.headline,
@@ -343,15 +344,16 @@ impl<'a> Desk<'a> {
         let warnings = if answer.again { Vec::new() } else { done.warnings(&method.spec) };
         done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
         let record = Record::Ok(Box::new(done));
-        let caption = headline.clone();
+        let (caption, drawn) = (headline.clone(), self.style.evidence.of(&answer.explanation));
         let scene = Scene { caption, shared, record: Some(&record), ..Scene::of(ready, self.style) };
         let draw = |(format, path): (&Renderer, PathBuf)| match answer.again {
             true => Ok((path, Vec::new())),
+            false if format.draws > Draws::Numbers => (format.render)(&scene, &drawn).map(|bytes| (path, bytes)),
             false => (format.render)(&scene, &answer.explanation).map(|bytes| (path, bytes)),
         };
         let files = places.into_iter().map(draw).collect::<Result<_>>()?;
         let shown = self.front.shows() && !answer.again;
-        let tokens = shown.then(|| (find("ansi")?.render)(&scene, &answer.explanation)).transpose()?;
+        let tokens = shown.then(|| (find("ansi")?.render)(&scene, &drawn)).transpose()?;
         let (request, method, again) = (answer.request, answer.method, answer.again);
         Ok(Sheet { request, method, record, headline, warnings, again, files, tokens })
     }

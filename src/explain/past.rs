@@ -85,10 +85,10 @@ impl Past {
             Some(other) if !other.is_empty() => format!(", made with another {}", other.join(", another ")),
             _ => String::new(),
         };
-        return Err(Error::Usage(format!(
+        Err(Error::Usage(format!(
             "{} exists{made}; pass --overwrite to replace it, --resume to make anew what is not up to date, or another --out{more}",
             first.display()
-        )));
+        )))
     }
 
     /// Whether what a method gives for a request and an input stands.

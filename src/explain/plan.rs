@@ -7,7 +7,7 @@ use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::explanation::RowRequest;
 use crate::input::Source;
-use crate::method::Configured;
+use crate::method::{Configured, DEFAULTS};
 use crate::model::{Checkpoint, Modality};
 use crate::render::names::target_part;
 use crate::render::out::{refuse_ending, Format, Out};
@@ -81,7 +81,9 @@ impl Plan {
         (sources, from_folder): (&[Source], bool),
     ) -> Result<Self> {
         let (text, facts) = (checkpoint.modality() == Modality::Text, checkpoint.facts());
-        let methods = methods(asked.method, checkpoint)?;
+        let by_row = [DEFAULTS[0].to_string()]; // a token's own row is asked of a method that has some
+        let named = if asked.method.is_empty() && asked.row.is_some() { &by_row } else { asked.method };
+        let methods = methods(named, checkpoint)?;
         let of_model = |e: Error| Error::Usage(format!("model `{}`: {e}", checkpoint.id));
         let requests = requests(asked.target, checkpoint).map_err(of_model)?;
         let formats = chosen(asked.format, text)?;
@@ -106,7 +108,7 @@ impl Plan {
         let to_stdout = text && asked.out.is_none() && formats.iter().any(|f| f.name == "ansi");
         let out = Out::choose(asked.out, from_folder, &formats, outputs)?;
         if out == Out::Stdout && asked.json {
-            return Err(Error::Usage(format!("--out - and --json both write to stdout; choose one")));
+            return Err(Error::Usage("--out - and --json both write to stdout; choose one".into()));
         }
         if !to_stdout && out != Out::Stdout {
             // A file is plain unless it is named as holding escape sequences.
@@ -129,9 +131,15 @@ impl Plan {
             to_stdout,
         };
         if plan.style.legend && !plan.drawn().heat {
-            return Err(Error::Usage(format!(
+            return Err(Error::Usage(
                 "--legend would change nothing: it is drawn below pictures, and this run draws none; leave it out"
-            )));
+                    .into(),
+            ));
+        }
+        if plan.style.panel && !plan.drawn().blend {
+            return Err(Error::Usage(
+                "--panel would change nothing: it is for overlays, and this run draws none; leave it out".into(),
+            ));
         }
         Ok(plan)
     }
@@ -147,7 +155,7 @@ impl Plan {
     /// Formats that become files for a method.
     pub fn file_formats<'s>(&'s self, method: &'s Configured) -> impl Iterator<Item = Format> + 's {
         let suiting = self.formats.iter().copied().filter(|f| f.suits(method.method.pixels(&self.facts)));
-        suiting.filter(|f| !f.whole && !(self.to_stdout && f.name == "ansi"))
+        suiting.filter(|f| !(f.whole || self.to_stdout && f.name == "ansi"))
     }
 
     /// Where the page of an input goes.

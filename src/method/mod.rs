@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(parse_list(&["all"]).unwrap().len(), all().count());
         let list = parse_list(&["attention:layer=0|last,heads=max,gae"]).unwrap();
         let specs: Vec<_> = list.iter().map(|c| c.spec.as_str()).collect();
-        assert_eq!(specs, ["attention:heads=max,layer=0", "attention:heads=max,layer=last", "gae"]);
+        assert_eq!(specs, ["attention:layer=0,heads=max", "attention:layer=last,heads=max", "gae"]);
         assert!(alternatives(&format!("rise:n={}", "1|".repeat(20_000))).is_err());
     }
 

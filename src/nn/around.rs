@@ -66,7 +66,8 @@ impl Around {
             }
             _ => None,
         }; // 1 where padded
-        let (mut masks, mut windows): (Vec<(Reach, Tensor)>, Vec<(Windowing, Windows)>) = Default::default();
+        let mut masks: Vec<(Reach, Tensor)> = Vec::new();
+        let mut windows: Vec<(Windowing, Windows)> = Vec::new();
         for reach in reaches {
             if let Reach::Windows(of) = reach {
                 if windows.iter().all(|(known, _)| *known != of) {

@@ -1,5 +1,6 @@
 //! Relevance as colour: over the picture, or alone.
 
+use super::blend::{self, Blend};
 use super::{legend, png, Scene};
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout};
@@ -27,61 +28,35 @@ impl Upsample {
     ];
 }
 
-/// How heat lies over the picture.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Blend {
-    /// The more opaque the more relevant, over the picture in grey: no colour but that of the map.
-    #[default]
-    Fade,
-    /// The same over the picture as it is.
-    FadePlain,
-    /// Of one opacity everywhere.
-    Veil,
-}
-
-impl Blend {
-    /// Names on the command line, and what they mean.
-    pub const NAMES: &'static [(&'static str, &'static str, Blend)] = &[
-        ("fade", "The more opaque the more relevant, over the picture in grey", Blend::Fade),
-        ("fade-plain", "The same over the picture as it is", Blend::FadePlain),
-        ("veil", "Of one opacity everywhere", Blend::Veil),
-    ];
-
-    /// The opacity where nothing is more relevant, if none was asked for.
-    pub fn usual_alpha(self) -> f32 {
-        match self {
-            Blend::Fade | Blend::FadePlain => 0.85,
-            Blend::Veil => 0.55,
-        }
-    }
-
-    /// The share of that opacity at a place of the scale; of signed relevance the middle says nothing.
-    fn share(self, place: f32, signed: bool) -> f32 {
-        match self {
-            Blend::Veil => 1.0,
-            Blend::Fade | Blend::FadePlain if signed => (2.0 * place - 1.0).abs().sqrt(),
-            Blend::Fade | Blend::FadePlain => place.sqrt(),
-        }
-    }
-}
-
 /// PNG of the heat over the picture.
 pub fn overlay(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
-    let canvas = blended(scene, e)?;
+    let canvas = composed(scene, e)?;
     let canvas = if scene.style.legend { legend::below(&canvas, scene, e)? } else { canvas };
     png(DynamicImage::ImageRgb8(canvas))
+}
+
+/// The picture with the heat over it, and the bare one beside it where that is asked for.
+pub(super) fn composed(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
+    let heated = blended(scene, e)?;
+    let Some(picture) = scene.picture.filter(|_| scene.style.panel) else { return Ok(heated) };
+    let (width, height) = picture.dimensions();
+    let gap = (width / 40).max(2);
+    let mut canvas = RgbImage::from_pixel(2 * width + gap, height, Rgb([255; 3]));
+    image::imageops::replace(&mut canvas, picture, 0, 0);
+    image::imageops::replace(&mut canvas, &heated, i64::from(width + gap), 0);
+    Ok(canvas)
 }
 
 /// The picture with the heat over it.
 pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("an overlay needs a picture".into()))?;
-    let mut canvas = picture.clone();
     let style = scene.style;
-    if style.blend == Blend::Fade {
-        for pixel in canvas.pixels_mut() {
-            pixel.0 = [luma(pixel.0); 3];
-        }
+    match style.blend {
+        Blend::Contour => return blend::contoured(picture, &places(scene, e)?, &style.colormap_for(e).table()),
+        Blend::Mask(percent) => return Ok(blend::kept(picture, &places(scene, e)?, percent)),
+        Blend::Fade | Blend::FadePlain | Blend::Veil => {}
     }
+    let mut canvas = if style.blend == Blend::Fade { blend::grey(picture) } else { picture.clone() };
     // Its 256 places have an opacity each.
     let opacity: Vec<f32> = (0..256).map(|i| style.alpha() * style.blend.share(i as f32 / 255.0, e.signed)).collect();
     paint(scene, e, |x, y, colour, place| {
@@ -94,6 +69,15 @@ pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     Ok(canvas)
 }
 
+/// Of each pixel of the picture its place among the map's 256 colours; none where the map does not reach.
+fn places(scene: &Scene<'_>, e: &Explanation) -> Result<blend::Places> {
+    let picture = scene.picture.ok_or_else(|| Error::Usage("an overlay needs a picture".into()))?;
+    let (width, height) = picture.dimensions();
+    let mut all = vec![None; width as usize * height as usize];
+    paint(scene, e, |x, y, _, place| all[y as usize * width as usize + x as usize] = Some(place as u8))?;
+    Ok(blend::Places { width, all })
+}
+
 /// PNG of the heat alone, transparent outside of what the model saw.
 pub fn heatmap(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("a heatmap needs a picture's size".into()))?;
@@ -104,11 +88,6 @@ pub fn heatmap(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
         return png(DynamicImage::ImageRgb8(legend::below(&opaque, scene, e)?));
     }
     png(DynamicImage::ImageRgba8(canvas))
-}
-
-/// How bright a colour is, by Rec. 601.
-fn luma([r, g, b]: [u8; 3]) -> u8 {
-    ((299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) + 500) / 1000) as u8
 }
 
 /// Calls `put` with the colour of every picture pixel, and its place among the map's, that lies inside the patch grid, or inside the pixel map where the

@@ -12,8 +12,10 @@
 //! 4. A test at the foot of the file that reads the bytes back; a run of the command line in `tests/all/cli.rs`.
 //!    Look at it.
 
+mod blend;
 pub mod colormap;
 pub mod columns;
+mod evidence;
 pub mod grid;
 mod heat;
 pub mod json;
@@ -32,7 +34,9 @@ mod svg;
 pub mod table;
 mod tokens;
 
-pub use heat::{Blend, Upsample};
+pub use blend::Blend;
+pub use evidence::Evidence;
+pub use heat::Upsample;
 
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Units, Words};
@@ -212,6 +216,10 @@ pub struct Style {
     pub colormap: Option<Colormap>,
     /// How heat lies over the picture.
     pub blend: Blend,
+    /// Which part of a map is drawn.
+    pub evidence: Evidence,
+    /// The bare picture beside it.
+    pub panel: bool,
     /// Its greatest opacity, 0 to 1; none: as usual for the blend.
     pub alpha: Option<f32>,
     /// How the grid becomes pixels.
@@ -231,6 +239,8 @@ impl Default for Style {
         Style {
             colormap: None,
             blend: Blend::default(),
+            evidence: Evidence::default(),
+            panel: false,
             alpha: None,
             upsample: Upsample::Bicubic,
             scale: Span::Auto,
@@ -248,9 +258,8 @@ impl Style {
         let upsample = Upsample::NAMES.iter().find(|(.., way)| *way == self.upsample).map(|(name, ..)| *name);
         let words = Words::NAMES.iter().find(|(.., own)| *own == self.units.words).map(|(name, ..)| *name);
         let alpha = self.alpha().to_string().parse::<f64>().ok(); // the digits that tell an `f32`
-        let blend = Blend::NAMES.iter().find(|(.., own)| *own == self.blend).map(|(name, ..)| *name);
         json!({
-            "colormap": colormap, "blend": blend, "alpha": alpha, "upsample": upsample, "normalize": self.scale.to_string(),
+            "colormap": colormap, "blend": self.blend.to_string(), "alpha": alpha, "evidence": self.evidence.to_string(), "panel": self.panel, "upsample": upsample, "normalize": self.scale.to_string(),
             "legend": self.legend, "words": words, "special": self.units.special,
         })
     }

@@ -31,7 +31,7 @@ impl Out {
             if outputs == 1 {
                 return Ok(());
             }
-            return Err(Error::Usage(format!("--out {place} takes one output, but this run makes {outputs}; pass a directory, or one input, method, target and format")));
+            Err(Error::Usage(format!("--out {place} takes one output, but this run makes {outputs}; pass a directory, or one input, method, target and format")))
         };
         if out == Path::new("-") {
             one("-")?;
@@ -84,12 +84,10 @@ impl Out {
 fn check_parent(path: Option<&Path>) -> Result<()> {
     let existing = path.into_iter().flat_map(Path::ancestors).find(|p| p.exists());
     match existing {
-        Some(p) if !p.is_dir() => {
-            return Err(Error::Usage(format!(
-                "{} is a file, so nothing can be written below it; choose another --out",
-                p.display()
-            )));
-        }
+        Some(p) if !p.is_dir() => Err(Error::Usage(format!(
+            "{} is a file, so nothing can be written below it; choose another --out",
+            p.display()
+        ))),
         _ => Ok(()),
     }
 }
@@ -104,11 +102,7 @@ pub fn refuse_ending(flag: &str, file: Option<&Path>, endings: &[&str]) -> Resul
     if endings.contains(&ending.as_str()) || (ending.is_empty() && file.starts_with("/dev")) {
         return Ok(());
     }
-    return Err(Error::Usage(format!(
-        "{flag} {}: expected a file ending in .{}",
-        file.display(),
-        endings.join(" or .")
-    )));
+    Err(Error::Usage(format!("{flag} {}: expected a file ending in .{}", file.display(), endings.join(" or ."))))
 }
 
 /// Refuses to start when an output is already there; `hint` says what else could be done.

@@ -54,7 +54,7 @@ struct Data<'a> {
     maps: Vec<Drawn<'a>>,
     picture: Option<Picture>,
     alpha: f32,
-    blend: Option<&'static str>,
+    blend: String,
     /// 256 colours each, in base64.
     colormaps: Map<String, Value>,
 }
@@ -127,7 +127,11 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
     };
     let tables = COLORMAPS.iter().map(|(name, map)| (name.to_string(), STANDARD.encode(map.table().concat()).into()));
     let colormaps = tables.collect();
-    let blend = Blend::NAMES.iter().find(|(.., own)| *own == scene.style.blend).map(|(name, ..)| *name);
+    // Lines and masks are pictures; a page has what fades.
+    let blend = match scene.style.blend {
+        Blend::Contour | Blend::Mask(_) => Blend::default().to_string(),
+        own => own.to_string(),
+    };
     let data = written(&Data { maps, picture, alpha: scene.style.alpha(), blend, colormaps })?;
     let predictions = predictions(first.record);
     let version = env!("CARGO_PKG_VERSION");

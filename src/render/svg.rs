@@ -41,7 +41,7 @@ pub fn render(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
 }
 
 fn picture(scene: &Scene<'_>, e: &Explanation) -> Result<String> {
-    let blended = heat::blended(scene, e)?;
+    let blended = heat::composed(scene, e)?;
     let (width, height) = (blended.width() as f32, blended.height() as f32);
     let bytes = STANDARD.encode(png(DynamicImage::ImageRgb8(blended))?);
     let mut body = format!("<image width=\"{width}\" height=\"{height}\" href=\"data:image/png;base64,{bytes}\"/>\n");

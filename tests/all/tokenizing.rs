@@ -7,7 +7,7 @@ use vitx::explanation::{Explanation, Layout, TextLayout};
 use vitx::input::image::View;
 use vitx::input::text::{Text, Tokenised};
 use vitx::model::{Access, Checkpoint, Processor};
-use vitx::render::scale::{SharedRanges, Span};
+use vitx::render::scale::SharedRanges;
 use vitx::render::table::{self, Group};
 use vitx::render::{Scene, Style};
 use vitx::target::Output;

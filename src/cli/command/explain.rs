@@ -26,6 +26,7 @@ use vitx::model::{Checkpoint, Model};
 use vitx::render::names::target_part;
 use vitx::render::out::{Format, Out};
 use vitx::render::scale::Span;
+use vitx::render::Style;
 use vitx::resume::Written;
 use vitx::target::{texts, Output, Request};
 
@@ -79,7 +80,7 @@ fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
         turned(&args.target, &[])?;
     }
     args.model.classes.targets = texts(&args.target);
-    let style = args.style.style(args.output.legend)?;
+    let style = Style { panel: args.output.panel, ..args.style.style(args.output.legend)? };
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
     let (words, pictures, shape) = (args.explain == "text", job.sources.list.len(), args.input.shape.shape());
     let job = job.asked(&args.target, words, &args.model, shape)?;
@@ -88,7 +89,7 @@ fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
         args.input.shape = ShapeArgs::default();
     }
     let (method, target, row, output) = (&args.method[..], &args.target[..], args.row.as_deref(), &args.output);
-    let OutputArgs { out, format, legend: _, table, seed, resume, overwrite } = output;
+    let OutputArgs { out, format, legend: _, panel: _, table, seed, resume, overwrite } = output;
     let (out, table, json) = (out.as_deref(), table.as_deref(), args.report.json);
     let (seed, resume, overwrite) = (*seed, *resume, *overwrite);
     let asked = Choices { method, target, row, out, format, table, seed, resume, overwrite, json };

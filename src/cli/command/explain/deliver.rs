@@ -75,7 +75,8 @@ impl<'a> Work<'a> {
         }
         let mut ranges: BTreeMap<usize, Range> = BTreeMap::new();
         for item in &waiting {
-            let range = Span::Shared.range(&item.answer.explanation, self.plan.style.units);
+            let drawn = self.plan.style.evidence.of(&item.answer.explanation);
+            let range = Span::Shared.range(&drawn, self.plan.style.units);
             ranges.entry(item.answer.method).and_modify(|r| *r = r.union(range)).or_insert(range);
         }
         waiting.sort_by_key(|i| i.going.number); // stable
