@@ -3,7 +3,7 @@
 
     assets/readme/make.py VITX [--vision LABELS.csv] [--text SENTIMENT.csv] [--rows NAME,...]
 
-VITX is the program. Without data only the pictures are made (all but maximize.png, a montage of four runs). `--rows` runs these
+VITX is the program. Without data only the pictures are made (all but maximize.png, a montage of four runs, and page.png, a browser's). `--rows` runs these
 methods alone; the controls and raw attention always come along. The data are those of the demo models' cards; they are not
 part of this repository. Standard library only.
 """
@@ -33,8 +33,9 @@ def pictures(vitx):
             shown = image
             continue
         words = shlex.split(command)
-        out = ["-o", "assets/readme"] if words[0] == "explain" else ["assets/mammal-and-flower.jpg", "-o", shown]
-        subprocess.run([vitx, *words, *out, "-m", "demo-vit", "-q", "--overwrite"], cwd=ROOT, check=True)
+        out = ["-o", "assets/readme/"] if words[0] == "explain" else ["assets/mammal-and-flower.jpg", "-o", shown]
+        model = "demo-bert" if "--text" in words else "demo-vit"
+        subprocess.run([vitx, *words, *out, "-m", model, "-q", "--overwrite"], cwd=ROOT, check=True)
     ledger = os.path.join(ROOT, "assets/readme/.vitx-records.jsonl")
     if os.path.exists(ledger):
         os.remove(ledger)

@@ -29,6 +29,8 @@ const SCRIPT: &str = include_str!("page/page.js");
 
 /// Pixels along the longer side of the picture in a page.
 const LARGEST: u32 = 1024;
+/// Characters of a text above its page.
+const LONGEST: usize = 80;
 /// Of JPEG, from 1 to 100.
 const QUALITY: u8 = 85;
 
@@ -122,7 +124,9 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
     }
     let picture = scene.picture.map(|picture| embedded(scene, picture, &first.explanation.layout)).transpose()?;
     let (title, about) = match first.record {
-        Record::Ok(done) => (done.input.clone(), format!("{} ({})", done.model.id, done.model.family)),
+        Record::Ok(done) => {
+            (heading(&done.input, scene.picture.is_some()), format!("{} ({})", done.model.id, done.model.family))
+        }
         Record::Error { input, .. } | Record::Nothing { input, .. } => (input.clone(), String::new()),
     };
     let tables = COLORMAPS.iter().map(|(name, map)| (name.to_string(), STANDARD.encode(map.table().concat()).into()));
@@ -136,6 +140,19 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
     let predictions = predictions(first.record);
     let version = env!("CARGO_PKG_VERSION");
     filled(TEMPLATE, context! { title, about, data, predictions, version, style => STYLE, script => SCRIPT })
+}
+
+/// What stands above a page: the name of a picture's file, the beginning of a text. The record has all of it.
+fn heading(input: &str, picture: bool) -> String {
+    if picture {
+        return input.rsplit(['/', '\\']).next().unwrap_or(input).to_string();
+    }
+    let mut letters = input.chars();
+    let beginning: String = letters.by_ref().take(LONGEST).collect();
+    match letters.next() {
+        Some(_) => format!("{beginning}…"),
+        None => beginning,
+    }
 }
 
 /// Values as JSON that may stand in a page: no markup begins in it.
