@@ -12,7 +12,7 @@ pub fn table(path: &Path) -> vitx::Result<String> {
     let data = Labelled::of(path, dataset::read(path)?, &checkpoint, None)?;
     let methods = explain::methods(&["gae".into(), "grad-rollout".into()], &checkpoint)?;
     let metrics = evaluate::parse_list(&["average-precision", "mass-inside"], &checkpoint.facts())?;
-    let candidates = Candidate::judged(methods)?;
+    let candidates = Candidate::judged(methods, &checkpoint.facts())?;
     let model = checkpoint.load(DType::F32, &Device::Cpu)?;
     let study = Study::new(&model, &data, &candidates, &metrics);
     let judged = study.judged()?; // failures are in it, by input

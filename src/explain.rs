@@ -220,6 +220,20 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
     Ok(methods)
 }
 
+/// The same; where none is named, those of `usual` that the model has, and at least the one that explains it where none is named.
+///
+/// # Errors
+/// As [`methods`].
+pub fn methods_or(texts: &[String], usual: &str, checkpoint: &Checkpoint) -> Result<Vec<Configured>> {
+    let facts = checkpoint.facts();
+    let mut own = if texts.is_empty() { parse_list(&[usual])? } else { Vec::new() };
+    own.retain(|m| m.check(&facts).is_ok());
+    if own.is_empty() {
+        return methods(texts, checkpoint);
+    }
+    Ok(own)
+}
+
 /// Methods that a model refuses, and why.
 pub fn refused(checkpoint: &Checkpoint) -> Vec<(&'static str, Error)> {
     let facts = checkpoint.facts();

@@ -239,7 +239,8 @@ pub struct OutputArgs {
     /// (default: here; `vitx-out` when a folder is explained)
     #[arg(short, long, value_name = "PATH")]
     pub out: Option<PathBuf>,
-    /// overlay, heatmap, npy (and npy-pixels), json; ansi for texts; repeatable (default: overlay for images, ansi for texts)
+    /// overlay, heatmap, npy (and npy-pixels), svg, html (a page an input), json; ansi, fragment for texts; repeatable (default: overlay for
+    /// images, ansi for texts)
     #[arg(short, long, value_delimiter = ',', value_name = "FORMAT", value_parser = crate::cli::offered::FORMATS, hide_possible_values = true)]
     pub format: Vec<String>,
     /// Draw a caption and a colour bar below the picture

@@ -96,12 +96,12 @@ impl Reporter {
         Reporter { resumable: true, ..self }
     }
 
-    /// Writes a table of the records, one row each.
+    /// Writes a table of the records, one row each, in the place of an earlier one or behind its rows.
     ///
     /// # Errors
     /// When it cannot be begun.
-    pub fn tabled(self, table: Option<&Path>) -> Result<Self> {
-        let table = RefCell::new(table.map(Rows::begin).transpose()?);
+    pub fn tabled(self, table: Option<&Path>, further: bool) -> Result<Self> {
+        let table = RefCell::new(table.map(|table| Rows::begin(table, further)).transpose()?);
         Ok(Reporter { table, ..self })
     }
 

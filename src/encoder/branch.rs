@@ -1,4 +1,4 @@
-//! A branch of a layer: an operation beside a skip connection, with a norm in front of it or behind the sum. Whether norms
+//! A branch of a layer: an operation beside a skip connection, with a norm in front of it, behind it, or behind the sum. Whether norms
 //! stand in front or behind is decided here and nowhere else.
 
 use crate::error::Result;

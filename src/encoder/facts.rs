@@ -26,7 +26,7 @@ pub struct Facts {
     pub distillation_token: bool,
     /// A second classifier reads that token.
     pub reads_distillation: bool,
-    /// The layer norms stand behind the sub-layers (BERT), not before them (ViT).
+    /// The layer norms stand behind the sub-layers or their sums (Swin v2, BERT), not before them (ViT).
     pub post_norm: bool,
     /// Between stages four tokens become one, so that layers do not hold the same tokens; 1: all hold the same.
     pub stages: usize,

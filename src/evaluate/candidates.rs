@@ -1,5 +1,6 @@
 //! What is compared: methods, and the controls that stand in every table.
 
+use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout};
 use crate::identity::of_bytes;
@@ -38,13 +39,13 @@ impl Candidate {
         all.iter().position(|c| matches!(c, Candidate::Random)).unwrap_or(0)
     }
 
-    /// What a table compares: these methods, raw attention beside them, and the controls.
+    /// What a table compares: these methods, raw attention beside them where the model has it, and the controls.
     ///
     /// # Errors
     /// [`Error::Usage`] for a method that gives a whole matrix.
-    pub fn judged(mut methods: Vec<Configured>) -> Result<Vec<Candidate>> {
+    pub fn judged(mut methods: Vec<Configured>, model: &Facts) -> Result<Vec<Candidate>> {
         if !methods.iter().any(|m| m.spec == "attention") {
-            methods.push(parse("attention")?);
+            methods.extend(Some(parse("attention")?).filter(|raw| raw.check(model).is_ok()));
         }
         if let Some(m) = methods.iter().find(|m| m.matrix()) {
             return Err(Error::Usage(format!("method `{}`: a whole matrix cannot be judged", m.spec)));

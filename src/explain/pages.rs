@@ -1,6 +1,8 @@
 //! Pages of a run: one an input, and an index of them.
 
+use super::plan::Plan;
 use crate::error::{Error, Result};
+use crate::input::source::path_of as path_of_bytes;
 use crate::render::json::Record;
 use crate::render::page::{index, Entry, THUMBNAIL};
 use crate::render::save;
@@ -45,6 +47,33 @@ pub struct Index {
 const MARK: &str = "<meta name=\"generator\" content=\"vitx index\">";
 
 impl Index {
+    /// Notes an input by the records of its results; one that has a page by the first that names it.
+    pub fn note(&mut self, number: usize, records: &[Value], plan: &Plan, stem: &Path) {
+        let record = records.iter().find(|record| record["outputs"]["html"].is_string());
+        if let (Some(place), Some(record), Some(folder)) = (plan.place(stem), record, plan.ledger_folder()) {
+            self.add(number, record, &place, folder);
+        }
+    }
+
+    /// Writes it where the plan has one, and says where.
+    ///
+    /// # Errors
+    /// As [`Index::write`].
+    pub fn finish(&self, plan: &Plan, about: &str) -> Result<Option<PathBuf>> {
+        match plan.ledger_folder().filter(|_| plan.indexed) {
+            Some(folder) => self.write(folder, about),
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses a folder whose index is another file.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming it.
+    pub fn check(folder: &Path) -> Result<()> {
+        earlier(&folder.join("index.html")).map(|_| ())
+    }
+
     /// Notes an input by the record of its first result, pages being named as seen from `folder`.
     pub fn add(&mut self, number: usize, record: &Value, place: &Place, folder: &Path) {
         let seen = |path: &Path| {
@@ -71,18 +100,46 @@ impl Index {
         if self.entries.is_empty() {
             return Ok(None);
         }
-        let entries: Vec<Entry> = self.entries.values().cloned().collect();
+        let mut entries: Vec<Entry> = self.entries.values().cloned().collect();
         let taken = entries.iter().any(|entry| entry.page == "index.html");
         let file = folder.join(if taken { "vitx-index.html" } else { "index.html" });
-        let own = |text: String| text.contains(MARK);
-        if file.exists() && !std::fs::read_to_string(&file).is_ok_and(own) {
-            let file = file.display();
-            return Err(Error::Usage(format!("{file} exists and is no index of vitx; the pages are written, the index is not: move it away, or pass another --out")));
-        }
+        // Pages of other inputs that are still there: of another part of a run, or of an earlier one.
+        let ours: Vec<String> = entries.iter().map(|entry| entry.page.clone()).collect();
+        let there = |entry: &Entry| !ours.contains(&entry.page) && path_of(folder, &entry.page).exists();
+        entries.extend(earlier(&file)?.into_iter().filter(there));
         let inputs = if entries.len() == 1 { "1 input".to_string() } else { format!("{} inputs", entries.len()) };
         save::save(&file, &index(&format!("Explanations of {inputs}"), about, &entries)?, true)?;
         Ok(Some(file))
     }
+}
+
+/// The entries of an index of ours, none where there is no file.
+fn earlier(file: &Path) -> Result<Vec<Entry>> {
+    if !file.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let data = text.split("id=\"data\">").nth(1).and_then(|rest| rest.split("</script>").next());
+    let entries = data.filter(|_| text.contains(MARK)).and_then(|data| serde_json::from_str::<Value>(data).ok());
+    let entries = entries.and_then(|data| serde_json::from_value(data["entries"].clone()).ok());
+    entries.ok_or_else(|| {
+        let file = file.display();
+        Error::Usage(format!("{file} exists and is no index of vitx: move it away, or pass another --out"))
+    })
+}
+
+/// The file of an address within a folder.
+fn path_of(folder: &Path, address: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = address.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let hex = behind.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.filter(|_| first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => (bytes.push(byte), rest = &behind[2..]).1,
+            None => (bytes.push(first), rest = behind).1,
+        }
+    }
+    folder.join(path_of_bytes(bytes))
 }
 
 /// A part of a path as an address has it: all bytes but letters, digits and a few signs as `%XX`.

@@ -1,6 +1,6 @@
 //! What of a run an earlier one has done, and the identity of each of its results.
 
-use super::plan::{Known, Plan};
+use super::plan::{Known, Plan, WHOLE};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::input::source::refuse_inputs;
@@ -93,6 +93,9 @@ impl Past {
 
     /// Whether what a method gives for a request and an input stands.
     pub fn stands(&self, input: usize, request: usize, method: usize) -> bool {
+        if method == WHOLE {
+            return self.made.done(input);
+        }
         self.made.stands(input, request * self.methods + method)
     }
 

@@ -69,6 +69,9 @@ pub struct Plan {
     pub to_stdout: bool,
 }
 
+/// In the place of request and method: the file is of all of them.
+pub(super) const WHOLE: usize = usize::MAX;
+
 impl Plan {
     /// Resolves the arguments against a model and its inputs.
     ///
@@ -177,6 +180,8 @@ impl Plan {
         let known = |r: &Request| !matches!(r.target, Target::Top(_) | Target::Above { .. });
         let mut paths = Vec::new();
         for (number, source) in sources.iter().enumerate() {
+            let whole = self.place(&source.stem).into_iter().flat_map(|place| [Some(place.page), place.thumbnail]);
+            paths.extend(whole.flatten().map(|path| (number, WHOLE, WHOLE, path)));
             for (r, request) in self.requests.iter().enumerate().filter(|(_, r)| known(r)) {
                 let outputs = request.resolve(&vec![0.0; checkpoint.labels.len()]);
                 let Some(&output) = outputs.first() else { continue };
@@ -185,7 +190,6 @@ impl Plan {
                     let name = self.name(method);
                     let path = |f| (number, r, m, self.out.path(&source.stem, &name, &target, f));
                     paths.extend(self.file_formats(method).map(path));
-                    paths.extend(self.place(&source.stem).map(|place| (number, r, m, place.page)));
                 }
             }
         }

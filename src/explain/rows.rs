@@ -51,19 +51,29 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Begins a table, in the place of whatever is there.
+    /// Begins a table, in the place of an earlier one or, `further`, behind its rows.
     ///
     /// # Errors
-    /// [`Error::Usage`] for another ending, [`Error::Input`] when it cannot be written.
-    pub fn begin(path: &Path) -> Result<Self> {
+    /// [`Error::Usage`] for another ending, and for a file that is no table of ours; [`Error::Input`] when it cannot be written.
+    pub fn begin(path: &Path, further: bool) -> Result<Self> {
         let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         if !ENDINGS.contains(&ending.as_str()) {
             let path = path.display();
             return Err(Error::Usage(format!("--table {path}: expected a file ending in .{}", ENDINGS.join(" or ."))));
         }
-        let file = File::create(path).map_err(|e| failed(path, &e))?;
-        let mut rows = Rows { path: path.to_path_buf(), file, commas: ending == "csv" };
-        if rows.commas {
+        let commas = ending == "csv";
+        if path.exists() && !own(path, commas) {
+            let path = path.display();
+            return Err(Error::Usage(format!(
+                "--table {path}: there is a file that is no table of vitx; name another"
+            )));
+        }
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let further = further && path.exists();
+        let open = || File::options().create(true).write(true).append(further).truncate(!further).open(path);
+        let file = made.and_then(|()| open()).map_err(|e| failed(path, &e))?;
+        let mut rows = Rows { path: path.to_path_buf(), file, commas };
+        if rows.commas && !further {
             rows.line(COLUMNS.iter().map(|(name, _)| name.to_string()).collect())?;
         }
         Ok(rows)
@@ -93,6 +103,18 @@ impl Rows {
     }
 }
 
+/// Whether a file is a table that we wrote, or nothing yet.
+fn own(path: &Path, commas: bool) -> bool {
+    let Ok(text) = std::fs::read_to_string(path) else { return false };
+    let (first, names) = (text.lines().next().unwrap_or_default(), COLUMNS.iter().map(|(name, _)| *name));
+    if text.is_empty() || commas {
+        return text.is_empty() || first == names.collect::<Vec<_>>().join(",");
+    }
+    let row: Option<Map<String, Value>> = serde_json::from_str(first).ok();
+    let known: Vec<&str> = names.collect();
+    row.is_some_and(|row| row.contains_key("input") && row.keys().all(|key| known.contains(&key.as_str())))
+}
+
 fn failed(path: &Path, e: &std::io::Error) -> Error {
     Error::Input(format!("{}: the table cannot be written: {e}", path.display()))
 }
@@ -119,8 +141,13 @@ mod tests {
             "grid": [16, 12], "target": null,
         });
         let csv = folder.path().join("t.csv");
-        let mut rows = Rows::begin(&csv).unwrap();
+        let mut rows = Rows::begin(&csv, false).unwrap();
         rows.add(&record).unwrap();
+        Rows::begin(&csv, true).unwrap().add(&record).unwrap();
+        assert_eq!(csv::Reader::from_path(&csv).unwrap().records().count(), 2);
+        Rows::begin(&csv, false).unwrap().add(&record).unwrap();
+        std::fs::write(folder.path().join("mine.csv"), "text\ngood\n").unwrap();
+        assert!(Rows::begin(&folder.path().join("mine.csv"), false).is_err());
         let mut reader = csv::Reader::from_path(&csv).unwrap();
         let names = reader.headers().unwrap().clone();
         let row = reader.records().next().unwrap().unwrap();
@@ -128,9 +155,10 @@ mod tests {
         assert_eq!((of("input"), of("predicted"), of("grid_columns")), ("a, \"b\".png", "cat", "12"));
         assert_eq!((of("params"), of("class"), of("relevance_max")), ("{\"row\":\"class\"}", "", "1.5"));
         let lines = folder.path().join("t.jsonl");
-        Rows::begin(&lines).unwrap().add(&record).unwrap();
+        Rows::begin(&lines, false).unwrap().add(&record).unwrap();
+        assert!(own(&lines, false) && !own(&csv, false));
         let row: Value = serde_json::from_str(&std::fs::read_to_string(&lines).unwrap()).unwrap();
         assert_eq!((row["grid_rows"].as_u64(), row.get("class")), (Some(16), None));
-        assert!(Rows::begin(&folder.path().join("t.xlsx")).is_err());
+        assert!(Rows::begin(&folder.path().join("t.xlsx"), false).is_err());
     }
 }

@@ -147,72 +147,10 @@ impl Loader<'_> {
     }
 
     fn embedding(&self) -> Result<Embedding> {
-        let (d, prefix) = (self.spec.width, self.names.embeddings);
-        let at = |name: &str| if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
         let ([inputs, norm], places) = (self.names.inputs, self.names.places);
-        let [class_token, distillation_token, register_tokens] = self.names.tokens;
+        let (d, at) = (self.spec.width, |name: &str| self.at(name));
         match &self.spec.embedding {
-            &EmbeddingSpec::Patches {
-                image,
-                patch,
-                channels,
-                class,
-                bias,
-                distillation,
-                registers,
-                table,
-                placed,
-                ref front,
-            } => {
-                let grid = (image.0 / patch.0, image.1 / patch.1);
-                let token = |name: &str| self.either(&at(name), [&[1, 1, d], &[d]], &[d]);
-                let mut positioned = Vec::new();
-                if class {
-                    positioned.push((Prefix::Class, token(class_token)?));
-                }
-                if distillation {
-                    positioned.push((Prefix::Distillation, token(distillation_token)?));
-                }
-                let registers = match registers {
-                    0 => None,
-                    n => Some(self.shaped(&at(register_tokens), &[1, n, d], &[n, d])?),
-                };
-                let patches = grid.0 * grid.1;
-                let (stored, flat) = ([d, channels, patch.0, patch.1], [d, channels * patch.0 * patch.1]);
-                let weight = self.shaped(&at(&format!("{inputs}.weight")), &stored, &flat)?;
-                let bias = bias.then(|| self.tensor(&at(&format!("{inputs}.bias")), &[d])).transpose()?;
-                let stored = |rows: usize| self.either(&at(places), [&[1, rows, d], &[rows, d]], &[rows, d]);
-                let (prefix, mut registers) = (positioned.len(), registers);
-                let positions = |kernel| -> Result<PatchPositions> {
-                    let table = match placed {
-                        Placed::Usual => stored(prefix + patches)?,
-                        // Tokens without a place have one of zeros.
-                        Placed::Patches => stored(patches)?.pad_with_zeros(0, prefix, 0)?,
-                        Placed::All => {
-                            let own = registers.as_ref().map_or(Ok(0), |r| r.dim(0))?;
-                            let table = stored(prefix + own + patches)?;
-                            if let Some(registers) = registers.as_mut().filter(|_| self.contents == Contents::Read) {
-                                *registers = (&*registers + table.narrow(0, prefix, own)?)?;
-                            }
-                            let rest = table.narrow(0, prefix + own, patches)?;
-                            Tensor::cat(&[table.narrow(0, 0, prefix)?, rest], 0)?
-                        }
-                    };
-                    Ok(PatchPositions { table, grid, kernel })
-                };
-                let (projection, positions) = (Linear { weight, bias }, table.map(positions).transpose()?);
-                let norm = front.as_ref().map(|norm| self.norm(norm, d)).transpose()?;
-                let merges = self.spec.merges();
-                Ok(Embedding::Patches(PatchEmbedding {
-                    projection,
-                    patch,
-                    merges,
-                    positioned,
-                    registers,
-                    positions,
-                    norm,
-                }))
-            }
+            EmbeddingSpec::Patches { .. } => self.patches().map(Embedding::Patches),
             EmbeddingSpec::Words { vocabulary, positions, table, types, padding_id, narrow } => {
                 let d = narrow.as_ref().map_or(d, |map| map.input);
                 let positions = || self.tensor(&at(places), &[*positions, d]);
@@ -231,6 +169,76 @@ impl Loader<'_> {
                     padding_id: *padding_id,
                 }))
             }
+        }
+    }
+
+    /// The embedding of pictures.
+    fn patches(&self) -> Result<PatchEmbedding> {
+        let &EmbeddingSpec::Patches {
+            image,
+            patch,
+            channels,
+            class,
+            bias,
+            distillation,
+            registers,
+            table,
+            placed,
+            ref front,
+        } = &self.spec.embedding
+        else {
+            return Err(Error::Fault("the patches of a family of texts".into()));
+        };
+        let (d, inputs, places) = (self.spec.width, self.names.inputs[0], self.names.places);
+        let at = |name: &str| self.at(name);
+        let [class_token, distillation_token, register_tokens] = self.names.tokens;
+        let grid = (image.0 / patch.0, image.1 / patch.1);
+        let token = |name: &str| self.either(&at(name), [&[1, 1, d], &[d]], &[d]);
+        let mut positioned = Vec::new();
+        if class {
+            positioned.push((Prefix::Class, token(class_token)?));
+        }
+        if distillation {
+            positioned.push((Prefix::Distillation, token(distillation_token)?));
+        }
+        let registers = match registers {
+            0 => None,
+            n => Some(self.shaped(&at(register_tokens), &[1, n, d], &[n, d])?),
+        };
+        let patches = grid.0 * grid.1;
+        let (stored, flat) = ([d, channels, patch.0, patch.1], [d, channels * patch.0 * patch.1]);
+        let weight = self.shaped(&at(&format!("{inputs}.weight")), &stored, &flat)?;
+        let bias = bias.then(|| self.tensor(&at(&format!("{inputs}.bias")), &[d])).transpose()?;
+        let stored = |rows: usize| self.either(&at(places), [&[1, rows, d], &[rows, d]], &[rows, d]);
+        let (prefix, mut registers) = (positioned.len(), registers);
+        let positions = |kernel| -> Result<PatchPositions> {
+            let table = match placed {
+                Placed::Usual => stored(prefix + patches)?,
+                // Tokens without a place have one of zeros.
+                Placed::Patches => stored(patches)?.pad_with_zeros(0, prefix, 0)?,
+                Placed::All => {
+                    let own = registers.as_ref().map_or(Ok(0), |r| r.dim(0))?;
+                    let table = stored(prefix + own + patches)?;
+                    if let Some(registers) = registers.as_mut().filter(|_| self.contents == Contents::Read) {
+                        *registers = (&*registers + table.narrow(0, prefix, own)?)?;
+                    }
+                    let rest = table.narrow(0, prefix + own, patches)?;
+                    Tensor::cat(&[table.narrow(0, 0, prefix)?, rest], 0)?
+                }
+            };
+            Ok(PatchPositions { table, grid, kernel })
+        };
+        let (projection, positions) = (Linear { weight, bias }, table.map(positions).transpose()?);
+        let norm = front.as_ref().map(|norm| self.norm(norm, d)).transpose()?;
+        let merges = self.spec.merges();
+        Ok(PatchEmbedding { projection, patch, merges, positioned, registers, positions, norm })
+    }
+
+    /// A tensor of the embedding.
+    fn at(&self, name: &str) -> String {
+        match self.names.embeddings {
+            "" => name.to_string(),
+            prefix => format!("{prefix}.{name}"),
         }
     }
 

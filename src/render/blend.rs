@@ -131,6 +131,8 @@ pub(super) fn kept(picture: &RgbImage, places: &Places, percent: f32) -> RgbImag
     sorted.sort_unstable_by(|a, b| b.cmp(a));
     let wanted = ((sorted.len() as f32 * percent / 100.0).round() as usize).max(1);
     let least = sorted.get(wanted - 1).copied().unwrap_or(u8::MAX);
+    // What is no more relevant than anything else is not kept, though less than was asked for is.
+    let least = if sorted.last() == Some(&least) { least.saturating_add(1) } else { least };
     let mut canvas = picture.clone();
     for (x, y, pixel) in canvas.enumerate_pixels_mut() {
         if places.at(x, y).is_none_or(|place| place < least) {

@@ -359,8 +359,9 @@ pub const FILES: &[&str] = &[
 
 /// Why a file of this ending cannot be written.
 pub fn foreign(ending: &str, formats: &[&'static Renderer]) -> String {
-    let writes = |e: &str| e.rsplit('.').next() == Some(ending);
-    let other = RENDERERS.iter().find(|r| writes(r.extension)).map(|r| r.name);
+    let ends = |r: &&Renderer| r.extension.rsplit('.').next() == Some(ending);
+    let whole = RENDERERS.iter().find(|r| r.extension == ending);
+    let other = whole.or(RENDERERS.iter().find(ends)).map(|r| r.name);
     let now: Vec<_> = formats.iter().map(|f| format!(".{}", f.extension)).collect();
     let now = now.join(", ");
     match other {

@@ -57,6 +57,8 @@ struct Data<'a> {
     picture: Option<Picture>,
     alpha: f32,
     blend: String,
+    /// What texts are shown in first: `words` or `pieces`.
+    units: &'static str,
     /// 256 colours each, in base64.
     colormaps: Map<String, Value>,
 }
@@ -74,7 +76,7 @@ struct Drawn<'a> {
     of_pieces: (f32, f32),
     colormap: &'static str,
     notes: Vec<String>,
-    record: &'a Record,
+    record: Value,
     /// Rows and columns of `values`.
     grid: Option<(usize, usize)>,
     values: Vec<f32>,
@@ -131,12 +133,13 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
     };
     let tables = COLORMAPS.iter().map(|(name, map)| (name.to_string(), STANDARD.encode(map.table().concat()).into()));
     let colormaps = tables.collect();
+    let units = if scene.style.units.words == Words::Off { "pieces" } else { "words" };
     // Lines and masks are pictures; a page has what fades.
     let blend = match scene.style.blend {
         Blend::Contour | Blend::Mask(_) => Blend::default().to_string(),
         own => own.to_string(),
     };
-    let data = written(&Data { maps, picture, alpha: scene.style.alpha(), blend, colormaps })?;
+    let data = written(&Data { maps, picture, alpha: scene.style.alpha(), blend, units, colormaps })?;
     let predictions = predictions(first.record);
     let version = env!("CARGO_PKG_VERSION");
     filled(TEMPLATE, context! { title, about, data, predictions, version, style => STYLE, script => SCRIPT })
@@ -181,6 +184,15 @@ fn predictions(record: &Record) -> Vec<minijinja::Value> {
     done.predictions.iter().map(line).collect()
 }
 
+/// A record without the time it took: a page made again is the same page.
+fn lasting(record: &Record) -> Result<Value> {
+    let mut value = record.value()?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("ms");
+    }
+    Ok(value)
+}
+
 /// What a page calls the output of a record.
 fn label_of(record: &Record) -> String {
     match record {
@@ -191,12 +203,18 @@ fn label_of(record: &Record) -> String {
 
 fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
     let e = panel.explanation;
-    let Range { low, high } = panel.shared.unwrap_or_else(|| scene.style.range(e));
+    let Range { mut low, mut high } = panel.shared.unwrap_or_else(|| scene.style.range(e));
     let (own, target) = (scene.style.colormap_for(e), label_of(panel.record));
     let fine = e.drawn_pixels().map(|map| {
         let place = |v: &f32| (Range { low, high }.place(*v, e.signed) * 255.0).round() as u8;
-        let (height, width) = map.size;
-        let grey = GrayImage::from_raw(width as u32, height as u32, map.values.iter().map(place).collect());
+        // Of whole patches alone, as the map is laid over the picture.
+        let (height, width) = match &e.layout {
+            Layout::Image(own) => (own.grid.0 * own.patch.0, own.grid.1 * own.patch.1),
+            Layout::Text(_) => map.size,
+        };
+        let rows = map.values.chunks(map.size.1.max(1)).take(height);
+        let places = rows.flat_map(|row| row.iter().take(width).map(place)).collect();
+        let grey = GrayImage::from_raw(width as u32, height as u32, places);
         let grey = grey.ok_or_else(|| Error::Fault("a map of pixels without its size".into()))?;
         Ok::<_, Error>(source("image/png", &png(DynamicImage::ImageLuma8(grey))?))
     });
@@ -213,13 +231,21 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
             (0..text.texts.len()).map(own).collect()
         };
         let usual = scene.style.units.words;
-        words = cut(if usual == Words::Off { Words::Sum } else { usual });
-        pieces = cut(Words::Off);
-        let own = scene.style.scale.range(e, Units { words: Words::Off, special });
+        let joined = if usual == Words::Off { Words::Sum } else { usual };
+        (words, pieces) = (cut(joined), cut(Words::Off));
+        // A scale over several is of the units that were asked for.
+        let ends = |words: Words| match panel.shared.filter(|_| words == usual) {
+            Some(shared) => shared,
+            None => scene.style.scale.range(e, Units { words, special }),
+        };
+        Range { low, high } = ends(joined);
+        let own = ends(Words::Off);
         of_pieces = (own.low, own.high);
-        notes.extend(
-            e.special_share().map(|share| format!("Special tokens hold {:.0} % of the relevance.", 100.0 * share)),
-        );
+        let share = match panel.record {
+            Record::Ok(done) => done.relevance.special,
+            Record::Error { .. } | Record::Nothing { .. } => None,
+        };
+        notes.extend(share.map(|share| format!("Special tokens hold {:.0} % of the relevance.", 100.0 * share)));
         notes.extend(text.truncation().map(|cut| format!("Of the text, {cut}.")));
     }
     Ok(Drawn {
@@ -232,7 +258,7 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
         of_pieces,
         colormap: COLORMAPS.iter().find(|(_, map)| *map == own).map_or("inferno", |(name, _)| name),
         notes,
-        record: panel.record,
+        record: lasting(panel.record)?,
         grid,
         values: if grid.is_some() { e.content().to_vec() } else { Vec::new() },
         fine: fine.transpose()?,

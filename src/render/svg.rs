@@ -1,5 +1,6 @@
 //! Figures with real text: a picture under its map, or a text with its words on their colours, and a legend.
 
+use super::json::Record;
 use super::legend::number;
 use super::lettering::{font, text_width};
 use super::printable::in_a_line;
@@ -209,7 +210,11 @@ fn legend(
     line(body, (left, under), size, "start", &number(low));
     line(body, (left + width, under), size, "end", &number(high));
     let mut used = under + 0.5 * size - top;
-    if let Some(share) = e.special_share().filter(|_| !scene.style.units.special) {
+    let share = match scene.record {
+        Some(Record::Ok(done)) => done.relevance.special, // of all that was found, whatever part of it is drawn
+        _ => e.special_share(),
+    };
+    if let Some(share) = share.filter(|_| !scene.style.units.special) {
         let said = format!("special tokens, not shown, hold {:.0} % of the relevance", 100.0 * share);
         line(body, (left + width / 2.0, under), size * 0.85, "middle", &said);
         used += 0.1 * size;

@@ -66,7 +66,7 @@ fn numbers(out: &mut String, group: &Group) -> Result<()> {
     Ok(())
 }
 
-/// A page that needs nothing else: every piece on its colour, its relevance as a tooltip.
+/// A page that needs nothing else: every word (or piece) on its colour, its relevance as a tooltip.
 ///
 /// # Errors
 /// [`Error::Usage`] for images.
@@ -86,7 +86,7 @@ pub fn html(title: &str, groups: &[Group], style: &Style) -> Result<String> {
     Ok(out)
 }
 
-/// A text with every piece on its colour, its relevance as a tooltip, as part of a page.
+/// A text with every word (or piece) on its colour, its relevance as a tooltip, as part of a page.
 ///
 /// # Errors
 /// [`Error::Usage`] for images.

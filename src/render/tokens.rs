@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout, TextLayout, Units};
 use std::fmt::Write;
 
-/// With colour: the text, each word piece on its colour, everything between as it stands. Without: one line a token,
+/// With colour: the text, each word (or piece) on its colour, everything between as it stands. Without: one line a token,
 /// relevance and piece separated by a tab.
 pub fn ansi(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
     let Layout::Text(text) = &e.layout else {

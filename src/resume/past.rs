@@ -93,7 +93,11 @@ impl Past {
                 *id = model.into();
             }
             // Two targets may mean one output.
-            let same = |r: &Value| r["outputs"] == record["outputs"] && (r["outputs"].is_object() || *r == record);
+            let one = |key: &str, r: &Value| r[key] == record[key];
+            let same = |r: &Value| {
+                let named = ["outputs", "method", "target"].iter().all(|key| one(key, r));
+                named && (r["outputs"].is_object() || *r == record)
+            };
             if !records.iter().any(same) {
                 records.push(record);
             }

@@ -96,7 +96,10 @@ fn an_index_takes_no_other_file_s_place() {
     let output = vitx(dir.path(), &["explain", "-q", "-f", "html", "-o", "out/", &cat, &flower]);
     assert!(stderr(&output).contains("no index of vitx"), "{}", stderr(&output));
     assert_eq!(std::fs::read_to_string(dir.path().join("out/index.html")).unwrap(), "mine");
-    assert!(dir.path().join("out/cat.html").exists());
+    assert!(
+        output.status.code() == Some(2) && !dir.path().join("out/cat.html").exists(),
+        "said before anything is done"
+    );
 }
 
 #[test]
@@ -166,4 +169,111 @@ fn a_table_has_a_row_a_result_and_a_failure() {
     let again = [&args[..args.len() - 1], &["--resume"]].concat();
     fine(dir.path(), &again);
     assert_eq!(rows("t.csv").len(), 4);
+}
+
+#[test]
+fn what_stands_of_pages_is_told_whole_and_what_is_gone_is_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cat, flower) = (asset("cat.jpg"), asset("flower.jpg"));
+    let args = [
+        "explain",
+        "-q",
+        "--json",
+        "-f",
+        "html,overlay",
+        "--method",
+        "gae,rollout",
+        "-t",
+        "top:2",
+        "-o",
+        "out/",
+        &cat,
+        &flower,
+    ];
+    let records = |out: &str| out.lines().filter(|l| l.contains("\"method\"")).count();
+    assert_eq!(records(&fine(dir.path(), &args)), 8);
+    assert_eq!(records(&fine(dir.path(), &args)), 8, "each record again");
+    // One file of four is gone: the input is made again, and told once; then all of it stands.
+    std::fs::remove_file(dir.path().join("out/cat.rollout.mammal.png")).unwrap();
+    assert_eq!(records(&fine(dir.path(), &[&args[..], &["--resume"]].concat())), 8);
+    let again = vitx(dir.path(), &args);
+    assert!(again.status.success() && stdout(&again).matches("unchanged").count() == 8, "{}", stderr(&again));
+    // The index holds what earlier runs put beside it, and comes back when it is gone.
+    std::fs::remove_file(dir.path().join("out/index.html")).unwrap();
+    fine(dir.path(), &args);
+    let coffee = asset("coffee.jpg");
+    let more = [
+        "explain",
+        "-q",
+        "-f",
+        "html,overlay",
+        "--method",
+        "gae,rollout",
+        "-t",
+        "top:2",
+        "-o",
+        "out/",
+        &coffee,
+        &flower,
+    ];
+    fine(dir.path(), &more);
+    assert_eq!(data(&dir.path().join("out/index.html"))["entries"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_table_replaces_a_table_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("texts.csv"), "good\nbad\n").unwrap();
+    let output = vitx(dir.path(), &["explain", "-q", "--text-file", "texts.csv", "--table", "texts.csv"]);
+    assert!(stderr(&output).contains("no table of vitx"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(dir.path().join("texts.csv")).unwrap(), "good\nbad\n");
+    for _ in 0..2 {
+        fine(dir.path(), &["explain", "-q", "--text-file", "texts.csv", "--table", "new/t.jsonl"]);
+    }
+    assert_eq!(std::fs::read_to_string(dir.path().join("new/t.jsonl")).unwrap().lines().count(), 2);
+}
+
+/// Pixels behind the last whole patch are no part of a map, of single pixels neither.
+#[test]
+fn pixel_maps_cover_whole_patches_and_pieces_have_a_scale_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let cat = asset("cat.jpg");
+    fine(
+        dir.path(),
+        &[
+            "explain",
+            "-q",
+            "-f",
+            "html",
+            "--size",
+            "150x150",
+            "--method",
+            "gradient:resolution=pixel",
+            "-o",
+            "c.html",
+            &cat,
+        ],
+    );
+    let page = data(&dir.path().join("c.html"));
+    let map = &page["maps"][0];
+    let side = map["grid"][0].as_u64().unwrap();
+    let encoded = map["fine"].as_str().unwrap().split_once("base64,").unwrap().1;
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).unwrap();
+    let fine_map = image::load_from_memory(&bytes).unwrap();
+    assert_eq!(u64::from(fine_map.width()) % side, 0);
+    assert!(u64::from(fine_map.width()) < 150);
+    let text = "Unplayable plots and unplayable plays";
+    fine(
+        dir.path(),
+        &["explain", "-q", "-f", "html", "--words", "off", "--method", "gae", "--text", text, "-o", "t.html"],
+    );
+    let page = data(&dir.path().join("t.html"));
+    assert_eq!(page["units"], "pieces");
+    let map = &page["maps"][0];
+    let most = |kind: &str| {
+        let all = map[kind][0].as_array().unwrap().iter().filter_map(|span| span[1].as_f64());
+        all.fold(f64::MIN, f64::max)
+    };
+    assert!((map["high"].as_f64().unwrap() - most("words")).abs() < 1e-6);
+    assert!((map["of_pieces"][1].as_f64().unwrap() - most("pieces")).abs() < 1e-6);
 }

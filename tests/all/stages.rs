@@ -185,3 +185,23 @@ fn stages_are_named_and_what_cannot_be_is_refused() {
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
+
+/// What other commands do with a model without attention of all tokens for all.
+#[cfg(feature = "cli")]
+#[test]
+fn other_commands_take_what_the_model_has_or_say_why_not() {
+    use crate::cli::{asset, stderr, vitx};
+    let dir = tempfile::tempdir().unwrap();
+    let model = root().join("tests/fixtures/families/swin/model");
+    let model = model.to_str().unwrap();
+    let cat = asset("cat.jpg");
+    let heads = vitx(dir.path(), &["heads", "-m", model, &cat]);
+    assert!(heads.status.code() == Some(2) && stderr(&heads).contains("window"), "{}", stderr(&heads));
+    let compared = vitx(dir.path(), &["compare", "-m", model, "-q", "-o", "c.png", &cat]);
+    assert!(compared.status.success(), "{}", stderr(&compared));
+    let labels = format!("path,label\n{cat},0\n{},1\n", asset("flower.jpg"));
+    std::fs::write(dir.path().join("labels.csv"), labels).unwrap();
+    let evaluated =
+        vitx(dir.path(), &["evaluate", "-m", model, "-q", "--data", "labels.csv", "--metric", "sparseness"]);
+    assert!(evaluated.status.success(), "{}", stderr(&evaluated));
+}

@@ -6,6 +6,7 @@ use crate::cli::sheets::{Asking, SheetArgs, Subject, Wanted};
 use anyhow::{bail, Result};
 use clap::Parser;
 use std::process::ExitCode;
+use vitx::explain::methods_or;
 use vitx::explain::Answer;
 use vitx::model::Checkpoint;
 use vitx::render::lines::Line;
@@ -15,7 +16,7 @@ use vitx::render::lines::Line;
 #[command(after_help = crate::cli::examples::COMPARE)]
 pub struct Args {
     /// NAME[:key=value,...], several separated by commas, or `all`
-    #[arg(long, default_value = "attention,rollout,gae,grad-rollout", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
+    #[arg(long, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// predicted, a label, a class number (id:N always), top:K, above:P, A-B, or -LABEL (what lowers it); repeatable or
     /// separated by commas, a row each
@@ -28,11 +29,14 @@ pub struct Args {
     sheet: SheetArgs,
 }
 
+/// Methods that are compared where none is named, as far as the model has them.
+const USUAL: &str = "attention,rollout,gae,grad-rollout";
+
 /// Runs the subcommand.
 pub fn run(mut args: Args) -> Result<ExitCode> {
     args.sheet.model.classes.targets = vitx::target::texts(&args.target);
     let check = |checkpoint: &Checkpoint| -> Result<_> {
-        let methods = vitx::explain::methods(&args.method, checkpoint)?;
+        let methods = methods_or(&args.method, USUAL, checkpoint)?;
         if let Some(m) = methods.iter().find(|m| m.matrix()) {
             bail!("method `{}`: a whole matrix has no place on a sheet; use `vitx explain -f npy`", m.spec);
         }

@@ -15,6 +15,7 @@ use vitx::evaluate::labelled::Labelled;
 use vitx::evaluate::sanity::{self, Found};
 use vitx::evaluate::study::Study;
 use vitx::evaluate::{self, Candidate, Configured};
+use vitx::explain::methods_or;
 use vitx::model::{Checkpoint, Model};
 use vitx::render::out::{refuse_ending, refuse_existing};
 use vitx::render::save;
@@ -25,7 +26,7 @@ use vitx::Error;
 #[command(after_help = crate::cli::examples::EVALUATE)]
 pub struct Args {
     /// NAME[:key=value,...], several separated by commas, or `all`; raw attention and two controls are always added
-    #[arg(long, default_value = "gae,grad-rollout,rollout,lrp,legrad,attn-lrp,gradcam", value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
+    #[arg(long, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// Metrics, several separated by commas, or `all` (see `vitx metrics`); default: a choice that suits the data
     #[arg(long, value_name = "METRIC", value_parser = offered::METRICS, hide_possible_values = true)]
@@ -60,6 +61,9 @@ pub struct Args {
     reporting: ReportArgs,
 }
 
+/// Methods that are judged where none is named, as far as the model has them.
+const USUAL: &str = "gae,grad-rollout,rollout,lrp,legrad,attn-lrp,gradcam";
+
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     refuse_ending("--csv", args.csv.as_deref(), &["csv", "txt"])?;
@@ -68,7 +72,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let metrics = evaluate::parse_list(&args.metric, &checked.facts)?;
     let named = !args.metric.is_empty() && args.metric != ["all"];
     let (metrics, unsuited) = checked.data.judging(metrics, named)?;
-    let candidates = Candidate::judged(vitx::explain::methods(&args.method, &checked.checkpoint)?)?;
+    let candidates = Candidate::judged(methods_or(&args.method, USUAL, &checked.checkpoint)?, &checked.facts)?;
     if !args.overwrite {
         refuse_existing(args.csv.iter().chain(&args.report), "")?;
     }

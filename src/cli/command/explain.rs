@@ -65,17 +65,17 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(mut args: Args) -> Result<ExitCode> {
-    let (code, inputs) = explained(&mut args)?;
+    let (code, inputs) = explained(&mut args, false)?;
     if !args.both || interrupted() {
         return Ok(code);
     }
     (args.input.inputs, args.input.text, args.target) = turned(&args.target, &inputs)?;
-    let (other, _) = explained(&mut args)?;
+    let (other, _) = explained(&mut args, true)?;
     Ok(if code == ExitCode::SUCCESS { other } else { code })
 }
 
-/// How it went, and what the inputs are called.
-fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
+/// How it went, and what the inputs are called; `further`: the run goes on from another.
+fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> {
     if args.both {
         turned(&args.target, &[])?;
     }
@@ -103,16 +103,26 @@ fn explained(args: &mut Args) -> Result<(ExitCode, Vec<String>)> {
     let common = || common(args, &plan, &job.checkpoint, &job.device);
     let mut past = Past::look(&plan, &job.checkpoint, &job.sources.list, stated, common)?;
     let (inputs, names) = (job.sources.list.len(), job.sources.list.iter().map(|s| s.name.clone()).collect());
-    let report = Reporter::new(args.report, inputs).resumable().tabled(args.output.table.as_deref())?;
+    let report = Reporter::new(args.report, inputs).resumable();
+    let table = args.output.table.clone();
+    if let Some(folder) = plan.ledger_folder().filter(|_| plan.indexed) {
+        Index::check(folder)?;
+    }
     if past.made.all() {
+        let report = report.tabled(table.as_deref(), further)?;
+        let mut index = Index::default();
         for (number, source) in job.sources.list.iter().enumerate() {
             tell_done(&report, &plan, &past, &job.checkpoint.id, number, source)?;
+            let standing = past.made.records(number, &source.name, &job.checkpoint.id, "");
+            index.note(number, &standing, &plan, &source.stem);
         }
+        index.finish(&plan, &job.checkpoint.id)?;
         report.note("up to date: every output is there already (--overwrite makes them anew)");
         return Ok((report.finish(inputs), names));
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     past.made.begin()?;
+    let report = report.tabled(table.as_deref(), further)?;
     report.patience(&model.checkpoint, &plan.methods, args.input.shape.shape());
     report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
     let Plan { methods, requests, seed, row, style, .. } = &plan;

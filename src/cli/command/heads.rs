@@ -29,7 +29,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let check = |checkpoint: &Checkpoint| -> Result<_> {
         let (layers, heads) = (checkpoint.layers(&args.layer)?, checkpoint.spec.heads());
         let named = |l: usize| (0..heads).map(move |h| parse(&format!("attention:layer={l},heads={h}")));
-        let methods = layers.iter().flat_map(|&l| named(l)).collect::<vitx::Result<_>>()?;
+        let methods = layers.iter().flat_map(|&l| named(l)).collect::<vitx::Result<Vec<_>>>()?;
+        methods.iter().try_for_each(|m| m.check(&checkpoint.facts()))?;
         let targets = vec![Request::parse("predicted", &checkpoint.labels, checkpoint.scale)?];
         Ok(Asking { methods, targets, more: (layers, heads) })
     };

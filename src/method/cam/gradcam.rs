@@ -12,8 +12,9 @@
 //! | `eigencam` (Muhammad & Yeasin, IJCNN 2020) | projection of A, columns centred, on its first right singular vector |
 //!
 //! and `max(., 0)` at the end (`clamp=false` keeps the sign). Prefix tokens get 0; of texts all tokens take part. The
-//! point: `layer` (default last) and `where`: behind the first layer norm (default, models with the norm
-//! in front), `hidden`, the state entering the layer (default for texts), `output`, the state leaving it. The last
+//! point: `layer` (default last; `stageN`: the last of a stage of Swin, whose finer tokens a token of the last stage has the mean of) and
+//! `where`: behind the first layer norm (default, models with the norm
+//! in front), `hidden`, the state entering the layer (default for texts and other models), `output`, the state leaving it. The last
 //! output is refused, since its patch gradients are 0 in a model that reads the class token only.
 //!
 //! Grad-CAM++ uses the closed form of the reference package; its denominator may be negative. X-Grad-CAM divides by sums

@@ -26,7 +26,7 @@ const MANY: usize = 1 << 10;
 const EPS: f64 = 1e-5;
 
 fn spec(c: &Config) -> Result<Spec> {
-    let side = c.size_or("window_size", 7)?;
+    let side = window(c)?;
     staged(c, &NAMES, Wiring::Pre, |name, (_, number), own| {
         let name = format!("{name}.attention.self.relative_position_bias_table");
         let shift = if number % 2 == 1 { side / 2 } else { 0 };
@@ -34,6 +34,17 @@ fn spec(c: &Config) -> Result<Spec> {
         own.reach = Reach::Windows(Windowing { side, shift, fixed: false });
         Order::NormFirst
     })
+}
+
+/// Tokens along a side of its windows.
+///
+/// # Errors
+/// [`Error::Model`] for more than any checkpoint has, whose table alone would fill the memory.
+pub(in crate::model) fn window(c: &Config) -> Result<usize> {
+    match c.size_or("window_size", 7)? {
+        side @ ..=256 => Ok(side),
+        side => Err(Error::Model(format!("config.json: `window_size` is {side}; at most 256 is read"))),
+    }
 }
 
 /// What both versions share. `own` finishes the layer of this name, that of a stage, both counted from 0, and says where the norm of a
@@ -53,6 +64,9 @@ pub(in crate::model) fn staged(
         return Err(Error::Model(format!("config.json: stages of {depths:?} layers with {heads:?} heads")));
     }
     let (first, ratio) = (c.size_or("embed_dim", 96)?, c.float_or("mlp_ratio", 4.0)?);
+    if !(ratio > 0.0 && ratio <= 64.0) {
+        return Err(Error::Model(format!("config.json: `mlp_ratio` is {ratio}")));
+    }
     let (norm, plain) = (NormKind::layer_norm(c.float_or("layer_norm_eps", EPS)?), NormKind::layer_norm(EPS));
     let family = names.first.split('.').next().unwrap_or_default();
     let mut layers = Vec::new();

@@ -1,7 +1,7 @@
 //! Swin v2 (Liu et al., CVPR 2022): Swin whose norms stand behind each operation, whose scores are cosines, and whose numbers for relative
 //! positions a small network makes, so that they reach windows of other sizes.
 
-use super::swin::staged;
+use super::swin::{staged, window};
 use crate::encoder::{Order, Wiring};
 use crate::error::Result;
 use crate::model::config::Config;
@@ -19,8 +19,7 @@ pub const FAMILY: Family = Family {
 };
 
 fn spec(c: &Config) -> Result<Spec> {
-    let (most, image, patch) =
-        (c.size_or("window_size", 7)?, c.pair_or("image_size", 224)?, c.pair_or("patch_size", 4)?);
+    let (most, image, patch) = (window(c)?, c.pair_or("image_size", 224)?, c.pair_or("patch_size", 4)?);
     let trained = c.numbers_or("pretrained_window_sizes", &[])?;
     staged(c, &NAMES, Wiring::ResPost, |name, (stage, number), own| {
         // Windows are no larger than the grid of the pictures it was trained on, and one that covers it is not shifted.

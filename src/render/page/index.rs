@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::explanation::Explanation;
 use crate::render::{heat, Scene};
 use minijinja::context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 const TEMPLATE: &str = include_str!("index.html");
 const SCRIPT: &str = include_str!("index.js");
@@ -21,7 +21,7 @@ struct Data<'a> {
 }
 
 /// An input of the index.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name.
     pub name: String,

@@ -13,7 +13,7 @@ const unique = (list) => [...new Set(list)];
 const named = (what, v) => [make("bdi", { textContent: what.trim() }), `: ${figure(v)}`]; // words may run from right to left
 
 // ---- what is chosen
-const state = { method: data.maps[0].method, target: data.maps[0].target, map: "", alpha: data.alpha, blend: data.blend, smooth: "smooth", words: "words" };
+const state = { method: data.maps[0].method, target: data.maps[0].target, map: "", alpha: data.alpha, blend: data.blend, smooth: "smooth", words: data.units };
 
 function choice(label, key, names, change) {
   const select = make("select", { id: "choose-" + key });

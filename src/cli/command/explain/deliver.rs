@@ -4,7 +4,6 @@ use super::{tell_done, Work};
 use crate::cli::noted::lost;
 use crate::cli::report::interrupted;
 use anyhow::Result;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use vitx::abreast::abreast;
@@ -25,8 +24,14 @@ impl<'a> Work<'a> {
     /// Writes and says what came of some inputs; whether to go on.
     pub(super) fn chunk(&mut self, came: Came<'a>) -> Result<bool> {
         for going in &came.chunk {
-            let standing = self.past.made.records(going.number, &going.source.name, &self.model.checkpoint.id, "");
-            self.indexed(going, standing.first().filter(|_| self.past.made.done(going.number)));
+            let (number, done) = (going.number, self.past.made.done(going.number));
+            if self.plan.page.is_some() && !done {
+                continue; // all of it is made again
+            }
+            if done {
+                let standing = self.past.made.records(number, &going.source.name, &self.model.checkpoint.id, "");
+                self.index.note(number, &standing, self.plan, &going.source.stem);
+            }
             tell_done(&self.report, self.plan, &self.past, &self.model.checkpoint.id, going.number, going.source)?;
         }
         for read in came.read {
@@ -117,7 +122,8 @@ impl<'a> Work<'a> {
             }
         }
         if failure.is_none() {
-            self.indexed(&going, drawn.first().map(|sheet| sheet.record.value()).transpose()?.as_ref());
+            let records = drawn.iter().map(|sheet| sheet.record.value()).collect::<vitx::Result<Vec<_>>>()?;
+            self.index.note(going.number, &records, self.plan, &going.source.stem);
         }
         for (r, request) in self.plan.requests.iter().enumerate() {
             for (m, method) in self.plan.methods.iter().enumerate() {
@@ -126,7 +132,7 @@ impl<'a> Work<'a> {
                 if own_asked == 0
                     || own.len() < own_asked
                     || (self.plan.page.is_some() && failure.is_some())
-                    || self.past.stands(going.number, r, m)
+                    || (self.plan.page.is_none() && self.past.stands(going.number, r, m))
                 {
                     continue;
                 }
@@ -193,11 +199,11 @@ impl<'a> Work<'a> {
     /// The result on stdout: a record, or a line and, for texts, the tokens.
     fn tell(&self, name: &str, sheet: &Sheet) -> Result<()> {
         let headline = &sheet.headline;
+        self.report.record(&sheet.record)?;
         if self.plan.out == Out::Stdout {
             self.report.detail(&format!("{name}: {headline}"));
             return Ok(());
         }
-        self.report.record(&sheet.record)?;
         if let Some(tokens) = &sheet.tokens {
             self.report.line(headline)?;
             return self.report.drawn(tokens); // with its own escape sequences
@@ -207,19 +213,12 @@ impl<'a> Work<'a> {
         self.report.line(&format!("{name}: {headline} -> {}", files.join(" ")))
     }
 
-    /// Notes an input for the index, by the record of a result.
-    fn indexed(&mut self, going: &Going<'a>, record: Option<&Value>) {
-        if let (Some(place), Some(record), Some(folder)) =
-            (self.plan.place(&going.source.stem), record, self.plan.ledger_folder())
-        {
-            self.index.add(going.number, record, &place, folder);
-        }
-    }
-
-    /// Writes the index of the pages.
+    /// Writes the index of the pages; of a run that was stopped none, since it would lack the rest.
     pub(super) fn write_index(&self) -> Result<()> {
-        let Some(folder) = self.plan.ledger_folder().filter(|_| self.plan.indexed) else { return Ok(()) };
-        match self.index.write(folder, &self.model.checkpoint.id)? {
+        if self.stopped() {
+            return Ok(());
+        }
+        match self.index.finish(self.plan, &self.model.checkpoint.id)? {
             Some(file) => self.report.line(&format!("index -> {}", file.display())),
             None => Ok(()),
         }
