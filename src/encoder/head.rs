@@ -148,7 +148,7 @@ impl Head {
     pub fn rows(&self) -> Option<Range<usize>> {
         let of = |reading: &Reading| match reading.pool {
             Pool::Token(number) => Some(number..number + 1),
-            Pool::Last | Pool::Mean { .. } | Pool::Beside(_) | Pool::Probe(_) => None,
+            Pool::Last | Pool::Mean { .. } | Pool::Max | Pool::Beside(_) | Pool::Probe(_) => None,
         };
         let all = self.readings.iter().map(of).collect::<Option<Vec<_>>>()?;
         all.into_iter().reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
@@ -263,7 +263,8 @@ mod tests {
             ],
             vec![reading(beside, Vec::new(), linear(3, 8, 5))],
             vec![reading(Pool::Mean { from: 0 }, dense.clone(), linear(3, 5, 6))],
-            vec![reading(Pool::Last, dense, linear(3, 5, 6))],
+            vec![reading(Pool::Last, dense.clone(), linear(3, 5, 6))],
+            vec![reading(Pool::Max, dense, linear(3, 5, 7))],
             vec![reading(Pool::Token(1), vec![Step::Unit], linear(3, 4, 10))],
             vec![reading(Pool::Token(1), vec![Step::Length], linear(3, 1, 11))],
         ];

@@ -20,6 +20,8 @@ pub enum Pool {
         /// The first that takes part.
         from: usize,
     },
+    /// Of each number of a state the greatest of all real tokens (sentence encoders).
+    Max,
     /// What a learned query reads of all.
     Probe(Box<Probe>),
     /// Several, one behind the other in one long vector.
@@ -37,6 +39,7 @@ impl Pool {
                 Ok(states.broadcast_mul(&last.unsqueeze(2)?)?.sum(1)?)
             }
             Pool::Mean { from } => Ok(self.mean_keepdim(states, *from, around)?.squeeze(1)?),
+            Pool::Max => Ok(real_alone(states, around)?.max(1)?),
             Pool::Beside(parts) => {
                 let parts = parts.iter().map(|p| p.forward(states, around)).collect::<Result<Vec<_>>>()?;
                 Ok(Tensor::cat(&parts, D::Minus1)?)
@@ -55,7 +58,7 @@ impl Pool {
     /// Number of states it reads, P / D.
     fn width(&self) -> usize {
         match self {
-            Pool::Token(_) | Pool::Last | Pool::Mean { .. } | Pool::Probe(_) => 1,
+            Pool::Token(_) | Pool::Last | Pool::Mean { .. } | Pool::Max | Pool::Probe(_) => 1,
             Pool::Beside(parts) => parts.iter().map(Pool::width).sum(),
         }
     }
@@ -79,6 +82,8 @@ impl Pool {
                 let last = self.readout(states, around)?;
                 (arriving.unsqueeze(1)?.broadcast_mul(&last.unsqueeze(2)?)?, None)
             }
+            // Of a number that several tokens have, each gets its part.
+            Pool::Max => (arriving.unsqueeze(1)?.broadcast_mul(&greatest(states, around)?)?, None),
             Pool::Mean { from } => {
                 let weights = self.readout(states, around)?.narrow(1, *from, tokens - from)?;
                 let share = arriving.unsqueeze(1)?.broadcast_mul(&weights.unsqueeze(2)?)?; // [B,N,D]
@@ -118,6 +123,10 @@ impl Pool {
                 let alone = Around::new(Places::Line, None, (tokens, DType::F64, &Device::Cpu), [])?;
                 Ok(Some(self.readout(&Tensor::zeros((1, tokens, 1), DType::F64, &Device::Cpu)?, &alone)?))
             }
+            Pool::Max => {
+                let (states, around) = states()?;
+                Ok(Some(self.readout(&states, &around)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?))
+            }
             Pool::Probe(probe) => {
                 let (states, around) = states()?;
                 Ok(Some(probe.shares(&states, &around)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?))
@@ -126,8 +135,8 @@ impl Pool {
         }
     }
 
-    /// How much of each token of the states `[B,T,D]` the head reads, `[B,T]`: one-hot, 1/N of the real tokens, or a query's
-    /// attention. Of several beside each other the first counts: where a class token stands beside the patches' mean, its
+    /// How much of each token of the states `[B,T,D]` the head reads, `[B,T]`: one-hot, 1/N of the real tokens, a query's
+    /// attention, or the share of numbers of which it has the greatest. Of several beside each other the first counts: where a class token stands beside the patches' mean, its
     /// row is the readout.
     pub fn readout(&self, states: &Tensor, around: &Around) -> Result<Tensor> {
         let (b, tokens, _) = states.dims3()?;
@@ -139,6 +148,7 @@ impl Pool {
         match self {
             Pool::Token(number) => row(&|t| if t == *number { 1.0 } else { 0.0 }),
             Pool::Probe(probe) => probe.shares(states, around),
+            Pool::Max => Ok(greatest(states, around)?.mean(D::Minus1)?),
             Pool::Last => match &around.real {
                 None => row(&|t| if t + 1 == tokens { 1.0 } else { 0.0 }),
                 // Real tokens are counted up to each; the one that reaches their number is the last.
@@ -164,6 +174,21 @@ impl Pool {
     }
 }
 
+/// States whose padded tokens are less than any real one.
+fn real_alone(states: &Tensor, around: &Around) -> Result<Tensor> {
+    let Some(real) = &around.real else { return Ok(states.clone()) };
+    let real = real.to_dtype(states.dtype())?.unsqueeze(2)?; // [B,T,1]
+    let below = (states.min_keepdim(1)? - 1.0)?; // [B,1,D]
+    Ok((states.broadcast_mul(&real)? + below.broadcast_mul(&real.affine(-1.0, 1.0)?)?)?)
+}
+
+/// 1 where a token has the greatest number of all real ones, divided among those that have it, `[B,T,D]`.
+fn greatest(states: &Tensor, around: &Around) -> Result<Tensor> {
+    let own = real_alone(states, around)?;
+    let reached = own.broadcast_eq(&own.max_keepdim(1)?)?.to_dtype(states.dtype())?;
+    Ok(reached.broadcast_div(&reached.sum_keepdim(1)?)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +201,21 @@ mod tests {
         assert_eq!(shares(Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: 1 }]))?, None);
         assert_eq!(shares(Pool::Last)?, Some(vec![vec![0.0, 0.0, 1.0]]));
         assert_eq!(shares(Pool::Mean { from: 1 })?, Some(vec![vec![0.0, 0.5, 0.5]]));
+        Ok(())
+    }
+
+    #[test]
+    fn the_greatest_of_each_number_is_pooled_of_real_tokens_alone() -> Result<()> {
+        let states = Tensor::new(
+            &[[[1.0f64, 5.0], [3.0, 2.0], [9.0, 9.0]], [[1.0, 4.0], [1.0, 2.0], [0.0, 6.0]]],
+            &Device::Cpu,
+        )?;
+        let mask = Tensor::new(&[[1u8, 1, 0], [1, 1, 1]], &Device::Cpu)?;
+        let around = Around::new(Places::Line, Some(&mask), (3, DType::F64, &Device::Cpu), [])?;
+        assert_eq!(Pool::Max.forward(&states, &around)?.to_vec2::<f64>()?, [[3.0, 5.0], [1.0, 6.0]]);
+        // Two tokens have the 1 of the second text.
+        let read = Pool::Max.readout(&states, &around)?.to_vec2::<f64>()?;
+        assert_eq!(read, [[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]);
         Ok(())
     }
 }

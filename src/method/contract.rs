@@ -207,6 +207,7 @@ impl Configured {
         } else if params.get("row").is_some_and(|r| r == "auto") {
             let read: serde_json::Value = match run.encoder().head.readings.first().map(|reading| &reading.pool) {
                 Some(Pool::Last) => "last".into(),
+                Some(Pool::Max) => "max".into(),
                 Some(Pool::Probe(_)) => "query".into(),
                 Some(Pool::Token(number)) if *number > 0 => (*number).into(),
                 _ if run.pooled()?.is_some() => "mean".into(),

@@ -275,6 +275,7 @@ impl Loader<'_> {
             Pooling::Probe => vec![Pool::Probe(Box::new(self.probe()?))],
             Pooling::First => vec![Pool::Token(0)],
             Pooling::Last => vec![Pool::Last],
+            Pooling::Max => vec![Pool::Max],
             Pooling::FirstAndSecond => vec![Pool::Token(0), Pool::Token(1)],
             Pooling::ClassAndPatchMean => vec![Pool::Beside(vec![Pool::Token(0), Pool::Mean { from: prefix }])],
             Pooling::Mean => vec![Pool::Mean { from: 0 }],

@@ -63,7 +63,8 @@ impl Checkpoint {
     /// What methods may need to know of it.
     pub fn facts(&self) -> Facts {
         let spec = &self.spec;
-        let mean = matches!(spec.pooling, Pooling::Mean | Pooling::PatchMean | Pooling::Last | Pooling::Probe);
+        let mean =
+            matches!(spec.pooling, Pooling::Mean | Pooling::Max | Pooling::PatchMean | Pooling::Last | Pooling::Probe);
         Facts {
             text: self.modality() == Modality::Text,
             gated: spec.gated(),
@@ -225,6 +226,7 @@ impl Checkpoint {
             _ if s.task == Task::Spans => "the head says of each token how well an answer begins and ends there",
             Pooling::First => "the head reads the first token",
             Pooling::Last => "the head reads the last token",
+            Pooling::Max => "the head reads the greatest of each number over all tokens",
             Pooling::Probe => "the head attends to all tokens with a query of its own",
             Pooling::FirstAndSecond => "two heads, on the class and the distillation token",
             Pooling::ClassAndPatchMean => "the head reads the class token beside the mean of the patches",

@@ -65,8 +65,9 @@ fn pooling(files: &Files, path: &str) -> Result<Pooling> {
         ["cls_token" | "cls"] => Ok(Pooling::First),
         ["mean_tokens" | "mean"] => Ok(Pooling::Mean),
         ["lasttoken"] => Ok(Pooling::Last),
+        ["max_tokens" | "max"] => Ok(Pooling::Max),
         other => Err(Error::Model(format!(
-            "{file}: pooling by {} is not supported, by cls_token, mean_tokens and lasttoken it is: other ways give a token no share of its own in the vector",
+            "{file}: pooling by {} is not supported, by cls_token, mean_tokens, max_tokens and lasttoken alone it is",
             if other.is_empty() { "nothing".to_string() } else { other.join(" and ") }
         ))),
     }

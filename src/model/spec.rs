@@ -115,6 +115,8 @@ pub enum Pooling {
     First,
     /// The last real token.
     Last,
+    /// Of each number the greatest of all real tokens.
+    Max,
     /// The first token for the first classifier, the second (distillation) token for the second.
     FirstAndSecond,
     /// The first token beside the mean of the patch tokens (DINOv2).
@@ -135,6 +137,7 @@ impl Pooling {
             [Reading { pool: Pool::Mean { .. }, .. }] => Pooling::PatchMean,
             [Reading { pool: Pool::Beside(_), .. }] => Pooling::ClassAndPatchMean,
             [Reading { pool: Pool::Last, .. }] => Pooling::Last,
+            [Reading { pool: Pool::Max, .. }] => Pooling::Max,
             [Reading { pool: Pool::Probe(_), .. }] => Pooling::Probe,
             [Reading { pool: Pool::Token(_), .. }] | [] => Pooling::First,
             [_, _, ..] => Pooling::FirstAndSecond,
@@ -349,7 +352,7 @@ impl Spec {
             (EmbeddingSpec::Patches { .. }, Pooling::Probe) => Pooling::Probe,
             (EmbeddingSpec::Patches { class: true, .. }, _) => Pooling::First,
             (EmbeddingSpec::Patches { .. }, _) => Pooling::PatchMean,
-            (EmbeddingSpec::Words { .. }, Pooling::Mean | Pooling::Last) => self.pooling,
+            (EmbeddingSpec::Words { .. }, Pooling::Mean | Pooling::Max | Pooling::Last) => self.pooling,
             (EmbeddingSpec::Words { .. }, _) => Pooling::First,
         }
     }

@@ -177,6 +177,7 @@ fn head(w: &mut Weights, s: Shape) -> Head {
     let (pools, input) = match s.family {
         "deit" => (vec![Pool::Token(0), Pool::Token(1)], d),
         "swin" | "swinv2" => (vec![Pool::Mean { from: 0 }], d),
+        "mpnet" => (vec![Pool::Max], d), // as sentence encoders may be
         "beit" | "clip" => (vec![Pool::Mean { from: 1 }], d),
         "modernbert" if s.seed.is_multiple_of(2) => (vec![Pool::Mean { from: 0 }], d),
         _ if s.family.starts_with("dinov") => {
