@@ -50,12 +50,7 @@ pub fn assemble(
         return Err(Error::Model("the family names no tensors".into()));
     };
     let naming = Naming::of(weights, &usual.names)?;
-    // A file is in one spelling: whichever names its first layer's query.
-    let first = |s: &&Spelling| {
-        let query = s.layers.first().map(|l| format!("{}.weight", l.projections[0].name));
-        query.is_some_and(|name| naming.find(&name).is_some())
-    };
-    let spelling = spec.spellings.iter().find(first).unwrap_or(usual);
+    let spelling = spec.spellings.get(spelt(spec, &naming)).unwrap_or(usual);
     let notes = RefCell::new(weights.notes());
     let names = &spelling.names;
     let loader = Loader { spec, names, naming, weights, contents, dtype, device, notes, last: RefCell::default() };
@@ -71,6 +66,33 @@ pub fn assemble(
     let mut notes = loader.notes.into_inner();
     notes.extend(loader.naming.notes(names.apart));
     Ok((encoder, notes))
+}
+
+/// Which of a family's spellings a file is in: whichever names its first layer's query.
+fn spelt(spec: &Spec, naming: &Naming<'_>) -> usize {
+    let first = |s: &Spelling| {
+        let query = s.layers.first().map(|l| format!("{}.weight", l.projections[0].name));
+        query.is_some_and(|name| naming.find(&name).is_some())
+    };
+    spec.spellings.iter().position(first).unwrap_or(0)
+}
+
+/// Whose names the tensors have, and how they differ; `family` is the `model_type`.
+///
+/// # Errors
+/// [`Error::Model`] for weights of another family.
+pub fn names(spec: &Spec, family: &str, weights: &Weights) -> Result<String> {
+    let Some(usual) = spec.spellings.first() else {
+        return Err(Error::Model("the family names no tensors".into()));
+    };
+    let naming = Naming::of(weights, &usual.names)?;
+    let whose = match (family, spec.spellings.len(), spelt(spec, &naming)) {
+        ("timm", ..) => "timm's own",
+        (_, 1, _) => "those of transformers",
+        (_, _, 0) => "those of transformers 4 and the hub",
+        _ => "those of transformers 5",
+    };
+    Ok(format!("{whose}{}", naming.differs()))
 }
 
 struct Loader<'a> {

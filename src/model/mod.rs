@@ -262,6 +262,14 @@ impl Checkpoint {
         Ok(self.assembled(Contents::Checked, (DType::F32, &Device::Cpu))?.1)
     }
 
+    /// Whose names its tensors have, and how they differ from those.
+    ///
+    /// # Errors
+    /// When the weights cannot be read, or are another family's.
+    pub fn naming(&self) -> Result<String> {
+        assemble::names(&self.spec, self.family.name, &self.files.weights()?)
+    }
+
     fn assembled(&self, contents: Contents, to: (DType, &Device)) -> Result<(Encoder, Vec<String>)> {
         let built = self.files.weights().and_then(|weights| {
             let outputs = match &self.given {

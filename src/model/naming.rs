@@ -54,6 +54,15 @@ impl<'w> Naming<'w> {
         Ok(Naming { weights, base, prefix, bare, used: RefCell::default() })
     }
 
+    /// How its names differ from the family's, as the end of a sentence.
+    pub fn differs(&self) -> String {
+        let behind = if self.prefix.is_empty() { String::new() } else { format!(", behind `{}`", self.prefix) };
+        match self.bare {
+            true => format!("{behind}, without `{}.`", self.base),
+            false => behind,
+        }
+    }
+
     /// The name in the files for a name of the family.
     pub fn find(&self, name: &str) -> Option<String> {
         let (stem, end) = name.rsplit_once('.').unwrap_or(("", name));

@@ -228,3 +228,14 @@ fn facts_are_those_of_the_built_model() {
     let distilled = Case::open("deit-distilled").checkpoint().facts();
     assert!(vitx::method::parse("legrad:pool=mean").unwrap().check(&distilled).is_err());
 }
+
+#[test]
+fn whose_names_the_tensors_have_is_said() {
+    let said = |case: &str| {
+        let folder = root().join("tests/fixtures").join(case);
+        Checkpoint::open(folder.to_str().unwrap(), &Access::default()).unwrap().naming().unwrap()
+    };
+    assert_eq!(said("families/timm-vit/model"), "timm's own");
+    assert_eq!(said("families/swin/model"), "those of transformers");
+    assert_eq!(said("families/vit_msn-hub/model"), "those of transformers 4 and the hub");
+}

@@ -54,24 +54,25 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let report = ReportArgs { json: args.json, quiet: false, verbose: false };
     let mut c = job::found(&args.id, &model, report)?;
     c.notes.extend(c.check_weights()?);
-    let demand = c.demand()?;
+    let (demand, naming) = (c.demand()?, c.naming()?);
     let budget = model.memory();
     if args.json {
         let mut record = c.record(demand);
         let refused = vitx::explain::refused(&c).into_iter().map(|(name, why)| (name, why.to_string()));
+        record["naming"] = naming.into();
         record["methods_refused"] = json!(refused.collect::<BTreeMap<_, _>>());
         record["budget"] = budget.map(|m| json!({"kept": m.kept, "most": m.most})).unwrap_or_default();
         tell!("{}", printable::json(&record.to_string()));
         return Ok(ExitCode::SUCCESS);
     }
-    print(&c, demand, budget);
+    print(&c, demand, &naming, budget);
     if args.labels && !c.spec.headless {
         (0..c.labels.len() as u32).for_each(|i| tell!("{i}\t{}", c.labels.name(i)));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(c: &Checkpoint, demand: Demand, budget: Option<Memory>) {
+fn print(c: &Checkpoint, demand: Demand, naming: &str, budget: Option<Memory>) {
     let s = &c.spec;
     let outputs = match (c.scale, c.labels.len()) {
         _ if s.headless && s.beside.is_some() => "pictures beside texts, which --classes names".to_string(),
@@ -92,6 +93,7 @@ fn print(c: &Checkpoint, demand: Demand, budget: Option<Memory>) {
     for (number, stage) in c.stages().iter().enumerate() {
         tell!("  stage{}      {stage}", number + 1);
     }
+    tell!("  names       {naming}");
     tell!("  parameters  {:.2} M", demand.parameters as f64 / 1e6);
     let (weights, pass) = (demand.weights as f64 / 1e6, demand.pass as f64 / 1e6);
     tell!("  memory      {weights:.0} MB weights in f32, about {pass:.0} MB for an input's forward and reverse pass");
