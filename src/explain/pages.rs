@@ -134,10 +134,9 @@ fn path_of(folder: &Path, address: &str) -> PathBuf {
     let mut rest = address.as_bytes();
     while let Some((&first, behind)) = rest.split_first() {
         let hex = behind.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.filter(|_| first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => (bytes.push(byte), rest = &behind[2..]).1,
-            None => (bytes.push(first), rest = behind).1,
-        }
+        let byte = hex.filter(|_| first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(byte.unwrap_or(first));
+        rest = if byte.is_some() { &behind[2..] } else { behind };
     }
     folder.join(path_of_bytes(bytes))
 }

@@ -104,7 +104,7 @@ pub(super) fn grey(picture: &RgbImage) -> RgbImage {
 }
 
 /// The picture with lines of equal relevance in their colours, each on a dark edge that shows it on any ground.
-pub(super) fn contoured(picture: &RgbImage, places: &Places, colours: &[[u8; 3]; 256]) -> Result<RgbImage> {
+pub(super) fn contoured(picture: &RgbImage, places: &Places, colours: &[[u8; 3]; 256]) -> RgbImage {
     let band = |place: u8| u32::from(place) * (LINES + 1) / 256;
     let thick = (picture.width() / 320).max(1);
     let mut canvas = picture.clone();
@@ -112,9 +112,9 @@ pub(super) fn contoured(picture: &RgbImage, places: &Places, colours: &[[u8; 3];
         let reach = if edge { thick + 1 } else { thick };
         for (x, y, pixel) in canvas.enumerate_pixels_mut() {
             let Some(own) = places.at(x, y) else { continue };
-            // A line runs where a pixel within reach belongs to a lower band.
-            let lower = |dx: u32, dy: u32| places.at(x + dx, y + dy).is_some_and(|other| band(other) != band(own));
-            if (1..=reach).any(|d| lower(d, 0) || lower(0, d)) {
+            // A line runs where a pixel within reach belongs to another band.
+            let differs = |dx: u32, dy: u32| places.at(x + dx, y + dy).is_some_and(|other| band(other) != band(own));
+            if (1..=reach).any(|d| differs(d, 0) || differs(0, d)) {
                 let greatest =
                     (1..=reach).flat_map(|d| [places.at(x + d, y), places.at(x, y + d)]).flatten().fold(own, u8::max);
                 let line = (band(greatest) * 256 / (LINES + 1)).min(255) as usize;
@@ -122,7 +122,7 @@ pub(super) fn contoured(picture: &RgbImage, places: &Places, colours: &[[u8; 3];
             }
         }
     }
-    Ok(canvas)
+    canvas
 }
 
 /// The picture where its relevance is greatest, so many percent of what the map covers, and dim elsewhere.
@@ -162,7 +162,7 @@ mod tests {
         let places = Places { width: 10, all };
         let kept = kept(&picture, &places, 50.0);
         assert_eq!(kept.pixels().filter(|p| p.0 == [200, 100, 50]).count(), 50);
-        let lines = contoured(&picture, &places, &[[9, 8, 7]; 256]).unwrap();
+        let lines = contoured(&picture, &places, &[[9, 8, 7]; 256]);
         assert_eq!(lines.pixels().filter(|p| p.0 == [9, 8, 7]).count(), 10, "one line from top to bottom");
         assert_eq!(grey(&picture).get_pixel(0, 0).0, [124; 3]);
     }

@@ -52,7 +52,7 @@ pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("an overlay needs a picture".into()))?;
     let style = scene.style;
     match style.blend {
-        Blend::Contour => return blend::contoured(picture, &places(scene, e)?, &style.colormap_for(e).table()),
+        Blend::Contour => return Ok(blend::contoured(picture, &places(scene, e)?, &style.colormap_for(e).table())),
         Blend::Mask(percent) => return Ok(blend::kept(picture, &places(scene, e)?, percent)),
         Blend::Fade | Blend::FadePlain | Blend::Veil => {}
     }
