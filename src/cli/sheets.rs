@@ -18,6 +18,7 @@ use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality, Model};
+use vitx::render::figure::Kind;
 use vitx::render::lines::{Line, Lines};
 use vitx::render::{Scene, Style};
 use vitx::resume::one::One;
@@ -33,12 +34,16 @@ pub struct SheetArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub style: StyleArgs,
-    /// The file to write, `-` for stdout (default: <stem>.<command>.png; texts are printed, or written as .html or .txt)
+    /// The file to write, .png, .svg or .pdf, `-` for stdout (default: <stem>.<command>.png; texts are printed, or written, also as .html
+    /// or .txt)
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Width of one map in pixels
-    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(48..=1024))]
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(48..=2048))]
     pub cell: Option<u32>,
+    /// Maps in a line (default: all of a row)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub columns: Option<u16>,
     /// Explain another output token than the class token: a patch as row,column, a word piece, or a token's number
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub row: Option<String>,
@@ -47,6 +52,18 @@ pub struct SheetArgs {
     pub overwrite: bool,
     #[command(flatten)]
     pub report: ReportArgs,
+}
+
+impl SheetArgs {
+    /// What the file ends in.
+    fn ending(&self) -> Option<String> {
+        self.out.as_ref()?.extension().map(|ending| ending.to_string_lossy().to_lowercase())
+    }
+
+    /// The kind of figure that is written, where the file says it.
+    fn kind(&self) -> Option<Kind> {
+        Kind::of(&self.ending()?)
+    }
 }
 
 /// What a command wants of its one input.
@@ -92,15 +109,23 @@ impl Subject {
         wanted: &Wanted<'_>,
         check: impl Fn(&Checkpoint) -> Result<Asking<T>>,
     ) -> Result<Option<(Self, Asking<T>)>> {
-        let style = args.style.style(false)?;
+        let mut style = args.style.style(false)?;
+        style.print.columns = args.columns.map(usize::from);
         let job = Job::resolve(&args.model, &args.input.list(), args.report, None)?;
         let [source] = &job.sources.list[..] else {
             bail!("vitx {} takes one input, not {}", wanted.command, job.sources.list.len());
         };
         let text = job.checkpoint.modality() == Modality::Text;
-        args.style.refuse_idle(Drawn { colour: true, text, heat: !text, blend: !text })?;
-        if text && args.cell.is_some() {
-            bail!("--cell would change nothing: it is for pictures; leave it out");
+        let figure = !text || args.kind().is_some();
+        args.style.refuse_idle(Drawn { colour: true, text, heat: !text, blend: !text, figure })?;
+        for (flag, given, idle, instead) in [
+            ("--cell", args.cell.is_some(), text, "it is for pictures; leave it out"),
+            ("--columns", args.columns.is_some(), text, "it is for pictures; leave it out"),
+            ("--width", args.style.width().is_some(), !text, "it is for texts; pass --cell"),
+        ] {
+            if given && idle {
+                bail!("{flag} would change nothing: {instead}");
+            }
         }
         let row = args.row.as_ref().map(|r| RowRequest::parse(r, text)).transpose()?;
         let checked = check(&job.checkpoint)?;
@@ -152,17 +177,23 @@ impl Subject {
     ) -> Result<ExitCode> {
         let maps = lines.iter_mut().flat_map(|line| &mut line.maps);
         maps.for_each(|map| *map = self.style.evidence.of(map).into_owned());
+        let row = match (&self.row, lines.iter().find_map(|line| line.maps.first())) {
+            (Some(row), Some(map)) => Some(row.token(&map.layout)?),
+            _ => None,
+        };
+        let scene = Scene { row, ..Scene::of(&self.ready, &self.style) };
         let bytes = match &self.ready {
             Ready::Picture(_) => {
                 let file = Path::new(&self.source.name).file_name().unwrap_or_default().to_string_lossy();
                 let title = format!("{file}, {}", self.model.checkpoint.id);
-                let scene = Scene::of(&self.ready, &self.style);
-                Lines { title, columns, lines, by_line }.picture(&scene, args.cell)?
+                Lines { title, columns, lines, by_line }.picture(&scene, args.cell, args.kind().unwrap_or(Kind::Png))?
             }
             Ready::Text(_) => {
-                let ending = self.out.as_ref().and_then(|o| o.extension()).map(|e| e.to_string_lossy().to_lowercase());
-                let title = self.source.name.clone();
-                Lines { title, columns, lines, by_line }.table(ending.as_deref(), &self.style)?.into_bytes()
+                let lines = Lines { title: self.source.name.clone(), columns, lines, by_line };
+                match args.kind() {
+                    Some(kind) => lines.written(&scene, kind)?,
+                    None => lines.table(args.ending().as_deref(), &self.style)?.into_bytes(),
+                }
             }
         };
         match self.out.as_deref() {
@@ -189,10 +220,10 @@ fn place(args: &SheetArgs, wanted: &Wanted<'_>, source: &Source, text: bool) -> 
         let name = format!("{stem}.{}{}.png", wanted.command, wanted.part);
         return Ok((!text).then(|| PathBuf::from(name)));
     };
-    let extension = out.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let known: &[&str] = if text { &["html", "txt", "ansi"] } else { &["png"] };
+    let extension = args.ending().unwrap_or_default();
+    let known: &[&str] = if text { &["html", "txt", "ansi", "svg", "pdf", "png"] } else { &["png", "svg", "pdf"] };
     if out.is_dir() || !(known.contains(&extension.as_str()) || out == Path::new("-")) {
-        bail!("--out {}: expected a file ending in .{}", out.display(), known.join(" or ."));
+        bail!("--out {}: expected a file ending in .{}", out.display(), known.join(", ."));
     }
     Ok(Some(out.clone()))
 }

@@ -6,11 +6,12 @@ use anyhow::{bail, Result};
 use clap::builder::PossibleValuesParser;
 use clap::Args;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use vitx::explain::plan::Drawn;
 use vitx::explanation::{Units, Words};
 use vitx::render::colormap::{Colormap, COLORMAPS};
 use vitx::render::scale::Span;
-use vitx::render::{Blend, Evidence, Style, Upsample};
+use vitx::render::{Blend, Evidence, Print, Style, Upsample};
 
 /// Colours, opacity, enlargement and scale.
 #[derive(Args, Debug, Clone)]
@@ -42,7 +43,54 @@ pub struct StyleArgs {
     /// the whole run or sheet) [default: auto]
     #[arg(long, value_name = "HOW", value_parser = offered::SCALES, hide_possible_values = true)]
     normalize: Option<String>,
+    #[command(flatten)]
+    figure: FigureArgs,
 }
+
+/// Figures with real text: svg, pdf, png of texts, and sheets.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Figures (svg, pdf, png of texts, sheets)")]
+struct FigureArgs {
+    /// Pixels across [default: the picture's own; of PDF 3.25 inches; of texts 800, of PDF and PNG 6.5 inches]
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(64..=20000))]
+    width: Option<u32>,
+    /// Pixels an inch of PDF and PNG [default: 300]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(36..=2400))]
+    dpi: Option<u32>,
+    /// Height of letters in points [default: as suits the width]
+    #[arg(long, value_name = "PT", value_parser = clap::value_parser!(u16).range(3..=288))]
+    font_size: Option<u16>,
+    /// A font file for letters that DejaVu Sans lacks, before the system's own
+    #[arg(long, value_name = "FILE")]
+    font: Option<PathBuf>,
+    /// A line above everything
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    title: Option<String>,
+    /// What everything lies on [default: white]
+    #[arg(long, value_name = "GROUND", value_parser = named(GROUNDS))]
+    background: Option<bool>,
+}
+
+/// Names of `--background`; whether what lies beneath shows through.
+const GROUNDS: &[(&str, &str, bool)] = &[("white", "White", false), ("transparent", "What lies beneath", true)];
+
+impl FigureArgs {
+    fn print(&self) -> Print {
+        let usual = Print::default();
+        Print {
+            width: self.width,
+            letters: self.font_size.map(f32::from),
+            dpi: self.dpi.unwrap_or(usual.dpi),
+            title: self.title.clone(),
+            clear: self.background.unwrap_or(usual.clear),
+            font: self.font.clone(),
+            ..usual
+        }
+    }
+}
+
+/// What flags of figures are for.
+const FIGURES: &str = "svg, pdf, png of texts and sheets, and this run draws none";
 
 impl StyleArgs {
     /// The style they mean; colour in text only on a terminal and without `NO_COLOR`.
@@ -66,6 +114,7 @@ impl StyleArgs {
             legend,
             panel: usual.panel,
             units: Units { words: self.words.unwrap_or_default(), special: self.special },
+            print: self.figure.print(),
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         })
     }
@@ -75,7 +124,14 @@ impl StyleArgs {
     /// # Errors
     /// Naming the flag and what it is for.
     pub fn refuse_idle(&self, drawn: Drawn) -> Result<()> {
+        let figure = &self.figure;
         for (flag, given, used, needs) in [
+            ("--width", figure.width.is_some(), drawn.figure, FIGURES),
+            ("--dpi", figure.dpi.is_some(), drawn.figure, FIGURES),
+            ("--font-size", figure.font_size.is_some(), drawn.figure, FIGURES),
+            ("--font", figure.font.is_some(), drawn.figure, FIGURES),
+            ("--title", figure.title.is_some(), drawn.figure, FIGURES),
+            ("--background", figure.background.is_some(), drawn.figure, FIGURES),
             ("--colormap", self.colormap.is_some(), drawn.colour, "colours, and this run only writes numbers"),
             ("--normalize", self.normalize.is_some(), drawn.colour, "colours, and this run only writes numbers"),
             ("--words", self.words.is_some(), drawn.text, "texts in colour, and this run draws none"),
@@ -90,6 +146,11 @@ impl StyleArgs {
             }
         }
         Ok(())
+    }
+
+    /// `--width`, if it was given.
+    pub fn width(&self) -> Option<u32> {
+        self.figure.width
     }
 
     /// `--normalize`, if it was given.

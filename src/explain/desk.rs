@@ -345,7 +345,8 @@ impl<'a> Desk<'a> {
         done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
         let record = Record::Ok(Box::new(done));
         let (caption, drawn) = (headline.clone(), self.style.evidence.of(&answer.explanation));
-        let scene = Scene { caption, shared, record: Some(&record), ..Scene::of(ready, self.style) };
+        let row = self.asked.row.map(|row| row.token(&answer.explanation.layout)).transpose()?;
+        let scene = Scene { caption, shared, row, record: Some(&record), ..Scene::of(ready, self.style) };
         let draw = |(format, path): (&Renderer, PathBuf)| match answer.again {
             true => Ok((path, Vec::new())),
             false if format.draws > Draws::Numbers => (format.render)(&scene, &drawn).map(|bytes| (path, bytes)),

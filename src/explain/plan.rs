@@ -9,6 +9,7 @@ use crate::explanation::RowRequest;
 use crate::input::Source;
 use crate::method::{Configured, DEFAULTS};
 use crate::model::{Checkpoint, Modality};
+use crate::render::figure::Kind;
 use crate::render::names::target_part;
 use crate::render::out::{refuse_ending, Format, Out};
 use crate::render::{chosen, Draws, Style};
@@ -172,7 +173,8 @@ impl Plan {
         let most = self.formats.iter().map(|f| f.draws).max().unwrap_or(Draws::Numbers);
         let most = if self.facts.text { most.min(Draws::Tokens) } else { most };
         let text = self.facts.text && most > Draws::Numbers;
-        Drawn { colour: most > Draws::Numbers, text, heat: most >= Draws::Heat, blend: most == Draws::Overlay }
+        let (colour, heat, blend) = (most > Draws::Numbers, most >= Draws::Heat, most == Draws::Overlay);
+        Drawn { colour, text, heat, blend, figure: self.formats.iter().any(|f| Kind::of(f.name).is_some()) }
     }
 
     /// Every output whose name does not depend on what the model says.
@@ -228,4 +230,6 @@ pub struct Drawn {
     pub heat: bool,
     /// Heat over a picture.
     pub blend: bool,
+    /// Real text, laid out by [`crate::render::Print`].
+    pub figure: bool,
 }

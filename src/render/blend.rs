@@ -142,6 +142,21 @@ pub(super) fn kept(picture: &RgbImage, places: &Places, percent: f32) -> RgbImag
     canvas
 }
 
+/// Draws the edge of a rectangle, white within black, so that it is seen on any ground.
+pub(super) fn edged(canvas: &mut RgbImage, (left, top): (i64, i64), (right, bottom): (i64, i64)) {
+    let (width, height) = (i64::from(canvas.width()), i64::from(canvas.height()));
+    let thick = (width / 320).max(1);
+    for y in (top - thick).max(0)..(bottom + thick).min(height) {
+        for x in (left - thick).max(0)..(right + thick).min(width) {
+            // How far inside of the rectangle: below 0 is outside of it.
+            let inside = (x - left).min(y - top).min(right - 1 - x).min(bottom - 1 - y);
+            if inside < thick {
+                canvas.put_pixel(x as u32, y as u32, if inside < 0 { Rgb([0; 3]) } else { Rgb([255; 3]) });
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,8 +47,24 @@ pub(super) fn composed(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     Ok(canvas)
 }
 
-/// The picture with the heat over it.
+/// The picture with the heat over it, and an edge around the patch whose row it is.
 pub(super) fn blended(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
+    let mut canvas = heated(scene, e)?;
+    if let (Layout::Image(layout), Some(token)) = (&e.layout, scene.row) {
+        if let Some(patch) = token.checked_sub(layout.prefix.len()) {
+            let (row, column) = (patch / layout.grid.1.max(1), patch % layout.grid.1.max(1));
+            let pixel = |at: usize, patch: usize, input: usize, from: f64, length: f64| {
+                from + (at * patch) as f64 * length / input.max(1) as f64
+            };
+            let x = |at| pixel(at, layout.patch.1, scene.input.1, scene.view.x, scene.view.width).round() as i64;
+            let y = |at| pixel(at, layout.patch.0, scene.input.0, scene.view.y, scene.view.height).round() as i64;
+            blend::edged(&mut canvas, (x(column), y(row)), (x(column + 1), y(row + 1)));
+        }
+    }
+    Ok(canvas)
+}
+
+fn heated(scene: &Scene<'_>, e: &Explanation) -> Result<RgbImage> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("an overlay needs a picture".into()))?;
     let style = scene.style;
     match style.blend {

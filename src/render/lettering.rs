@@ -1,15 +1,21 @@
 //! Text in pictures, from the font inside the program.
 
 use crate::error::{Error, Result};
-use ab_glyph::{point, Font, FontRef, PxScale, ScaleFont};
+use ab_glyph::{point, Font, FontRef, GlyphId, PxScale, ScaleFont};
 use image::{Rgb, RgbImage};
 
-const FONT: &[u8] = include_bytes!("../../assets/fonts/DejaVuSans-subset.ttf");
+/// The bytes of the font.
+pub(super) const FONT: &[u8] = include_bytes!("../../assets/fonts/DejaVuSans-subset.ttf");
 const INK: [u8; 3] = [30, 30, 30];
 
 /// The font: DejaVu Sans, Latin, Greek and Cyrillic letters.
 pub fn font() -> Result<FontRef<'static>> {
     FontRef::try_from_slice(FONT).map_err(|e| Error::Input(format!("the built-in font: {e}")))
+}
+
+/// The font's picture of a character, if it has one.
+pub(super) fn builtin(font: &FontRef<'_>, c: char) -> Option<GlyphId> {
+    Some(font.glyph_id(c)).filter(|glyph| glyph.0 != 0)
 }
 
 /// The text, cut off with an ellipsis where it is wider than `room` pixels.
@@ -22,6 +28,12 @@ pub fn fitted(font: &FontRef<'_>, size: f32, text: &str, room: f32) -> String {
         short.pop();
     }
     format!("{short}…")
+}
+
+/// The scale at which the font's letters are as large as a figure has them, whose sizes are those of CSS: an em, and not from the highest
+/// to the lowest of all letters.
+pub fn em(font: &FontRef<'_>, size: f32) -> f32 {
+    size * font.height_unscaled() / font.units_per_em().unwrap_or(1000.0)
 }
 
 /// Width of one line in pixels, 1 at least.

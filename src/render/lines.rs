@@ -1,11 +1,15 @@
 //! Lines of maps of one input, side by side: a sheet of a picture, a table of a text.
 
+use super::figure::Kind;
 use super::scale::{SharedRanges, Span};
 use super::sheet::{Row, Sheet};
 use super::table::{self, Group};
-use super::{Scene, Style};
+use super::{svg, Scene, Style};
 use crate::error::Result;
 use crate::explanation::Explanation;
+
+/// Pixels an inch that a map's usual width is meant for: in a PDF it is an inch and a half.
+const PAPER: f32 = 150.0;
 
 /// A line of maps.
 pub struct Line {
@@ -28,17 +32,32 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// A PNG of the maps over the scene's picture, each `width` pixels wide, or as wide as suits their number.
+    /// The maps over the scene's picture, each `width` pixels wide, or as wide as suits their number.
     ///
     /// # Errors
     /// As [`Sheet::render`].
-    pub fn picture(self, scene: &Scene<'_>, width: Option<u32>) -> Result<Vec<u8>> {
-        let width = width.unwrap_or(if self.lines.len() > 4 { 128 } else { 224 });
+    pub fn picture(self, scene: &Scene<'_>, width: Option<u32>, kind: Kind) -> Result<Vec<u8>> {
+        let usual = if self.lines.len() > 4 { 128.0 } else { 224.0 };
+        let paper = if kind == Kind::Pdf { scene.style.print.density(kind) / PAPER } else { 1.0 };
+        let width = width.unwrap_or((usual * paper) as u32);
         let with_picture = !self.by_line || self.lines.len() == 1;
         let ranges = self.ranges(scene.style);
         let row = |(l, ranges): (Line, SharedRanges)| Row { ranges, label: l.label, maps: l.maps };
         let rows = self.lines.into_iter().zip(ranges).map(row).collect();
-        Sheet { title: self.title, columns: self.columns, rows, with_picture }.render(scene, width)
+        Sheet { title: self.title, columns: self.columns, rows, with_picture }.render(scene, width, kind)
+    }
+
+    /// Texts as a figure: each line's label, and below it the words on their colours, column by column.
+    ///
+    /// # Errors
+    /// As [`svg::written`].
+    pub fn written(self, scene: &Scene<'_>, kind: Kind) -> Result<Vec<u8>> {
+        let ranges = self.ranges(scene.style);
+        let lines = self.lines.iter().zip(ranges).map(|(line, ranges)| {
+            let maps = self.columns.iter().map(String::as_str).zip(&line.maps);
+            (line.label.join(" "), ranges, maps.collect())
+        });
+        svg::texts(scene, &self.title, lines.collect(), kind)
     }
 
     /// Tokens in colour, as the ending of a file says: a page for `html`, with escape sequences for `ansi`, plain for others;

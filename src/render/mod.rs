@@ -16,6 +16,7 @@ mod blend;
 pub mod colormap;
 pub mod columns;
 mod evidence;
+pub mod figure;
 pub mod grid;
 mod heat;
 pub mod json;
@@ -36,6 +37,7 @@ mod tokens;
 
 pub use blend::Blend;
 pub use evidence::Evidence;
+pub use figure::Print;
 pub use heat::Upsample;
 
 use crate::error::{Error, Result};
@@ -155,7 +157,27 @@ pub const RENDERERS: &[Renderer] = &[
         texts: true,
         draws: Draws::Overlay,
         whole: false,
-        render: svg::render,
+        render: svg::svg,
+    },
+    Renderer {
+        name: "pdf",
+        about: "the same as PDF, fonts inside",
+        extension: "pdf",
+        images: true,
+        texts: true,
+        draws: Draws::Overlay,
+        whole: false,
+        render: svg::pdf,
+    },
+    Renderer {
+        name: "png",
+        about: "the same as PNG (of images: overlay)",
+        extension: "png",
+        images: false,
+        texts: true,
+        draws: Draws::Overlay,
+        whole: false,
+        render: svg::png,
     },
     Renderer {
         name: "fragment",
@@ -192,6 +214,8 @@ pub struct Scene<'a> {
     pub caption: String,
     /// A scale over several explanations instead of this one's own.
     pub shared: Option<Range>,
+    /// The output token that is explained, where it is not the method's own choice: it is marked.
+    pub row: Option<usize>,
     /// What is said of the explanation beside its numbers, for `json`.
     pub record: Option<&'a json::Record>,
     /// How to draw.
@@ -205,7 +229,7 @@ impl<'a> Scene<'a> {
             Ready::Picture(p) => (Some(&p.upright), p.prepared.view, p.prepared.size),
             Ready::Text(_) => (None, View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 }, (0, 0)),
         };
-        Scene { picture, view, input, caption: String::new(), shared: None, record: None, style }
+        Scene { picture, view, input, caption: String::new(), shared: None, row: None, record: None, style }
     }
 }
 
@@ -230,6 +254,8 @@ pub struct Style {
     pub legend: bool,
     /// How a text's tokens are shown.
     pub units: Units,
+    /// How figures are laid out.
+    pub print: Print,
     /// Escape sequences in text output.
     pub colour: bool,
 }
@@ -246,6 +272,7 @@ impl Default for Style {
             scale: Span::Auto,
             legend: false,
             units: Units::default(),
+            print: Print::default(),
             colour: false,
         }
     }
@@ -258,7 +285,10 @@ impl Style {
         let upsample = Upsample::NAMES.iter().find(|(.., way)| *way == self.upsample).map(|(name, ..)| *name);
         let words = Words::NAMES.iter().find(|(.., own)| *own == self.units.words).map(|(name, ..)| *name);
         let alpha = self.alpha().to_string().parse::<f64>().ok(); // the digits that tell an `f32`
+        let print = &self.print;
+        let font = print.font.as_ref().map(|font| font.display().to_string());
         json!({
+            "print": [json!(print.width), json!(print.letters), json!(print.dpi), json!(print.title), json!(print.clear), json!(print.columns), json!(font)],
             "colormap": colormap, "blend": self.blend.to_string(), "alpha": alpha, "evidence": self.evidence.to_string(), "panel": self.panel, "upsample": upsample, "normalize": self.scale.to_string(),
             "legend": self.legend, "words": words, "special": self.units.special,
         })
@@ -312,7 +342,8 @@ pub fn chosen(names: &[String], texts: bool) -> Result<Vec<&'static Renderer>> {
         let renderer = find(name)?;
         if (texts && !renderer.texts) || (!texts && !renderer.images) {
             let what = if texts { "texts" } else { "images" };
-            return Err(Error::Usage(format!("--format {name} is not for {what}; see `vitx explain --help`")));
+            let instead = if name == "png" { "pass overlay or heatmap, which are PNG" } else { "see `vitx explain --help`" };
+            return Err(Error::Usage(format!("--format {name} is not for {what}; {instead}")));
         }
         Ok(renderer)
     };

@@ -1,7 +1,8 @@
-//! Contact sheets: maps side by side, with names, numbers and a colour bar, ready for a paper.
+//! Contact sheets: maps side by side, with names, numbers and colour bars, ready for a paper.
 
+use super::figure::{Anchor, Figure, Kind};
 use super::legend::number;
-use super::lettering::{draw_text, fitted, font, text_width};
+use super::lettering::{em, fitted, font, text_width};
 use super::scale::SharedRanges;
 use super::{heat, png, Scene};
 use crate::error::{Error, Result};
@@ -9,23 +10,23 @@ use crate::explanation::Explanation;
 use crate::input::image::View;
 use crate::input::resize::{resize, Filter};
 use ab_glyph::FontRef;
-use image::{imageops, DynamicImage, Rgb, RgbImage};
+use image::{DynamicImage, RgbImage};
 
-/// A row of maps drawn on one picture, with one colour bar a colour map.
+/// A row of maps drawn on one picture.
 #[derive(Debug)]
 pub struct Row {
     /// Lines of text at the left.
     pub label: Vec<String>,
     /// The maps, one a column.
     pub maps: Vec<Explanation>,
-    /// Scales that maps share; by default each has its own.
+    /// Scales that maps share: they have one colour bar a colour map. By default each has its own, and a bar of its own.
     pub ranges: SharedRanges,
 }
 
 /// A table of maps.
 #[derive(Debug)]
 pub struct Sheet {
-    /// Above everything.
+    /// Above everything, where the style has no title.
     pub title: String,
     /// Above each column of maps.
     pub columns: Vec<String>,
@@ -35,11 +36,12 @@ pub struct Sheet {
     pub with_picture: bool,
 }
 
-/// A picture at another width and height, and where the model's input then lies in it.
-fn shrunk(picture: &RgbImage, v: View, (width, height): (u32, u32)) -> Result<(RgbImage, View)> {
-    let small = resize(picture, height as usize, width as usize, Filter::Bilinear)?;
+/// A picture at another width, and where the model's input then lies in it.
+pub(super) fn scaled(picture: &RgbImage, v: View, width: u32) -> Result<(RgbImage, View)> {
+    let height = (f64::from(width) * f64::from(picture.height()) / f64::from(picture.width())).round().max(1.0) as u32;
+    let scaled = resize(picture, height as usize, width as usize, Filter::Bilinear)?;
     let (fx, fy) = (f64::from(width) / f64::from(picture.width()), f64::from(height) / f64::from(picture.height()));
-    Ok((small, View { x: v.x * fx, y: v.y * fy, width: v.width * fx, height: v.height * fy }))
+    Ok((scaled, View { x: v.x * fx, y: v.y * fy, width: v.width * fx, height: v.height * fy }))
 }
 
 /// PNG of an explanation over a small copy of its picture, `width` pixels wide.
@@ -48,116 +50,164 @@ fn shrunk(picture: &RgbImage, v: View, (width, height): (u32, u32)) -> Result<(R
 /// [`Error::Usage`] without a picture.
 pub fn thumbnail(scene: &Scene<'_>, e: &Explanation, width: u32) -> Result<Vec<u8>> {
     let picture = scene.picture.ok_or_else(|| Error::Usage("a thumbnail needs a picture".into()))?;
-    let height = (f64::from(width) * f64::from(picture.height()) / f64::from(picture.width())).round().max(1.0);
-    let (small, view) = shrunk(picture, scene.view, (width, height as u32))?;
+    let (small, view) = scaled(picture, scene.view, width)?;
     let scene = Scene { picture: Some(&small), view, ..scene.clone() };
     png(DynamicImage::ImageRgb8(heat::blended(&scene, e)?))
 }
 
+/// A line of cells: maps of a row from one column to another.
+struct Line<'a> {
+    row: &'a Row,
+    from: usize,
+    to: usize,
+}
+
 /// Sizes in pixels that everything is laid out by.
 struct Measures {
-    cell: (u32, u32),
+    /// Width and height of a map.
+    cell: (f32, f32),
+    /// Height of letters.
     text: f32,
-    line: u32,
-    gap: u32,
-    label: u32,
-    bars: u32,
+    gap: f32,
+    /// Left end of the first cell.
+    left: f32,
+    /// From the top of a line of maps to the next.
+    down: f32,
+    /// Names stand above each line of maps, and not only above the first.
+    named: bool,
+    /// Maps have bars of their own below them.
+    barred: bool,
 }
 
 impl Sheet {
-    /// Draws the sheet as PNG, maps `width` pixels wide; `scene` gives picture, view and style.
+    /// Draws the sheet, maps `width` pixels wide; `scene` gives picture, view and style.
     ///
     /// # Errors
-    /// [`Error::Usage`] without a picture or a map.
-    pub fn render(&self, scene: &Scene<'_>, width: u32) -> Result<Vec<u8>> {
+    /// [`Error::Usage`] without a picture.
+    pub fn render(&self, scene: &Scene<'_>, width: u32, kind: Kind) -> Result<Vec<u8>> {
         let picture =
             scene.picture.ok_or_else(|| Error::Usage("a contact sheet needs a picture; texts get a table".into()))?;
-        let font = font()?;
-        let m = self.measures(picture, width, &font);
-        let (small, view) = shrunk(picture, scene.view, m.cell)?;
-
-        let pictures = u32::from(self.with_picture);
-        let columns = self.columns.len() as u32 + pictures;
-        let left = m.gap + m.label;
-        let top = m.gap + 3 * m.line + m.line / 2;
-        let total = (left + columns * (m.cell.0 + m.gap) + m.bars, top + self.rows.len() as u32 * (m.cell.1 + m.gap));
-        let mut canvas = RgbImage::from_pixel(total.0, total.1, Rgb([255; 3]));
-        let room = (total.0 - 2 * m.gap) as f32;
-        draw_text(&mut canvas, &font, m.text, (m.gap as f32, m.gap as f32), &fitted(&font, m.text, &self.title, room));
-
-        let x = |column: u32| left + column * (m.cell.0 + m.gap);
-        let heads = std::iter::repeat_n("picture", pictures as usize).chain(self.columns.iter().map(String::as_str));
-        for (column, head) in heads.enumerate() {
-            let place = (x(column as u32) as f32, (top - m.line - m.line / 4) as f32);
-            draw_text(&mut canvas, &font, m.text, place, &fitted(&font, m.text, head, (m.cell.0 + m.gap / 2) as f32));
+        let (print, font) = (&scene.style.print, font()?);
+        let (small, view) = scaled(picture, scene.view, width)?;
+        let scene = Scene { picture: Some(&small), view, ..scene.clone() };
+        let maps = self.columns.len().max(1);
+        let together = print.columns.unwrap_or(maps).clamp(1, maps);
+        let lines: Vec<Line<'_>> = self.rows.iter().flat_map(|row| parts(row, together)).collect();
+        let letters = print.letters(kind, (width as f32 / 14.0).clamp(11.0, 40.0));
+        let m = self.measures(&font, letters, (small.width() as f32, small.height() as f32), together < maps);
+        let title = print.title.as_ref().unwrap_or(&self.title);
+        let mut figure = Figure::new(title);
+        let cells = together + usize::from(self.with_picture);
+        let right = m.left + cells as f32 * (m.cell.0 + m.gap);
+        figure.fitted((m.gap, m.gap + m.text), m.text, right - 2.0 * m.gap, title)?;
+        let mut top = m.gap + 1.6 * m.text;
+        let mut beyond = 0f32; // what bars at the right take
+        for (number, line) in lines.iter().enumerate() {
+            if m.named || number == 0 {
+                top += 1.4 * m.text;
+                self.names(&mut figure, &font, &m, line, top)?;
+                top += 0.4 * m.text;
+            }
+            self.line(&mut figure, &scene, &m, line, top)?;
+            beyond = beyond.max(bars(&mut figure, &font, &scene, &m, (line.row, right, top))?);
+            top += m.down;
         }
-        for (r, row) in self.rows.iter().enumerate() {
-            let y = top + r as u32 * (m.cell.1 + m.gap);
-            for (i, line) in row.label.iter().enumerate() {
-                let place = (m.gap as f32, (y + i as u32 * m.line) as f32);
-                draw_text(&mut canvas, &font, m.text, place, line);
-            }
-            if self.with_picture {
-                imageops::replace(&mut canvas, &small, i64::from(x(0)), i64::from(y));
-            }
-            for (c, map) in row.maps.iter().enumerate() {
-                let shared = row.ranges.of(map);
-                let cell = Scene { picture: Some(&small), view, shared, ..scene.clone() };
-                let place = (i64::from(x(c as u32 + pictures)), i64::from(y));
-                imageops::replace(&mut canvas, &heat::blended(&cell, map)?, place.0, place.1);
-            }
-            self.bars(&mut canvas, &font, &m, (x(columns), y), row, scene);
-        }
-        png(DynamicImage::ImageRgb8(canvas))
+        figure.written((right + beyond, top), print, kind)
     }
 
-    fn measures(&self, picture: &RgbImage, width: u32, font: &FontRef<'_>) -> Measures {
-        let text = (width as f32 / 14.0).clamp(11.0, 40.0);
-        let height =
-            (f64::from(width) * f64::from(picture.height()) / f64::from(picture.width())).round().max(1.0) as u32;
-        let lines = self.rows.iter().flat_map(|r| &r.label);
-        let label = lines.map(|l| text_width(font, text, l)).fold(0.0, f32::max).ceil() as u32;
-        Measures {
-            cell: (width, height),
-            text,
-            line: (text * 1.3).ceil() as u32,
-            gap: (width / 16).max(6),
-            label: label + (width / 16).max(6),
-            bars: (text * 9.0) as u32,
-        }
+    fn measures(&self, font: &FontRef<'_>, text: f32, cell: (f32, f32), named: bool) -> Measures {
+        let gap = (cell.0 / 16.0).max(6.0);
+        let lines = self.rows.iter().flat_map(|r| &r.label).filter(|line| !line.is_empty());
+        let label = lines.map(|l| text_width(font, em(font, text), l) + gap).fold(0.0, f32::max).ceil();
+        let barred = self.rows.iter().flat_map(|r| r.maps.iter().map(|map| r.ranges.of(map))).any(|r| r.is_none());
+        let down = cell.1 + gap + if barred { 1.7 * text } else { 0.0 };
+        Measures { cell, text, gap, left: gap + label, down, named, barred }
     }
 
-    /// The colour bars of a row: one for unsigned maps, one for signed ones, with the values their ends stand for.
-    fn bars(
+    /// The names of a line's cells, on a base line.
+    fn names(&self, figure: &mut Figure, font: &FontRef<'_>, m: &Measures, line: &Line<'_>, base: f32) -> Result<()> {
+        let own = self.columns.get(line.from..line.to).unwrap_or_default().iter().map(String::as_str);
+        let names = self.with_picture.then_some("picture").into_iter().chain(own);
+        for (place, name) in names.enumerate() {
+            let name = fitted(font, em(font, m.text), name, m.cell.0 + m.gap / 2.0);
+            figure.text((m.x(place), base), m.text, Anchor::Start, &name)?;
+        }
+        Ok(())
+    }
+
+    fn line(
         &self,
-        canvas: &mut RgbImage,
-        font: &FontRef<'_>,
-        m: &Measures,
-        (x, y): (u32, u32),
-        row: &Row,
+        figure: &mut Figure,
         scene: &Scene<'_>,
-    ) {
-        let kinds: Vec<&Explanation> =
-            [false, true].iter().filter_map(|s| row.maps.iter().find(|e| e.signed == *s)).collect();
-        let height = m.cell.1 / kinds.len().max(1) as u32;
-        for (i, map) in kinds.iter().enumerate() {
-            let colours = scene.style.colormap_for(map).table();
-            let (top, bottom) = (y + i as u32 * height, y + (i as u32 + 1) * height - m.gap / 3);
-            let width = (m.text * 0.8) as u32;
-            for py in top..bottom {
-                let place = 1.0 - (py - top) as f32 / (bottom - top).max(1) as f32;
-                for px in x..x + width {
-                    canvas.put_pixel(px, py, Rgb(colours[(place * 255.0) as usize]));
-                }
+        m: &Measures,
+        Line { row, from, to }: &Line<'_>,
+        top: f32,
+    ) -> Result<()> {
+        if *from == 0 {
+            for (number, text) in row.label.iter().enumerate() {
+                figure.text((m.gap, top + m.text * (1.0 + 1.3 * number as f32)), m.text, Anchor::Start, text)?;
             }
-            let (low, high) = match row.ranges.of(map) {
-                Some(range) => (number(range.low), number(range.high)),
-                None if map.signed => ("against".into(), "for".into()),
-                None => ("least".to_string(), "most".to_string()),
-            };
-            let at = (x + width) as f32 + m.text * 0.4;
-            draw_text(canvas, font, m.text * 0.9, (at, top as f32), &high);
-            draw_text(canvas, font, m.text * 0.9, (at, bottom as f32 - m.text), &low);
+        }
+        if let Some(picture) = scene.picture.filter(|_| self.with_picture) {
+            figure.picture((m.x(0), top), m.cell, picture.clone())?;
+        }
+        for (place, map) in row.maps.get(*from..*to).unwrap_or_default().iter().enumerate() {
+            let x = m.x(place + usize::from(self.with_picture));
+            let shared = row.ranges.of(map);
+            let cell = Scene { shared, ..scene.clone() };
+            figure.picture((x, top), m.cell, heat::blended(&cell, map)?)?;
+            if shared.is_none() && m.barred {
+                let range = scene.style.range(map);
+                let size = 0.8 * m.text;
+                let under = top + m.cell.1 + 0.2 * m.text;
+                figure.bar((x, under, m.cell.0, 0.4 * m.text), scene.style.colormap_for(map));
+                figure.text((x, under + 0.5 * m.text + size), size, Anchor::Start, &number(range.low))?;
+                figure.text((x + m.cell.0, under + 0.5 * m.text + size), size, Anchor::End, &number(range.high))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Measures {
+    /// Left end of a cell.
+    fn x(&self, place: usize) -> f32 {
+        self.left + place as f32 * (self.cell.0 + self.gap)
+    }
+}
+
+/// The lines of a row, so many maps together.
+fn parts(row: &Row, together: usize) -> impl Iterator<Item = Line<'_>> {
+    let maps = row.maps.len();
+    (0..maps.max(1)).step_by(together).map(move |from| Line { row, from, to: (from + together).min(maps) })
+}
+
+/// The colour bars of maps that share a scale, one for the unsigned and one for the signed, with the numbers at their ends; how wide they
+/// are.
+fn bars(
+    figure: &mut Figure,
+    font: &FontRef<'_>,
+    scene: &Scene<'_>,
+    m: &Measures,
+    (row, x, y): (&Row, f32, f32),
+) -> Result<f32> {
+    let kinds = [false, true].iter().filter_map(|signed| {
+        let map = row.maps.iter().find(|e| e.signed == *signed)?;
+        Some((map, row.ranges.of(map)?))
+    });
+    let kinds: Vec<_> = kinds.collect();
+    let each = m.cell.1 / kinds.len().max(1) as f32;
+    let (width, size) = (m.text * 0.8, m.text * 0.9);
+    let mut wide = 0f32;
+    for (place, (map, range)) in kinds.into_iter().enumerate() {
+        let (top, height) = (y + place as f32 * each, each - m.gap / 3.0);
+        figure.bar((x, top, width, height), scene.style.colormap_for(map));
+        let beside = x + width + m.text * 0.4;
+        for (value, base) in [(range.high, top + size), (range.low, top + height)] {
+            let value = number(value);
+            figure.text((beside, base), size, Anchor::Start, &value)?;
+            wide = wide.max(width + m.text * 0.4 + text_width(font, em(font, size), &value) + m.gap);
         }
     }
+    Ok(wide)
 }

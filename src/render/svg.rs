@@ -1,232 +1,153 @@
-//! Figures with real text: a picture under its map, or a text with its words on their colours, and a legend.
+//! Figures of one explanation: a picture under its map, or a text with its words on their colours, and a legend.
 
-use super::json::Record;
-use super::legend::number;
-use super::lettering::{font, text_width};
-use super::printable::in_a_line;
-use super::scale::Range;
-use super::table::escaped;
-use super::tokens::{is_light, spans, Span};
-use super::{heat, png, Scene};
+use super::figure::{no_matrix, Column, Figure, Kind};
+use super::scale::SharedRanges;
+use super::{heat, sheet, Scene};
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout, TextLayout};
-use ab_glyph::{Font, FontRef};
-use base64::engine::general_purpose::STANDARD;
-use base64::Engine;
-use image::DynamicImage;
-use std::fmt::Write;
-use unicode_segmentation::UnicodeSegmentation;
 
-/// Pixels across a text's figure.
-const WIDTH: f32 = 800.0;
-const MARGIN: f32 = 16.0;
-const SIZE: f32 = 18.0;
-/// From one line of a text to the next.
-const LINE: f32 = 34.0;
-/// Behind letters that the built-in font has, those of the viewer's own.
-const FONTS: &str = "DejaVu Sans, Verdana, Noto Sans, Noto Sans CJK SC, Noto Color Emoji, sans-serif";
+/// Inches across a text where no width was asked for; of SVG as many pixels as a page of the web likes.
+const PAPER: f32 = 6.5;
+const WEB: f32 = 800.0;
+/// Inches across a picture of a PDF: a column of a paper.
+const COLUMN: f32 = 3.25;
 
-/// The figure.
+/// As SVG.
 ///
 /// # Errors
 /// [`Error::Usage`] for whole matrices, and whatever drawing reports.
-pub fn render(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+pub fn svg(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    drawn(scene, e, Kind::Svg)
+}
+
+/// As PDF.
+///
+/// # Errors
+/// As [`svg`], and for letters that no font has.
+pub fn pdf(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    drawn(scene, e, Kind::Pdf)
+}
+
+/// As PNG.
+///
+/// # Errors
+/// As [`pdf`].
+pub fn png(scene: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
+    drawn(scene, e, Kind::Png)
+}
+
+fn drawn(scene: &Scene<'_>, e: &Explanation, kind: Kind) -> Result<Vec<u8>> {
     if e.matrix {
-        return Err(Error::Usage("a whole matrix has no figure; write it with --format npy".into()));
+        return Err(no_matrix());
     }
-    let svg = match &e.layout {
-        Layout::Image(_) => picture(scene, e)?,
-        Layout::Text(text) => written(scene, e, text)?,
-    };
-    Ok(svg.into_bytes())
+    match &e.layout {
+        Layout::Image(_) => picture(scene, e, kind),
+        Layout::Text(text) => written(scene, e, text, kind),
+    }
 }
 
-fn picture(scene: &Scene<'_>, e: &Explanation) -> Result<String> {
-    let blended = heat::composed(scene, e)?;
-    let (width, height) = (blended.width() as f32, blended.height() as f32);
-    let bytes = STANDARD.encode(png(DynamicImage::ImageRgb8(blended))?);
-    let mut body = format!("<image width=\"{width}\" height=\"{height}\" href=\"data:image/png;base64,{bytes}\"/>\n");
-    let mut below = height;
+fn picture(scene: &Scene<'_>, e: &Explanation, kind: Kind) -> Result<Vec<u8>> {
+    let print = &scene.style.print;
+    let upright = scene.picture.ok_or_else(|| Error::Usage("a figure needs a picture".into()))?;
+    let usual = if kind == Kind::Svg { upright.width() } else { (COLUMN * print.density(kind)) as u32 };
+    let wide = print.width.unwrap_or(usual);
+    let enlarged = if wide > upright.width() { Some(sheet::scaled(upright, scene.view, wide)?) } else { None };
+    let scene = match &enlarged {
+        Some((picture, view)) => Scene { picture: Some(picture), view: *view, ..scene.clone() },
+        None => scene.clone(),
+    };
+    let heated = heat::composed(&scene, e)?;
+    let width = wide as f32;
+    let height = width * heated.height() as f32 / heated.width() as f32;
+    let size = print.letters(kind, (width / 26.0).clamp(9.0, 48.0));
+    let mut figure = Figure::new(&scene.caption);
+    let mut top = 0.0;
+    if let Some(title) = &print.title {
+        figure.fitted((size / 2.0, size * 1.2), size, width - size, title)?;
+        top = size * 1.7;
+    }
+    figure.picture((0.0, top), (width, height), heated)?;
+    top += height;
     if scene.style.legend {
-        let size = (width / 26.0).clamp(9.0, 48.0);
-        below += legend(&mut body, scene, e, (size / 2.0, height + size * 0.4), (width - size, size))?;
+        top = figure.legend(&scene, e, (size / 2.0, top + size * 0.4), (width - size, size))?;
     }
-    Ok(framed(&body, (width, below), &scene.caption))
+    figure.written((width, top), print, kind)
 }
 
-/// One stretch of a line.
-struct Atom {
-    text: String,
-    relevance: Option<f32>,
+/// What a text's figure is laid out by, in pixels.
+struct Frame {
     width: f32,
-    breaks: bool,
+    margin: f32,
+    /// Height of letters.
+    size: f32,
+    /// Across the lines.
+    room: f32,
 }
 
-fn written(scene: &Scene<'_>, e: &Explanation, text: &TextLayout) -> Result<String> {
-    let font = font()?;
+impl Frame {
+    fn of(scene: &Scene<'_>, kind: Kind) -> Self {
+        let print = &scene.style.print;
+        let usual = if kind == Kind::Svg { WEB } else { PAPER * print.density(kind) };
+        let width = print.width.map_or(usual, |width| width as f32);
+        let unit = width / WEB;
+        let (margin, size) = (16.0 * unit, print.letters(kind, 18.0 * unit));
+        Frame { width, margin, size, room: width - 2.0 * margin }
+    }
+}
+
+fn written(scene: &Scene<'_>, e: &Explanation, text: &TextLayout, kind: Kind) -> Result<Vec<u8>> {
+    let print = &scene.style.print;
+    let Frame { width, margin, size, room } = Frame::of(scene, kind);
+    let mut figure = Figure::new(&scene.caption);
+    let mut top = margin;
+    if let Some(title) = &print.title {
+        figure.fitted((margin, top + size), size, room, title)?;
+        top += size * 1.9;
+    }
     let range = scene.shared.unwrap_or_else(|| scene.style.range(e));
-    let mut body = String::new();
-    let mut top = MARGIN;
+    let column = Column { style: scene.style, range, across: (margin, room), size };
     for number in 0..text.texts.len() {
-        let atoms = spans(e, text, number, scene.style.units).into_iter().flat_map(|span| atoms(&font, span));
-        let from_right = text.texts[number].chars().find_map(leads_right).unwrap_or(false);
-        top += paragraph(&mut body, scene, e, (range, from_right), top, atoms.collect());
-        top += SIZE / 2.0;
+        top = figure.paragraph(&column, (e, text), (number, scene.row), top)? + size / 2.0;
     }
-    top += legend(&mut body, scene, e, (MARGIN, top), (WIDTH - 2.0 * MARGIN, 13.0))?;
-    Ok(framed(&body, (WIDTH, top + MARGIN / 2.0), &scene.caption))
+    top = figure.legend(scene, e, (margin, top), (room, size * 0.72))?;
+    figure.written((width, top + margin / 2.0), print, kind)
 }
 
-/// Writes the lines of one text, and answers how high they are together.
-fn paragraph(
-    body: &mut String,
-    scene: &Scene<'_>,
-    e: &Explanation,
-    (range, from_right): (Range, bool),
-    top: f32,
-    atoms: Vec<Atom>,
-) -> f32 {
-    let colours = scene.style.colormap_for(e).table();
-    let (mut x, mut y) = (MARGIN, top);
-    for atom in atoms {
-        if atom.breaks || (x + atom.width > WIDTH - MARGIN && x > MARGIN) {
-            (x, y) = (MARGIN, y + LINE);
-        }
-        if atom.breaks || (x == MARGIN && atom.text.trim().is_empty()) {
-            continue; // no blanks at the beginning of a line
-        }
-        let left = if from_right { WIDTH - x - atom.width } else { x };
-        let ink = match atom.relevance {
-            Some(relevance) => {
-                let [r, g, b] = colours[(range.place(relevance, e.signed) * 255.0).round() as usize];
-                let (width, height) = (atom.width, SIZE * 1.4);
-                // writing to a String cannot fail
-                let _ = writeln!(
-                    body,
-                    "<rect x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"3\" fill=\"rgb({r},{g},{b})\"><title>{relevance:+.6}</title></rect>"
-                );
-                if is_light([r, g, b]) {
-                    "#000"
-                } else {
-                    "#fff"
-                }
+/// Explanations of a text under one label: a scale that they share, and each with its name.
+type Named<'e> = (String, SharedRanges, Vec<(&'e str, &'e Explanation)>);
+
+/// A text as several explanations have it, one below the other.
+///
+/// # Errors
+/// [`Error::Usage`] for pictures, and whatever drawing reports.
+pub(super) fn texts(scene: &Scene<'_>, title: &str, lines: Vec<Named<'_>>, kind: Kind) -> Result<Vec<u8>> {
+    let print = &scene.style.print;
+    let Frame { width, margin, size, room } = Frame::of(scene, kind);
+    let title = print.title.as_deref().unwrap_or(title);
+    let mut figure = Figure::new(title);
+    figure.fitted((margin, margin + size), size, room, title)?;
+    let mut top = margin + size * 1.9;
+    let small = size * 0.72;
+    for (label, ranges, maps) in lines {
+        figure.fitted((margin, top + size), size, room, &label)?;
+        top += size * 1.7;
+        for (name, e) in maps {
+            let Layout::Text(text) = &e.layout else { return Err(no_words()) };
+            let range = ranges.of(e).unwrap_or_else(|| scene.style.range(e));
+            let column = Column { style: scene.style, range, across: (margin, room), size };
+            for number in 0..text.texts.len() {
+                top = figure.paragraph(&column, (e, text), (number, scene.row), top)?;
             }
-            None => "#111",
-        };
-        if !atom.text.trim().is_empty() {
-            let (middle, base) = (left + atom.width / 2.0, y + SIZE * 1.02);
-            let (length, text) = (atom.width - 2.0 * PAD, escaped(&in_a_line(&atom.text)));
-            let _ = writeln!(
-                body,
-                "<text x=\"{middle:.1}\" y=\"{base:.1}\" font-size=\"{SIZE}\" fill=\"{ink}\" text-anchor=\"middle\" textLength=\"{length:.1}\" lengthAdjust=\"spacingAndGlyphs\">{text}</text>"
-            );
-        }
-        x += atom.width;
-    }
-    y + LINE - top
-}
-
-/// Between a word's letters and the edge of its colour.
-const PAD: f32 = 2.0;
-
-/// What a line can be broken between.
-fn atoms(font: &FontRef<'_>, span: Span) -> Vec<Atom> {
-    let atom = |text: &str| Atom {
-        width: measured(font, text) + 2.0 * PAD,
-        text: text.to_string(),
-        relevance: span.relevance,
-        breaks: false,
-    };
-    let mut all = Vec::new();
-    for (number, line) in span.text.split('\n').enumerate() {
-        if number > 0 {
-            all.push(Atom { text: String::new(), relevance: None, width: 0.0, breaks: true });
-        }
-        match span.relevance {
-            // A word stays together while a line holds it.
-            Some(_) if measured(font, line) < WIDTH - 4.0 * MARGIN => {
-                all.extend((!line.is_empty()).then(|| atom(line)))
-            }
-            Some(_) => all.extend(line.graphemes(true).map(atom)),
-            None => all.extend(line.split_word_bounds().map(|part| match part.trim().is_empty() {
-                true => Atom { width: measured(font, part), ..atom(part) },
-                false => atom(part),
-            })),
+            let caption = name.to_string();
+            let scene = Scene { caption, shared: Some(range), record: None, ..scene.clone() };
+            top = figure.legend(&scene, e, (margin, top), (room, small))? + small;
         }
     }
-    all
+    figure.written((width, top + margin / 2.0), print, kind)
 }
 
-/// About how wide a text is: letters that the built-in font lacks are taken for as wide as their kind is.
-fn measured(font: &FontRef<'_>, text: &str) -> f32 {
-    let of = |letter: &str| match letter.chars().next() {
-        Some(first) if font.glyph_id(first).0 == 0 => {
-            let broad = matches!(u32::from(first), 0x1100..=0x11ff | 0x2e80..=0xa4cf | 0xac00..=0xd7ff | 0xf900..=0xfaff | 0xff00..=0xff60 | 0x1f000..);
-            SIZE * if broad { 1.05 } else { 0.6 }
-        }
-        _ => text_width(font, SIZE, letter),
-    };
-    text.graphemes(true).map(of).sum()
-}
-
-/// Whether a character's script runs from right to left; none of characters that say nothing of it.
-fn leads_right(c: char) -> Option<bool> {
-    match u32::from(c) {
-        0x0590..=0x08ff | 0xfb1d..=0xfdff | 0xfe70..=0xfeff => Some(true),
-        _ if c.is_alphabetic() => Some(false),
-        _ => None,
-    }
-}
-
-/// Writes caption, colour bar and the numbers at its ends, and answers how high they are together.
-fn legend(
-    body: &mut String,
-    scene: &Scene<'_>,
-    e: &Explanation,
-    (left, top): (f32, f32),
-    (width, size): (f32, f32),
-) -> Result<f32> {
-    let font = font()?;
-    let Range { low, high } = scene.shared.unwrap_or_else(|| scene.style.range(e));
-    let colours = scene.style.colormap_for(e).table();
-    let caption = in_a_line(&scene.caption);
-    let fitting = (width / text_width(&font, size, &caption)).clamp(0.35, 1.0) * size;
-    let line = |body: &mut String, (x, y): (f32, f32), size: f32, anchor: &str, text: &str| {
-        let text = escaped(text);
-        let _ = writeln!(body, "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size:.1}\" fill=\"#1e1e1e\" text-anchor=\"{anchor}\">{text}</text>");
-    };
-    line(body, (left, top + size), fitting, "start", &caption);
-    body.push_str("<linearGradient id=\"scale\">");
-    for stop in 0..=32 {
-        let [r, g, b] = colours[(stop * 255 / 32).min(255)];
-        let _ = write!(body, "<stop offset=\"{}\" stop-color=\"rgb({r},{g},{b})\"/>", stop as f32 / 32.0);
-    }
-    let (bar, height) = (top + 1.45 * size, 0.75 * size);
-    let _ = writeln!(
-        body,
-        "</linearGradient><rect x=\"{left:.1}\" y=\"{bar:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"url(#scale)\"/>"
-    );
-    let under = bar + height + 1.15 * size;
-    line(body, (left, under), size, "start", &number(low));
-    line(body, (left + width, under), size, "end", &number(high));
-    let mut used = under + 0.5 * size - top;
-    let share = match scene.record {
-        Some(Record::Ok(done)) => done.relevance.special, // of all that was found, whatever part of it is drawn
-        _ => e.special_share(),
-    };
-    if let Some(share) = share.filter(|_| !scene.style.units.special) {
-        let said = format!("special tokens, not shown, hold {:.0} % of the relevance", 100.0 * share);
-        line(body, (left + width / 2.0, under), size * 0.85, "middle", &said);
-        used += 0.1 * size;
-    }
-    Ok(used)
-}
-
-fn framed(body: &str, (width, height): (f32, f32), title: &str) -> String {
-    let title = escaped(&in_a_line(title));
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.1} {height:.1}\" font-family=\"{FONTS}\" role=\"img\">\n<title>{title}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{body}</svg>\n"
-    )
+fn no_words() -> Error {
+    Error::Usage("figures of words are for texts; images get a contact sheet".into())
 }
 
 #[cfg(test)]
@@ -234,18 +155,19 @@ mod tests {
     use super::*;
     use crate::explanation::TextToken;
     use crate::input::image::View;
-    use crate::render::Style;
+    use crate::render::{Print, Style};
     use crate::target::Output;
+    use unicode_segmentation::UnicodeSegmentation;
 
-    fn figure(text: &str, style: &Style) -> String {
-        let words: Vec<(usize, &str)> = text.split_word_bound_indices().filter(|(_, w)| !w.trim().is_empty()).collect();
-        let token = |(number, (at, word)): (usize, &(usize, &str))| {
-            let start = text[..*at].chars().count();
+    fn explained(text: &str) -> Explanation {
+        let words = text.split_word_bound_indices().filter(|(_, w)| !w.trim().is_empty());
+        let token = |(number, (at, word)): (usize, (usize, &str))| {
+            let start = text[..at].chars().count();
             let end = start + word.chars().count();
             TextToken { piece: word.to_string(), start, end, text: 0, word: Some(number), special: false }
         };
-        let tokens: Vec<TextToken> = words.iter().enumerate().map(token).collect();
-        let e = Explanation {
+        let tokens: Vec<TextToken> = words.enumerate().map(token).collect();
+        Explanation {
             method: "test",
             params: Default::default(),
             pixels: None,
@@ -255,11 +177,14 @@ mod tests {
             layout: Layout::Text(TextLayout { tokens, texts: vec![text.into()], ..Default::default() }),
             matrix: false,
             signed: false,
-        };
+        }
+    }
+
+    fn figure(text: &str, style: &Style, kind: Kind) -> Vec<u8> {
         let view = View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 };
         let caption = "a & b".into();
-        let scene = Scene { picture: None, view, input: (0, 0), caption, shared: None, record: None, style };
-        String::from_utf8(render(&scene, &e).unwrap()).unwrap()
+        let scene = Scene { picture: None, view, input: (0, 0), caption, shared: None, row: Some(0), record: None, style };
+        drawn(&scene, &explained(text), kind).unwrap()
     }
 
     #[test]
@@ -268,17 +193,39 @@ mod tests {
         let long = "plot ".repeat(400);
         for text in ["<script>alert(1)</script> & so", "静かな映画 👩‍🔬 é", "סרט שקט מאוד", &long]
         {
-            let svg = figure(text, &style);
-            assert!(!svg.contains("<script>") && svg.contains("a &amp; b"), "{svg}");
+            let svg = String::from_utf8(figure(text, &style, Kind::Svg)).unwrap();
+            assert!(!svg.contains("<script>") && svg.contains("a &amp; b") && svg.contains("@font-face"), "{svg}");
             let places = svg.split("<rect x=\"").skip(1).map(|rest| {
                 let numbers: Vec<f32> = rest.split('"').step_by(2).take(3).filter_map(|n| n.parse().ok()).collect();
                 (numbers[0], numbers[2])
             });
             for (left, width) in places {
-                assert!(left >= 0.0 && left + width <= WIDTH, "{left} {width} of {text}");
+                assert!(left >= 0.0 && left + width <= WEB, "{left} {width} of {text}");
             }
         }
-        assert!(figure(&long, &style).len() > figure("plot", &style).len());
-        assert_eq!(leads_right('ס'), Some(true));
+        let lengths = [&long, "plot"].map(|text| figure(text, &style, Kind::Svg).len());
+        assert!(lengths[0] > lengths[1]);
+    }
+
+    #[test]
+    fn figures_have_the_size_the_ground_and_the_fonts_that_were_asked_for() {
+        let print = Print { width: Some(640), dpi: 200, title: Some("T".into()), clear: true, ..Print::default() };
+        let style = Style { print, ..Style::default() };
+        let bytes = figure("so good", &style, Kind::Png);
+        let mut reader = ::png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+        let info = reader.info().clone();
+        assert_eq!((info.width, info.color_type), (640, ::png::ColorType::Rgba));
+        assert_eq!(info.pixel_dims.unwrap().xppu, 7874); // 200 an inch
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        assert_eq!(pixels[3], 0, "nothing lies in the corner");
+        let pdf = figure("so good", &style, Kind::Pdf);
+        let text = String::from_utf8_lossy(&pdf);
+        assert!(text.starts_with("%PDF") && text.contains("DejaVuSans"), "the font is inside");
+        assert!(text.contains("230.4"), "640 pixels are 3.2 inches");
+        assert_eq!(pdf, figure("so good", &style, Kind::Pdf), "the same bytes each time");
+        let plain = figure("so good", &Style::default(), Kind::Png);
+        let info = ::png::Decoder::new(std::io::Cursor::new(&plain)).read_info().unwrap().info().clone();
+        assert_eq!((info.width, info.color_type), (1950, ::png::ColorType::Rgb));
     }
 }

@@ -52,6 +52,8 @@ pub(super) fn coloured(style: &Style, range: Range, e: &Explanation, text: &Text
 pub(super) struct Span {
     pub text: String,
     pub relevance: Option<f32>,
+    /// It is no part of the text.
+    pub special: bool,
 }
 
 /// One text of a layout, cut into what is shown with one value and what stands between, every character once. Special tokens are no part
@@ -62,19 +64,23 @@ pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize, units: Un
         let (from, to) = (from.min(characters.len()), to.min(characters.len()));
         characters[from..to.max(from)].iter().collect::<String>()
     };
-    let between = |text: String| Span { text, relevance: None };
+    let between = |text: String| Span { text, relevance: None, special: false };
     let (mut spans, mut at) = (Vec::new(), 0);
     for unit in e.units(units).into_iter().filter(|unit| unit.text == number) {
         spans.push(between(part(at.min(unit.start), unit.start)));
         let relevance = Some(unit.relevance);
         match unit.special {
             Some(piece) => {
-                let blank = |missing: bool| between(if missing { " ".into() } else { String::new() });
+                let blank = |missing: bool| Span {
+                    text: if missing { " ".into() } else { String::new() },
+                    relevance: None,
+                    special: true,
+                };
                 spans.push(blank(unit.start > 0));
-                spans.push(Span { text: piece, relevance });
+                spans.push(Span { text: piece, relevance, special: true });
                 spans.push(blank(unit.start == 0));
             }
-            None => spans.push(Span { text: part(unit.start, unit.end), relevance }),
+            None => spans.push(Span { text: part(unit.start, unit.end), relevance, special: false }),
         }
         at = at.max(unit.end);
     }
@@ -132,6 +138,7 @@ mod tests {
             caption: String::new(),
             shared: None,
             record: None,
+            row: None,
             style: &style,
         };
         String::from_utf8(ansi(&scene, &explained()).unwrap()).unwrap()
