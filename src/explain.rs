@@ -2,6 +2,7 @@
 
 pub mod desk;
 pub mod likeness;
+pub mod maps;
 pub mod pages;
 pub mod pairs;
 pub mod past;
@@ -206,7 +207,7 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
     let facts = checkpoint.facts();
     let mut methods = match texts {
         [] => parse_list(&[usual(&facts)])?,
-        named => parse_list(named)?,
+        named => parse_list(&in_every_layer(named, facts.layers))?,
     };
     if every {
         methods.retain(|m| m.check(&facts).is_ok());
@@ -218,6 +219,16 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
         }
     }
     Ok(methods)
+}
+
+/// Methods as they are named, `layer=all` being each layer of a model of so many.
+fn in_every_layer(texts: &[String], layers: usize) -> Vec<String> {
+    let each = (0..layers).map(|layer| layer.to_string()).collect::<Vec<_>>().join("|");
+    let own = |part: &str| match part.trim_end().strip_suffix("layer=all") {
+        Some(before) => format!("{before}layer={each}"),
+        None => part.to_string(),
+    };
+    texts.iter().map(|text| text.split(',').map(own).collect::<Vec<_>>().join(",")).collect()
 }
 
 /// The same; where none is named, those of `usual` that the model has, and at least the one that explains it where none is named.

@@ -239,8 +239,8 @@ pub struct OutputArgs {
     /// (default: here; `vitx-out` when a folder is explained)
     #[arg(short, long, value_name = "PATH")]
     pub out: Option<PathBuf>,
-    /// overlay, heatmap, npy (and npy-pixels), svg, html (a page an input), json; ansi, fragment for texts; repeatable (default: overlay for
-    /// images, ansi for texts)
+    /// overlay, heatmap, npy (and npy-pixels), svg, pdf, html (a page an input), json; ansi, png, fragment for texts; repeatable (default:
+    /// overlay for images, ansi for texts)
     #[arg(short, long, value_delimiter = ',', value_name = "FORMAT", value_parser = crate::cli::offered::FORMATS, hide_possible_values = true)]
     pub format: Vec<String>,
     /// Draw a caption and a colour bar below the picture
@@ -249,9 +249,13 @@ pub struct OutputArgs {
     /// Put the bare picture beside the overlay
     #[arg(long)]
     pub panel: bool,
-    /// A table of the run, one row an input, method and target, written as it goes: a .csv or .jsonl file
+    /// A table of the run, one row an input, method and target, written as it goes: a .csv or .jsonl file, or .parquet or .npz, which are
+    /// made of the rows when it ends
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
+    /// The maps of all pictures in one .npy file, f32 [N,gridH,gridW]; the table's column `array` says which is where
+    #[arg(long, value_name = "FILE")]
+    pub arrays: Option<PathBuf>,
     /// Seed of methods that draw random numbers
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,

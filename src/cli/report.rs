@@ -160,8 +160,15 @@ impl Reporter {
 
     /// A record, if `--json` is set.
     pub fn record(&self, record: &Record) -> Result<()> {
+        self.mapped(record, None)
+    }
+
+    /// The same; its row says where in the run's array its map is.
+    pub fn mapped(&self, record: &Record, place: Option<usize>) -> Result<()> {
         if self.table.borrow().is_some() {
-            self.row(&record.value()?)?;
+            let mut row = record.value()?;
+            row["array"] = place.into();
+            self.row(&row)?;
         }
         if !self.args.json {
             return Ok(());
@@ -267,13 +274,15 @@ impl Reporter {
     pub fn finish(self, inputs: usize) -> ExitCode {
         self.bar.finish_and_clear();
         self.steps.finish_and_clear();
+        let ended = self.table.take().map_or(Ok(()), Rows::finish);
+        let lost = ended.map_err(|e| voice::say(&format!("error: {e}"))).is_err();
         if interrupted() {
             let hint = if self.resumable { " (continue with --resume)" } else { "" };
             voice::say(&format!("interrupted; what was finished is complete{hint}"));
             return ExitCode::from(INTERRUPTED);
         }
         if self.failures() == 0 {
-            return ExitCode::SUCCESS;
+            return if lost { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS };
         }
         if inputs > 1 && !self.args.quiet {
             voice::say(&format!("{} of {inputs} inputs failed", self.failures()));

@@ -56,7 +56,7 @@ pub struct SheetArgs {
 
 impl SheetArgs {
     /// What the file ends in.
-    fn ending(&self) -> Option<String> {
+    pub fn ending(&self) -> Option<String> {
         self.out.as_ref()?.extension().map(|ending| ending.to_string_lossy().to_lowercase())
     }
 
@@ -74,6 +74,8 @@ pub struct Wanted<'a> {
     pub part: String,
     /// Of methods that draw random numbers.
     pub seed: u64,
+    /// The ending of a file of numbers, where the command has one.
+    pub numbers: Option<&'a str>,
 }
 
 /// What is asked of it.
@@ -117,10 +119,18 @@ impl Subject {
         };
         let text = job.checkpoint.modality() == Modality::Text;
         let figure = !text || args.kind().is_some();
-        args.style.refuse_idle(Drawn { colour: true, text, heat: !text, blend: !text, figure })?;
+        let drawn = wanted.numbers.is_none_or(|ending| args.ending().as_deref() != Some(ending));
+        let (colour, picture) = (drawn, drawn && !text);
+        args.style.refuse_idle(Drawn {
+            colour,
+            text: drawn && text,
+            heat: picture,
+            blend: picture,
+            figure: drawn && figure,
+        })?;
         for (flag, given, idle, instead) in [
-            ("--cell", args.cell.is_some(), text, "it is for pictures; leave it out"),
-            ("--columns", args.columns.is_some(), text, "it is for pictures; leave it out"),
+            ("--cell", args.cell.is_some(), !picture, "it is for pictures; leave it out"),
+            ("--columns", args.columns.is_some(), !picture, "it is for pictures; leave it out"),
             ("--width", args.style.width().is_some(), !text, "it is for texts; pass --cell"),
         ] {
             if given && idle {
@@ -168,7 +178,7 @@ impl Subject {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(
-        mut self,
+        self,
         args: &SheetArgs,
         report: Reporter,
         columns: Vec<String>,
@@ -196,14 +206,22 @@ impl Subject {
                 }
             }
         };
+        self.save(args, report, &bytes)
+    }
+
+    /// Writes what became of it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(mut self, args: &SheetArgs, report: Reporter, bytes: &[u8]) -> Result<ExitCode> {
         match self.out.as_deref() {
-            None => report.stdout(&bytes)?,
-            Some(out) if out == Path::new("-") => report.stdout(&bytes)?,
+            None => report.stdout(bytes)?,
+            Some(out) if out == Path::new("-") => report.stdout(bytes)?,
             Some(out) => {
                 let record =
                     json!({"status": "ok", "input": self.source.name, "outputs": {"sheet": out.display().to_string()}});
                 if let Some(noted) = self.noted.take() {
-                    noted::write(noted, &bytes, &record, args.overwrite)?;
+                    noted::write(noted, bytes, &record, args.overwrite)?;
                 }
                 report.line(&format!("{} -> {}", self.source.name, out.display()))?;
                 report.json_line(&record)?;
@@ -222,6 +240,7 @@ fn place(args: &SheetArgs, wanted: &Wanted<'_>, source: &Source, text: bool) -> 
     };
     let extension = args.ending().unwrap_or_default();
     let known: &[&str] = if text { &["html", "txt", "ansi", "svg", "pdf", "png"] } else { &["png", "svg", "pdf"] };
+    let known: Vec<&str> = known.iter().copied().chain(wanted.numbers).collect();
     if out.is_dir() || !(known.contains(&extension.as_str()) || out == Path::new("-")) {
         bail!("--out {}: expected a file ending in .{}", out.display(), known.join(", ."));
     }

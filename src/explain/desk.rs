@@ -1,7 +1,7 @@
 //! What is done with inputs side by side: reading, explaining and drawing. Nothing here writes a file or says a word.
 
 use super::pages::Place;
-use super::{bytes, Answer, Answers, Asked, Group, Nothing, Steps};
+use super::{bytes, maps, Answer, Answers, Asked, Group, Nothing, Steps};
 use crate::abreast::{relay, Passed};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
@@ -38,6 +38,9 @@ pub trait Front: Sync {
 
     /// Whether a text's tokens are drawn for the terminal.
     fn shows(&self) -> bool;
+
+    /// Whether the maps of a run go into one array.
+    fn gathers(&self) -> bool;
 
     /// Where the page of an input goes, if one is made.
     fn page(&self, source: &Source) -> Option<Place>;
@@ -152,6 +155,8 @@ pub struct Sheet {
     pub files: Vec<(PathBuf, Vec<u8>)>,
     /// A text's tokens for the terminal.
     pub tokens: Option<Vec<u8>>,
+    /// What goes into an array of the run.
+    pub map: Option<maps::Map>,
 }
 
 impl<'a> Desk<'a> {
@@ -356,6 +361,7 @@ impl<'a> Desk<'a> {
         let shown = self.front.shows() && !answer.again;
         let tokens = shown.then(|| (find("ansi")?.render)(&scene, &drawn)).transpose()?;
         let (request, method, again) = (answer.request, answer.method, answer.again);
-        Ok(Sheet { request, method, record, headline, warnings, again, files, tokens })
+        let map = if self.front.gathers() && !again { maps::Map::of(&answer.explanation) } else { None };
+        Ok(Sheet { request, method, record, headline, warnings, again, files, tokens, map })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::pages::Place;
 use super::rows::ENDINGS;
-use super::{methods, requests};
+use super::{maps, methods, requests};
 use crate::encoder::Facts;
 use crate::error::{Error, Result};
 use crate::explanation::RowRequest;
@@ -31,6 +31,8 @@ pub struct Choices<'a> {
     pub format: &'a [String],
     /// A file for a table of the run.
     pub table: Option<&'a Path>,
+    /// A file for the maps of the run.
+    pub arrays: Option<&'a Path>,
     /// Of random numbers.
     pub seed: u64,
     /// Keep what is up to date, and make the rest anew.
@@ -119,6 +121,13 @@ impl Plan {
             style.colour = formats.iter().any(|f| f.name == "ansi");
         }
         refuse_ending("--table", asked.table, ENDINGS)?;
+        refuse_ending("--arrays", asked.arrays, maps::ENDING)?;
+        if asked.arrays.is_some() && text {
+            return Err(Error::Usage("--arrays is for pictures: texts differ in length; pass --format npy, or --table FILE.jsonl with --json".into()));
+        }
+        if let Some(m) = methods.iter().find(|m| m.matrix() && asked.arrays.is_some()) {
+            return Err(Error::Usage(format!("--arrays holds maps, and method `{}` gives a matrix [T,T]", m.spec)));
+        }
         let plan = Plan {
             methods,
             facts,

@@ -25,6 +25,7 @@ mod lettering;
 pub mod lines;
 pub mod names;
 mod npy;
+pub mod npz;
 pub mod out;
 pub mod page;
 pub mod printable;
@@ -342,7 +343,8 @@ pub fn chosen(names: &[String], texts: bool) -> Result<Vec<&'static Renderer>> {
         let renderer = find(name)?;
         if (texts && !renderer.texts) || (!texts && !renderer.images) {
             let what = if texts { "texts" } else { "images" };
-            let instead = if name == "png" { "pass overlay or heatmap, which are PNG" } else { "see `vitx explain --help`" };
+            let instead =
+                if name == "png" { "pass overlay or heatmap, which are PNG" } else { "see `vitx explain --help`" };
             return Err(Error::Usage(format!("--format {name} is not for {what}; {instead}")));
         }
         Ok(renderer)

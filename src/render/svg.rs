@@ -183,7 +183,8 @@ mod tests {
     fn figure(text: &str, style: &Style, kind: Kind) -> Vec<u8> {
         let view = View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 };
         let caption = "a & b".into();
-        let scene = Scene { picture: None, view, input: (0, 0), caption, shared: None, row: Some(0), record: None, style };
+        let scene =
+            Scene { picture: None, view, input: (0, 0), caption, shared: None, row: Some(0), record: None, style };
         drawn(&scene, &explained(text), kind).unwrap()
     }
 

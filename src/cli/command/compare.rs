@@ -43,7 +43,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         let targets = vitx::explain::requests(&args.target, checkpoint)?;
         Ok(Asking { methods, targets, more: () })
     };
-    let wanted = Wanted { command: "compare", part: String::new(), seed: args.seed };
+    let wanted = Wanted { command: "compare", part: String::new(), seed: args.seed, numbers: None };
     let Some((subject, asking)) = Subject::open(&args.sheet, &wanted, check)? else {
         return Ok(ExitCode::SUCCESS);
     };

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::explain::desk::{Desk, Front, Going, Item};
+use vitx::explain::maps::Maps;
 use vitx::explain::pages::{Index, Place};
 use vitx::explain::past::{Past, Stated};
 use vitx::explain::plan::{Choices, Plan};
@@ -89,10 +90,10 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         args.input.shape = ShapeArgs::default();
     }
     let (method, target, row, output) = (&args.method[..], &args.target[..], args.row.as_deref(), &args.output);
-    let OutputArgs { out, format, legend: _, panel: _, table, seed, resume, overwrite } = output;
-    let (out, table, json) = (out.as_deref(), table.as_deref(), args.report.json);
+    let OutputArgs { out, format, legend: _, panel: _, table, arrays, seed, resume, overwrite } = output;
+    let (out, table, arrays, json) = (out.as_deref(), table.as_deref(), arrays.as_deref(), args.report.json);
     let (seed, resume, overwrite) = (*seed, *resume, *overwrite);
-    let asked = Choices { method, target, row, out, format, table, seed, resume, overwrite, json };
+    let asked = Choices { method, target, row, out, format, table, arrays, seed, resume, overwrite, json };
     let sources = (&job.sources.list[..], job.sources.from_folder);
     let plan = Plan::resolve(&asked, style, &job.checkpoint, sources)?;
     args.style.refuse_idle(plan.drawn())?;
@@ -107,6 +108,9 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     let table = args.output.table.clone();
     if let Some(folder) = plan.ledger_folder().filter(|_| plan.indexed) {
         Index::check(folder)?;
+    }
+    if arrays.is_some() && (0..inputs).any(|n| plan.left(past.left(n)).contains(&false)) {
+        bail!("--arrays: outputs of this run stand already, and their maps are not read back; pass --overwrite to make them anew");
     }
     if past.made.all() {
         let report = report.tabled(table.as_deref(), further)?;
@@ -129,7 +133,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     let (row, memory) = (row.as_ref(), args.model.memory());
     let question = Question { model: &model, methods, requests, row, seed: *seed, memory };
     let (stated, together) = (past.stated.clone(), usize::from(args.input.batch_size));
-    let front = Places { plan: &plan, stated: &stated, labels: &model.checkpoint.labels };
+    let front = Places { plan: &plan, stated: &stated, labels: &model.checkpoint.labels, gathers: arrays.is_some() };
     let desk = Desk::new(question, (args.input.shape.shape(), together), style, &front);
     let steps = report.watch();
     let watch = |done: usize, total: usize| steps(done, total);
@@ -140,6 +144,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         contents: None,
     });
     let goings: Vec<_> = goings.collect();
+    let maps = arrays.map(|file| Maps::begin(file, overwrite)).transpose()?;
     let (args, plan, model, desk) = (&*args, &plan, &model, &desk);
     let mut work = Work {
         args,
@@ -151,6 +156,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         waiting: Vec::new(),
         written: HashMap::new(),
         index: Index::default(),
+        maps,
     };
     desk.work((&goings, together), &watch, |came| work.chunk(came))?;
     work.draw_waiting()?;
@@ -181,6 +187,7 @@ struct Places<'a> {
     plan: &'a Plan,
     stated: &'a Stated,
     labels: &'a Labels,
+    gathers: bool,
 }
 
 impl Front for Places<'_> {
@@ -212,6 +219,10 @@ impl Front for Places<'_> {
         self.plan.to_stdout && self.plan.out != Out::Stdout
     }
 
+    fn gathers(&self) -> bool {
+        self.gathers
+    }
+
     fn page(&self, source: &Source) -> Option<Place> {
         self.plan.place(&source.stem)
     }
@@ -231,4 +242,6 @@ struct Work<'a> {
     written: HashMap<PathBuf, Option<Written>>,
     /// Of the pages.
     index: Index,
+    /// Of all pictures.
+    maps: Option<Maps>,
 }

@@ -49,7 +49,11 @@ fn pdf(tree: &Tree, figure: &Figure, print: &Print) -> Result<Vec<u8>> {
 fn pixels(tree: &Tree, print: &Print) -> Result<Vec<u8>> {
     let size = tree.size().to_int_size();
     let (width, height) = (size.width(), size.height());
-    let large = || Error::Usage(format!("a figure of {width}x{height} pixels is too large; pass a smaller --width or --cell, or write --format pdf"));
+    let large = || {
+        Error::Usage(format!(
+            "a figure of {width}x{height} pixels is too large; pass a smaller --width or --cell, or write --format pdf"
+        ))
+    };
     if width as f32 * height as f32 > MOST {
         return Err(large());
     }
@@ -110,7 +114,9 @@ fn fonts(figure: &Figure, own: Option<&Path>) -> Result<Arc<Database>> {
     let has = |c: char| {
         let mut faces = all.faces();
         faces.any(|face| {
-            let glyph = |data: &[u8], index| FontRef::try_from_slice_and_index(data, index).ok().and_then(|font| builtin(&font, c));
+            let glyph = |data: &[u8], index| {
+                FontRef::try_from_slice_and_index(data, index).ok().and_then(|font| builtin(&font, c))
+            };
             all.with_face_data(face.id, glyph).flatten().is_some()
         })
     };

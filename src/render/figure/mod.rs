@@ -6,11 +6,11 @@ mod words;
 
 pub(super) use words::Column;
 
+use super::colormap::Colormap;
 use super::lettering::{builtin, em, font, text_width, FONT};
+use super::png;
 use super::printable::in_a_line;
 use super::table::escaped;
-use super::colormap::Colormap;
-use super::png;
 use crate::error::{Error, Result};
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
@@ -212,7 +212,10 @@ impl Figure {
         let (title, width, height) = (escaped(&self.title), width.ceil(), height.ceil());
         let ground = if print.clear { "" } else { "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n" };
         let font = match whole && self.lettered {
-            true => format!("<style>@font-face{{font-family:\"DejaVu Sans\";src:url(data:font/ttf;base64,{})}}</style>\n", STANDARD.encode(FONT)),
+            true => format!(
+                "<style>@font-face{{font-family:\"DejaVu Sans\";src:url(data:font/ttf;base64,{})}}</style>\n",
+                STANDARD.encode(FONT)
+            ),
             false => String::new(),
         };
         format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" font-family=\"{FONTS}\" role=\"img\">\n<title>{title}</title>\n{font}{ground}{}</svg>\n", self.body)
@@ -221,7 +224,9 @@ impl Figure {
 
 /// A character that no font draws: white space, joiners, marks of direction, the choice of a variant.
 fn is_silent(c: char) -> bool {
-    c.is_whitespace() || c.is_control() || matches!(u32::from(c), 0xad | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0xfe00..=0xfe0f | 0xfeff | 0xe0000..=0xe01ef)
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(u32::from(c), 0xad | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0xfe00..=0xfe0f | 0xfeff | 0xe0000..=0xe01ef)
 }
 
 /// Why a whole matrix has no figure.

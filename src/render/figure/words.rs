@@ -56,7 +56,8 @@ impl Figure {
         let mut atoms = Vec::new();
         for span in own {
             let length = span.text.chars().count();
-            let here = marked.is_some_and(|t| span.relevance.is_some() && !span.special && at <= t.start && t.start < at + length);
+            let here = marked
+                .is_some_and(|t| span.relevance.is_some() && !span.special && at <= t.start && t.start < at + length);
             at += if span.special { 0 } else { length };
             atoms.extend(cut(&font, column, span, here));
         }
@@ -69,7 +70,13 @@ impl Figure {
         Ok(top + lines.len() as f32 * height)
     }
 
-    fn line(&mut self, column: &Column<'_>, e: &Explanation, line: &[Atom], (y, from_right): (f32, bool)) -> Result<()> {
+    fn line(
+        &mut self,
+        column: &Column<'_>,
+        e: &Explanation,
+        line: &[Atom],
+        (y, from_right): (f32, bool),
+    ) -> Result<()> {
         let colours = column.style.colormap_for(e).table();
         let ((left, room), size) = (column.across, column.size);
         let levels: Vec<Level> = line.iter().map(|atom| atom.level).collect();
@@ -131,7 +138,13 @@ fn wrapped(atoms: Vec<Atom>, room: f32) -> Vec<Vec<Atom>> {
     let (mut lines, mut used) = (vec![Vec::new()], 0.0);
     for atom in atoms {
         if atom.breaks || (used > 0.0 && used + atom.width > room) {
-            (lines, used) = ({ lines.push(Vec::new()); lines }, 0.0);
+            (lines, used) = (
+                {
+                    lines.push(Vec::new());
+                    lines
+                },
+                0.0,
+            );
         }
         if atom.breaks || (used == 0.0 && atom.text.trim().is_empty()) {
             continue;
@@ -158,7 +171,14 @@ fn cut(font: &FontRef<'_>, column: &Column<'_>, span: Span, marked: bool) -> Vec
     let mut all = Vec::new();
     for (number, line) in span.text.split('\n').enumerate() {
         if number > 0 {
-            all.push(Atom { text: String::new(), relevance: None, marked: false, width: 0.0, breaks: true, level: Level::ltr() });
+            all.push(Atom {
+                text: String::new(),
+                relevance: None,
+                marked: false,
+                width: 0.0,
+                breaks: true,
+                level: Level::ltr(),
+            });
         }
         match span.relevance {
             // A word stays together while a line holds it.
@@ -194,7 +214,11 @@ mod tests {
     fn atoms(text: &str) -> Vec<Atom> {
         let style = Style::default();
         let column = Column { style: &style, range: Range { low: 0.0, high: 1.0 }, across: (0.0, 200.0), size: 18.0 };
-        let span = |word: &str| Span { text: word.into(), relevance: (!word.trim().is_empty()).then_some(0.5), special: false };
+        let span = |word: &str| Span {
+            text: word.into(),
+            relevance: (!word.trim().is_empty()).then_some(0.5),
+            special: false,
+        };
         let font = font().unwrap();
         text.split_word_bounds().flat_map(|word| cut(&font, &column, span(word), false)).collect()
     }
@@ -216,7 +240,8 @@ mod tests {
             let mut own = atoms(text);
             let from_right = levelled(&mut own);
             let levels: Vec<Level> = own.iter().map(|a| a.level).collect();
-            let seen: Vec<String> = BidiInfo::reorder_visual(&levels).into_iter().map(|i| own[i].text.clone()).collect();
+            let seen: Vec<String> =
+                BidiInfo::reorder_visual(&levels).into_iter().map(|i| own[i].text.clone()).collect();
             (seen.concat(), from_right)
         };
         assert_eq!(order("the film"), ("the film".into(), false));

@@ -173,7 +173,14 @@ impl<'a> Work<'a> {
             }
         }
         if !sheet.again {
-            self.tell(name, sheet)?;
+            let place = match (&mut self.maps, &sheet.map) {
+                (Some(maps), Some(map)) => match maps.add(map) {
+                    Ok(place) => Some(place),
+                    Err(e) => return Ok(Err(e)),
+                },
+                _ => None,
+            };
+            self.tell(name, sheet, place)?;
         }
         Ok(Ok(files))
     }
@@ -196,10 +203,10 @@ impl<'a> Work<'a> {
         Ok(written)
     }
 
-    /// The result on stdout: a record, or a line and, for texts, the tokens.
-    fn tell(&self, name: &str, sheet: &Sheet) -> Result<()> {
+    /// The result on stdout: a record, or a line and, for texts, the tokens; with the `place` of its map in the run's array.
+    fn tell(&self, name: &str, sheet: &Sheet, place: Option<usize>) -> Result<()> {
         let headline = &sheet.headline;
-        self.report.record(&sheet.record)?;
+        self.report.mapped(&sheet.record, place)?;
         if self.plan.out == Out::Stdout {
             self.report.detail(&format!("{name}: {headline}"));
             return Ok(());
