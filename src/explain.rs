@@ -9,6 +9,7 @@ pub mod past;
 pub mod plan;
 pub mod rows;
 pub mod tokens;
+mod windows;
 
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, RowRequest};
@@ -123,6 +124,14 @@ impl Asked<'_> {
         watch: &Steps<'_>,
         wanted: &dyn Fn(usize, usize, usize) -> bool,
     ) -> Result<Answers> {
+        let windowed = |one: &Ready| !windows::parts(one).is_empty();
+        match ready {
+            [Ready::Text(text)] if !text.windows.is_empty() => {
+                return self.explain_windows(text, watch, &|request, method| wanted(0, request, method))
+            }
+            several if several.iter().any(windowed) => return self.one_by_one(several, watch, wanted),
+            _ => {}
+        }
         if let Some(own) = self.model.hypotheses() {
             return self.explain_pairs(own, ready, watch, wanted);
         }
@@ -162,6 +171,23 @@ impl Asked<'_> {
             }
         }
         Ok(answers)
+    }
+
+    /// Inputs that share no pass.
+    fn one_by_one(
+        &self,
+        ready: &[Ready],
+        watch: &Steps<'_>,
+        wanted: &dyn Fn(usize, usize, usize) -> bool,
+    ) -> Result<Answers> {
+        let mut all = Answers::default();
+        for (place, one) in ready.iter().enumerate() {
+            let of = |_: usize, request, method| wanted(place, request, method);
+            let Answers { made, nothing } = self.explain(std::slice::from_ref(one), watch, &of)?;
+            all.made.extend(made.into_iter().map(|answer| Answer { place, ..answer }));
+            all.nothing.extend(nothing.into_iter().map(|nothing| Nothing { place, ..nothing }));
+        }
+        Ok(all)
     }
 
     /// Adds an answer, whose explanation is made unless an earlier target has asked for the same; with the logits it belongs to, and

@@ -85,6 +85,8 @@ pub struct TextLayout {
     pub texts: Vec<String>,
     /// What did not fit into the model, at most one stretch a text.
     pub left_out: Vec<LeftOut>,
+    /// Of a text that was read in several windows, the first character of each and one past its last.
+    pub windows: Vec<(usize, usize)>,
 }
 
 /// The end (or the beginning) of a text that did not fit into the model.
@@ -102,6 +104,13 @@ pub struct LeftOut {
 }
 
 impl TextLayout {
+    /// That it was read in windows, in a sentence; none where it was not.
+    pub fn windowed(&self) -> Option<String> {
+        let number = self.windows.len();
+        (number > 0)
+            .then(|| format!("it was read in {number} overlapping windows, over which relevance and logits are means"))
+    }
+
     /// What was left out, in a sentence: `its last 40 tokens were left out (from character 31 on)`. None where the whole text
     /// was read.
     pub fn truncation(&self) -> Option<String> {

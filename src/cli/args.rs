@@ -120,6 +120,9 @@ pub struct InputArgs {
     pub text_file: Vec<PathBuf>,
     #[command(flatten)]
     pub shape: ShapeArgs,
+    /// Read texts that are too long in overlapping windows, of which neighbours share N tokens, and average (default: cut them off)
+    #[arg(long, value_name = "N")]
+    pub stride: Option<usize>,
     /// Inputs that go through the model together
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
@@ -166,6 +169,13 @@ pub struct OneInputArgs {
     pub shape: ShapeArgs,
 }
 
+impl InputArgs {
+    /// As the library has it.
+    pub fn shape(&self) -> Shape {
+        Shape { stride: self.stride, ..self.shape.shape() }
+    }
+}
+
 impl OneInputArgs {
     /// The same for code that reads many.
     pub fn list(&self) -> InputArgs {
@@ -175,6 +185,7 @@ impl OneInputArgs {
             text_pair: self.text_pair.clone(),
             text_file: Vec::new(),
             shape: self.shape,
+            stride: None,
             batch_size: 1,
             shard: None,
             fail_fast: false,
@@ -185,7 +196,7 @@ impl OneInputArgs {
 impl ShapeArgs {
     /// As the library has it.
     pub fn shape(&self) -> Shape {
-        Shape { size: self.size, fit: self.fit, window: self.window }
+        Shape { size: self.size, fit: self.fit, window: self.window, stride: None }
     }
 }
 

@@ -42,7 +42,7 @@ impl Job {
         if all > 0 {
             checkpoint.check_modality(texts > 0)?;
         }
-        checkpoint.check_shape(input.shape.shape())?;
+        checkpoint.check_shape(input.shape())?;
         if sources.made > 0 && !reporting.quiet {
             voice::say(&format!(
                 "note: {} files that vitx made itself are left out; name one to have it read",

@@ -1,5 +1,6 @@
 //! Texts whose classes are hypotheses: of each class a pair goes through the model, and its entailment is the class's logit.
 
+use super::windows::{mean, parts, whole};
 use super::{Answers, Asked};
 use crate::error::{Error, Result};
 use crate::input::prepare::by_size;
@@ -17,9 +18,25 @@ const TOGETHER: usize = 16;
 /// As [`Model::inputs`] and [`Model::pairs`], and what the passes report.
 pub fn logits(model: &Model, ready: &[Ready]) -> Result<Vec<Vec<f32>>> {
     match model.hypotheses() {
-        Some(own) => ready.iter().map(|one| entailments(model, own, &model.pairs(own, one)?)).collect(),
+        Some(own) => {
+            ready.iter().map(|one| entailments(model, own, &model.pairs(own, whole(one, "hypotheses")?)?)).collect()
+        }
+        None if ready.iter().any(|one| !parts(one).is_empty()) => {
+            ready.iter().map(|one| over_windows(model, one)).collect()
+        }
         None => run::logits(&model.encoder.logits(&model.inputs(ready)?.0)?),
     }
+}
+
+/// The mean over the windows of an input, which may be one.
+fn over_windows(model: &Model, one: &Ready) -> Result<Vec<f32>> {
+    let windows: Vec<Ready> = parts(one).iter().cloned().map(Ready::Text).collect();
+    let windows = if windows.is_empty() { vec![one.clone()] } else { windows };
+    let rows = windows.iter().map(|window| {
+        let rows = run::logits(&model.encoder.logits(&model.inputs(std::slice::from_ref(window))?.0)?)?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    });
+    Ok(mean(&rows.collect::<Result<Vec<_>>>()?))
 }
 
 /// How far each pair's first text entails the second.

@@ -2,6 +2,7 @@
 //! explained by the same model with a head that reads that token alone.
 
 use super::pairs::logits;
+use super::windows::whole;
 use super::{reads, Answers, Asked, Nothing, Steps};
 use crate::encoder::{Encoder, Head, Keep, Reading};
 use crate::error::{Error, Result};
@@ -111,6 +112,7 @@ pub fn found(model: &Model, ready: &Ready) -> Result<Vec<Found>> {
 
 /// Logits of each token `[T][C]`, and what the tokens are.
 fn said(model: &Model, ready: &Ready) -> Result<(Vec<Vec<f32>>, TextLayout)> {
+    let ready = whole(ready, "models that say something of each token")?;
     let (inputs, mut layouts) = model.inputs(std::slice::from_ref(ready))?;
     let Some(Layout::Text(layout)) = layouts.pop() else {
         return Err(Error::Usage("a model of tokens reads texts".into()));

@@ -87,7 +87,7 @@ impl Input {
     }
 }
 
-/// How large the model sees a picture, and what of its values.
+/// How large the model sees a picture, and what of its values; how much it sees of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Shape {
     /// Height and width; none: the processor's own.
@@ -96,6 +96,8 @@ pub struct Shape {
     pub fit: Option<Fit>,
     /// Values that become black and white; none: the picture's own.
     pub window: Option<Window>,
+    /// A text that is too long is read in windows, of which neighbours share so many tokens; none: it is cut off.
+    pub stride: Option<usize>,
 }
 
 /// A size as it is typed: `HxW` or `N`.
@@ -197,10 +199,10 @@ impl<'a> Preparer<'a> {
             (Input::Picture(path), How::Image(processor)) => picture(&read(path)?, processor, self.shape.window),
             (Input::Bytes(bytes), How::Image(processor)) => picture(bytes, processor, self.shape.window),
             (Input::Array(path, index), How::Image(_)) => self.array(path, index.unwrap_or(0)),
-            (Input::Text(text), How::Text(processor)) => Ok(Ready::Text(processor.apply(text)?)),
+            (Input::Text(text), How::Text(processor)) => self.text(text, processor),
             (Input::TextFile(path), How::Text(processor)) => {
                 let text = String::from_utf8(read(path)?).map_err(|_| Error::Input("is not UTF-8 text".into()))?;
-                Ok(Ready::Text(processor.apply(&Text { first: text.trim().to_string(), second: None })?))
+                self.text(&Text { first: text.trim().to_string(), second: None }, processor)
             }
             (Input::Picture(_) | Input::Bytes(_) | Input::Array(..), How::Text(_)) => {
                 Err(Error::Input("is an image, but the model reads texts".into()))
@@ -209,6 +211,14 @@ impl<'a> Preparer<'a> {
                 Err(Error::Input("is a text, but the model reads images".into()))
             }
         }
+    }
+
+    fn text(&self, text: &Text, processor: &TextProcessor) -> Result<Ready> {
+        let read = match self.shape.stride {
+            Some(shared) => processor.in_windows(text, shared),
+            None => processor.apply(text),
+        };
+        Ok(Ready::Text(read?))
     }
 
     /// One example of an array of pixel values, with the picture they were made from.
@@ -225,7 +235,7 @@ impl<'a> Preparer<'a> {
                 own
             }
         };
-        let Shape { size, fit, window } = self.shape;
+        let Shape { size, fit, window, stride: _ } = self.shape;
         if fit.is_some() || window.is_some() || size.is_some_and(|s| s != (height, width)) {
             return Err(Error::Input(format!(
                 "is an array of prepared values of {height}x{width} pixels, which has its own size: --size, --fit and --window are for pictures"

@@ -50,6 +50,8 @@ pub struct Tokenised {
     pub types: Vec<u32>,
     /// What each token is, and what did not fit.
     pub layout: TextLayout,
+    /// A text that is too long for the model, in parts that it reads.
+    pub windows: Vec<Tokenised>,
 }
 
 impl Text {
@@ -125,20 +127,79 @@ impl TextProcessor {
         let encoding = encode(&self.tokenizer, text)?;
         let mut layout = layout(&encoding, text);
         if !encoding.get_overflowing().is_empty() {
-            let unlimited = self.unlimited.get_or_init(|| {
-                let mut tokenizer = self.tokenizer.clone();
-                // Removing a limit cannot fail.
-                let _ = tokenizer.with_truncation(None);
-                tokenizer
-            });
-            layout.left_out = left_out(&layout, &self::layout(&encode(unlimited, text)?, text), self.side);
+            layout.left_out = left_out(&layout, &self::layout(&encode(self.unlimited(), text)?, text), self.side);
         }
         if layout.tokens.iter().all(|t| t.special) {
             return Err(Error::Input("the text is empty".into()));
         }
         self.whole_pair(&layout)?;
+        self.framed(&encoding, layout)
+    }
+
+    /// The same; a text that does not fit is cut into windows, neighbours sharing so many tokens.
+    ///
+    /// # Errors
+    /// As [`TextProcessor::apply`]; [`Error::Input`] for a pair that does not fit, and for windows that would not move on.
+    pub fn in_windows(&self, text: &Text, shared: usize) -> Result<Tokenised> {
+        let first = self.apply(text)?;
+        if first.layout.left_out.is_empty() {
+            return Ok(first);
+        }
+        if text.second.is_some() {
+            return Err(Error::Input("a pair that is too long for the model: --stride is for single texts".into()));
+        }
+        let encoding = encode(self.unlimited(), text)?;
+        let whole = layout(&encoding, text);
         self.known(&encoding)?;
-        let (mut ids, mut types) = (encoding.get_ids().to_vec(), self.token_types(&encoding)?);
+        let own: Vec<usize> = (0..whole.tokens.len()).filter(|t| !whole.tokens[*t].special).collect();
+        let (Some(&begin), Some(&last)) = (own.first(), own.last()) else { return Ok(first) };
+        let room = self.max_tokens - (whole.tokens.len() - own.len()).min(self.max_tokens);
+        let step = room.checked_sub(shared).filter(|step| *step > 0).ok_or_else(|| {
+            Error::Input(format!(
+                "--stride {shared}: a window holds {room} tokens of a text; neighbours must share fewer"
+            ))
+        })?;
+        let types = self.token_types(&encoding)?;
+        let cut = |from: usize| {
+            let to = (from + room).min(last + 1);
+            let places: Vec<usize> = (0..begin).chain(from..to).chain(last + 1..whole.tokens.len()).collect();
+            let tokens = places.iter().map(|p| whole.tokens[*p].clone()).collect();
+            Tokenised {
+                ids: places.iter().map(|p| encoding.get_ids()[*p]).collect(),
+                types: places.iter().map(|p| types[*p]).collect(),
+                layout: TextLayout { tokens, texts: whole.texts.clone(), ..TextLayout::default() },
+                windows: Vec::new(),
+            }
+        };
+        let windows = (own.len().saturating_sub(room)).div_ceil(step) + 1;
+        let windows: Vec<Tokenised> = (0..windows).map(|number| self.filled(cut(begin + number * step))).collect();
+        let ends = |window: &Tokenised| {
+            let own = || window.layout.tokens.iter().filter(|t| !t.special);
+            (own().map(|t| t.start).min().unwrap_or(0), own().map(|t| t.end).max().unwrap_or(0))
+        };
+        let layout = TextLayout { windows: windows.iter().map(ends).collect(), ..whole };
+        Ok(Tokenised { ids: encoding.get_ids().to_vec(), types, layout, windows })
+    }
+
+    fn unlimited(&self) -> &Tokenizer {
+        self.unlimited.get_or_init(|| {
+            let mut tokenizer = self.tokenizer.clone();
+            // Removing a limit cannot fail.
+            let _ = tokenizer.with_truncation(None);
+            tokenizer
+        })
+    }
+
+    /// What an encoding is to the model.
+    fn framed(&self, encoding: &Encoding, layout: TextLayout) -> Result<Tokenised> {
+        self.known(encoding)?;
+        let (ids, types) = (encoding.get_ids().to_vec(), self.token_types(encoding)?);
+        Ok(self.filled(Tokenised { ids, types, layout, windows: Vec::new() }))
+    }
+
+    /// With padding, where the model reads it.
+    fn filled(&self, own: Tokenised) -> Tokenised {
+        let Tokenised { mut ids, mut types, mut layout, windows } = own;
         if self.fills_up {
             let piece = self.tokenizer.id_to_token(self.pad_id).unwrap_or_default();
             let padding = TextToken { piece, start: 0, end: 0, text: 0, word: None, special: true };
@@ -146,7 +207,7 @@ impl TextProcessor {
             ids.resize(self.max_tokens, self.pad_id);
             types.resize(self.max_tokens, 0);
         }
-        Ok(Tokenised { ids, types, layout })
+        Tokenised { ids, types, layout, windows }
     }
 
     /// A pair has more special tokens than a text alone.
@@ -265,7 +326,7 @@ fn layout(encoding: &Encoding, text: &Text) -> TextLayout {
         })
         .collect();
     let texts = std::iter::once(text.first.clone()).chain(text.second.clone()).collect();
-    TextLayout { tokens, texts, left_out: Vec::new() }
+    TextLayout { tokens, texts, ..TextLayout::default() }
 }
 
 /// The lines of a file, without the mark that some editors begin it with.
@@ -319,6 +380,11 @@ mod tests {
     fn long_texts_are_cut_and_say_so() {
         let t = processor(5).apply(&one("good good good good good")).unwrap();
         assert_eq!((t.ids.len(), t.layout.left_out), (5, vec![LeftOut { text: 0, tokens: 2, start: 15, end: 24 }]));
+        let t = processor(5).in_windows(&one("good good good good good"), 1).unwrap();
+        assert_eq!((t.ids.len(), &t.layout.windows[..]), (7, &[(0, 14), (10, 24)][..]));
+        assert!(t.windows.iter().all(|w| w.ids.len() == 5) && t.layout.left_out.is_empty());
+        assert!(processor(5).in_windows(&one("good the"), 1).unwrap().windows.is_empty());
+        assert!(processor(5).in_windows(&one("good good good good"), 3).is_err());
         assert!(processor(5).apply(&one("  ")).unwrap_err().to_string().contains("empty"));
     }
 

@@ -136,6 +136,9 @@ impl Checkpoint {
     /// [`Error::Usage`] saying why.
     pub fn check_shape(&self, shape: Shape) -> Result<()> {
         let refused = |why: String| Err(Error::Usage(why));
+        if shape.stride.is_some() && matches!(self.spec.embedding, EmbeddingSpec::Patches { .. }) {
+            return refused(format!("--stride is for text models; `{}` reads images", self.id));
+        }
         match (&self.spec.embedding, shape.fit, shape.size) {
             (EmbeddingSpec::Words { .. }, Some(_), _) => {
                 refused(format!("--fit is for image models; `{}` reads texts", self.id))
@@ -170,7 +173,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::identity`].
     pub fn stated(&self, command: &str, (dtype, on): (DType, &Device), shape: Shape) -> Result<Identity> {
-        Ok(Identity {
+        let of = Identity {
             model: self.identity()?,
             dtype: dtype.as_str().into(),
             device: device::class(on).into(),
@@ -178,6 +181,10 @@ impl Checkpoint {
             fit: shape.fit.map(|fit| fit.name().into()),
             window: shape.window.map(|w| (w.low, w.high)),
             ..Identity::of(command)
+        };
+        Ok(match shape.stride {
+            Some(stride) => of.with("stride", stride),
+            None => of,
         })
     }
 

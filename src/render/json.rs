@@ -232,6 +232,9 @@ pub struct TextRecord {
     pub texts: Vec<String>,
     /// What the model did not read.
     pub truncated: Option<Truncated>,
+    /// Where the windows begin and end in which it read a text that is too long, in characters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<(usize, usize)>,
 }
 
 /// What did not fit into the model.
@@ -330,7 +333,7 @@ impl TextRecord {
     pub fn of(text: &TextLayout) -> Self {
         let tokens = text.left_out.iter().map(|l| l.tokens).sum();
         let truncated = (tokens > 0).then(|| Truncated { tokens, left_out: text.left_out.clone() });
-        TextRecord { texts: text.texts.clone(), truncated }
+        TextRecord { texts: text.texts.clone(), truncated, windows: text.windows.clone() }
     }
 }
 

@@ -246,7 +246,7 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
             Record::Error { .. } | Record::Nothing { .. } => None,
         };
         notes.extend(share.map(|share| format!("Special tokens hold {:.0} % of the relevance.", 100.0 * share)));
-        notes.extend(text.truncation().map(|cut| format!("Of the text, {cut}.")));
+        notes.extend(text.truncation().or(text.windowed()).map(|cut| format!("Of the text, {cut}.")));
     }
     Ok(Drawn {
         method: panel.method,

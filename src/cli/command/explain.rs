@@ -83,7 +83,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     args.model.classes.targets = texts(&args.target);
     let style = Style { panel: args.output.panel, ..args.style.style(args.output.legend)? };
     let job = Job::resolve(&args.model, &args.input, args.report, args.output.out.as_deref())?;
-    let (words, pictures, shape) = (args.explain == "text", job.sources.list.len(), args.input.shape.shape());
+    let (words, pictures, shape) = (args.explain == "text", job.sources.list.len(), args.input.shape());
     let job = job.asked(&args.target, words, &args.model, shape)?;
     if words {
         args.target = (0..pictures).map(|picture| format!("id:{picture}")).collect();
@@ -127,14 +127,14 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     past.made.begin()?;
     let report = report.tabled(table.as_deref(), further)?;
-    report.patience(&model.checkpoint, &plan.methods, args.input.shape.shape());
+    report.patience(&model.checkpoint, &plan.methods, args.input.shape());
     report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
     let Plan { methods, requests, seed, row, style, .. } = &plan;
     let (row, memory) = (row.as_ref(), args.model.memory());
     let question = Question { model: &model, methods, requests, row, seed: *seed, memory };
     let (stated, together) = (past.stated.clone(), usize::from(args.input.batch_size));
     let front = Places { plan: &plan, stated: &stated, labels: &model.checkpoint.labels, gathers: arrays.is_some() };
-    let desk = Desk::new(question, (args.input.shape.shape(), together), style, &front);
+    let desk = Desk::new(question, (args.input.shape(), together), style, &front);
     let steps = report.watch();
     let watch = |done: usize, total: usize| steps(done, total);
     let goings = job.sources.list.iter().enumerate().map(|(number, source)| Going {
@@ -170,7 +170,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
 
 /// What every output of the run depends on.
 fn common(args: &Args, plan: &Plan, checkpoint: &Checkpoint, device: &Device) -> vitx::Result<Identity> {
-    let common = checkpoint.stated("explain", (args.model.dtype.dtype(), device), args.input.shape.shape())?;
+    let common = checkpoint.stated("explain", (args.model.dtype.dtype(), device), args.input.shape())?;
     let style = if plan.drawn().colour { plan.style.stated() } else { Default::default() };
     Ok(Identity { style, row: args.row.clone(), seed: plan.seed, ..common })
 }

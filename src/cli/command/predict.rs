@@ -34,7 +34,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::resolve(&args.model, &args.input, args.report, None)?;
     job.checkpoint.needs_classes()?;
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-    let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.shape.shape());
+    let mut preparer = Preparer::new(&model.checkpoint.processor, args.input.shape());
     let mut report = Reporter::new(args.report, job.sources.list.len());
     for chunk in job.sources.list.chunks(usize::from(args.input.batch_size)) {
         let mut ready: Vec<(&Source, Ready)> = Vec::new();

@@ -43,7 +43,7 @@ fn notes(scene: &Scene<'_>, e: &Explanation) -> Vec<String> {
     let share = share.filter(|_| !scene.style.units.special);
     let hidden = share.map(|share| format!("Special tokens, not shown, hold {:.0} % of the relevance.", 100.0 * share));
     let cut = match &e.layout {
-        Layout::Text(text) => text.truncation().map(|cut| format!("Of the text, {cut}.")),
+        Layout::Text(text) => text.truncation().or(text.windowed()).map(|cut| format!("Of the text, {cut}.")),
         Layout::Image(_) => None,
     };
     hidden.into_iter().chain(cut).collect()
