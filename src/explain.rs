@@ -2,6 +2,7 @@
 
 pub mod desk;
 pub mod likeness;
+mod links;
 pub mod maps;
 pub mod pages;
 pub mod pairs;
@@ -20,8 +21,10 @@ use crate::method::{all, parse, parse_list, usual, Configured};
 use crate::model::{Checkpoint, Model, Task};
 use crate::render::json::About;
 use crate::render::names::target_part;
+use crate::render::page::Links;
 use crate::run::{Batch, Memory, Noise, Reads};
 use crate::target::{Output, Request, Target};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is asked of each input.
@@ -38,6 +41,8 @@ pub struct Asked<'a> {
     pub seed: u64,
     /// What the passes may take; none: whatever they need.
     pub memory: Option<Memory>,
+    /// Whether attention between tokens is wanted beside, where the model has it.
+    pub links: bool,
 }
 
 /// One explanation.
@@ -56,6 +61,8 @@ pub struct Answer {
     pub ms: f64,
     /// An earlier target means this output too, and files of the same name.
     pub again: bool,
+    /// Attention between the input's tokens, where it was wanted.
+    pub links: Option<Arc<Links>>,
 }
 
 /// A target that means no output of an input, such as `above:0.5` where nothing is above.
@@ -143,11 +150,12 @@ impl Asked<'_> {
         let row = |layout| self.row.map(|r| r.token(layout)).transpose();
         let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
         let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(Box::new(watch)).within(self.memory);
-        let reads = reads(self.methods);
-        let alone = ready.len() == 1 && self.methods.len() == 1 && self.methods[0].method.top_down();
+        let reads = if self.links { reads(self.methods).max(Reads::Attention) } else { reads(self.methods) };
+        let alone = ready.len() == 1 && self.methods.len() == 1 && !self.links && self.methods[0].method.top_down();
         let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads).top_down(alone);
         let logits = batch.logits()?;
         let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / ready.len() as f64;
+        let links = self.links_between(&batch, ready.len())?;
         let mut answers = Answers::default();
         for (number, request) in self.requests.iter().enumerate() {
             let outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.resolve(l)).collect();
@@ -170,7 +178,17 @@ impl Asked<'_> {
                 }
             }
         }
+        answers.made.iter_mut().for_each(|answer| answer.links = links.get(answer.place).cloned().flatten());
         Ok(answers)
+    }
+
+    /// Attention between the tokens of each input; nothing where it is not wanted.
+    fn links_between(&self, batch: &Batch<'_>, inputs: usize) -> Result<Vec<Option<Arc<Links>>>> {
+        if !self.links {
+            return Ok(Vec::new());
+        }
+        let pass = batch.pass(vec![Output::of(0); inputs])?;
+        (0..inputs).map(|place| Ok(self.links_of(&pass.run(place))?.map(Arc::new))).collect()
     }
 
     /// Inputs that share no pass.
@@ -208,7 +226,7 @@ impl Asked<'_> {
             None => Explanation { output, ..explained()? },
         };
         let (logits, ms) = (logits.to_vec(), start.elapsed().as_secs_f64() * 1e3 + more_ms);
-        answers.made.push(Answer { place, request, method, explanation, logits, ms, again });
+        answers.made.push(Answer { place, request, method, explanation, logits, ms, again, links: None });
         Ok(())
     }
 

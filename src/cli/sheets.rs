@@ -166,7 +166,15 @@ impl Subject {
     /// The methods' own.
     pub fn explain<T>(&self, asking: &Asking<T>, report: &Reporter) -> Result<Vec<Answer>> {
         let (model, methods, requests) = (&self.model, &asking.methods, &asking.targets);
-        let asked = Asked { model, methods, requests, row: self.row.as_ref(), seed: self.seed, memory: self.memory };
+        let asked = Asked {
+            model,
+            methods,
+            requests,
+            row: self.row.as_ref(),
+            seed: self.seed,
+            memory: self.memory,
+            links: false,
+        };
         let ready = std::slice::from_ref(&self.ready);
         let Answers { made, nothing } = asked.explain(ready, &report.watch(), &|_, _, _| true)?;
         nothing.iter().for_each(|n| report.note(&format!("note: {}: {}", self.source.name, n.note)));

@@ -300,7 +300,9 @@ impl<'a> Desk<'a> {
         ready: &Ready,
         ranges: &BTreeMap<usize, Range>,
     ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-        let scene = Scene::of(ready, self.style);
+        let layout = items.first().map(|item| &item.answer.explanation.layout);
+        let row = self.asked.row.zip(layout).map(|(row, layout)| row.token(layout)).transpose()?;
+        let scene = Scene { row, ..Scene::of(ready, self.style) };
         let drawn: Vec<_> = items.iter().map(|item| self.style.evidence.of(&item.answer.explanation)).collect();
         let mut panels = Vec::new();
         for (drawn, sheet) in drawn.iter().zip(sheets).filter(|(_, sheet)| !sheet.again) {
@@ -314,7 +316,8 @@ impl<'a> Desk<'a> {
                 warnings: &sheet.warnings,
             });
         }
-        let mut files = vec![(place.page, page::html(&scene, &panels)?)];
+        let links = items.first().and_then(|item| item.answer.links.as_deref());
+        let mut files = vec![(place.page, page::html(&scene, &panels, links)?)];
         if let (Some(file), Some(first), Some(_)) = (place.thumbnail, panels.first(), scene.picture) {
             let scene = Scene { shared: first.shared, ..scene.clone() };
             files.push((file, page::thumbnail(&scene, first.explanation)?));

@@ -2,12 +2,15 @@
 
 use super::{Explanation, Layout};
 use serde::Serialize;
+use std::ops::Range;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// The smallest stretch of whole letters (a character with its accents or joiners) that no word piece crosses, with the sum
 /// over its pieces: of byte-level tokenizers several pieces may hold parts of one character.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Stretch {
+    /// The last of its tokens.
+    last: usize,
     /// Which text of a pair.
     text: usize,
     /// First character in its text.
@@ -50,8 +53,9 @@ impl Explanation {
                 Some((_, last)) if last.text == token.text && start < last.end => {
                     (last.start, last.end) = (last.start.min(start), last.end.max(end));
                     last.relevance += relevance;
+                    last.last = first;
                 }
-                _ => stretches.push((first, Stretch { text: token.text, start, end, relevance })),
+                _ => stretches.push((first, Stretch { last: first, text: token.text, start, end, relevance })),
             }
         }
         stretches
@@ -95,10 +99,11 @@ impl Explanation {
                 {
                     (last.start, last.end) = (last.start.min(start), last.end.max(end));
                     last.pieces.push(relevance);
+                    last.last = first;
                 }
                 _ => {
                     let (word, side, pieces) = (token.word, token.text, vec![relevance]);
-                    words.push(Gathered { first, word, start, end, side, pieces });
+                    words.push(Gathered { first, last: first, word, start, end, side, pieces });
                 }
             }
         }
@@ -109,15 +114,17 @@ impl Explanation {
     /// images.
     pub fn units(&self, how: Units) -> Vec<Unit> {
         let Layout::Text(text) = &self.layout else { return Vec::new() };
-        let plain = |text, start, end, relevance| Unit { text, start, end, relevance, special: None };
+        let unit = |first: usize, last: usize, text, (start, end), relevance| {
+            (first, Unit { tokens: first..last + 1, text, start, end, relevance, special: None })
+        };
         let mut units: Vec<(usize, Unit)> = match how.words {
             Words::Off => {
                 let own = self.stretches().into_iter();
-                own.map(|(first, s)| (first, plain(s.text, s.start, s.end, s.relevance))).collect()
+                own.map(|(first, s)| unit(first, s.last, s.text, (s.start, s.end), s.relevance)).collect()
             }
             Words::Sum | Words::Mean | Words::Max => {
-                let unit = |g: Gathered| (g.first, plain(g.side, g.start, g.end, how.words.of(&g.pieces)));
-                self.gathered().into_iter().map(unit).collect()
+                let own = |g: Gathered| unit(g.first, g.last, g.side, (g.start, g.end), how.words.of(&g.pieces));
+                self.gathered().into_iter().map(own).collect()
             }
         };
         if how.special {
@@ -125,7 +132,8 @@ impl Explanation {
             for (number, (token, &relevance)) in text.tokens.iter().zip(&self.relevance).enumerate() {
                 if token.special {
                     let special = Some(token.piece.clone());
-                    units.push((number, Unit { text: behind.0, start: behind.1, end: behind.1, relevance, special }));
+                    let (tokens, (text, start)) = (number..number + 1, behind);
+                    units.push((number, Unit { tokens, text, start, end: start, relevance, special }));
                 } else {
                     behind = (token.text, token.end);
                 }
@@ -138,8 +146,9 @@ impl Explanation {
 
 /// The pieces of one word.
 struct Gathered {
-    /// Its first token.
+    /// Its first token, and its last.
     first: usize,
+    last: usize,
     /// Its number, where the tokenizer knows it.
     word: Option<usize>,
     start: usize,
@@ -192,6 +201,8 @@ impl Words {
 /// A part of a text that is shown with one value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unit {
+    /// Its tokens; those between that show nothing of their own are among them.
+    pub tokens: Range<usize>,
     /// Which text of a pair.
     pub text: usize,
     /// First character in its text.

@@ -50,10 +50,35 @@ pub struct Panel<'a> {
     pub warnings: &'a [String],
 }
 
+/// Attention between the tokens of an input.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Links {
+    /// Which layers, counted from 0.
+    pub layers: Vec<usize>,
+    /// Heads of each; 1 where they are averaged.
+    pub heads: usize,
+    /// Whether heads are averaged.
+    pub averaged: bool,
+    /// Tokens, T.
+    pub tokens: usize,
+    /// Tokens before an image's first patch.
+    pub prefix: usize,
+    /// The greatest value of each matrix.
+    pub greatest: Vec<f32>,
+    /// `[layers,heads,T,T]` row by row, the square root of each value's share of the greatest in 255 steps.
+    #[serde(skip)]
+    pub values: Vec<u8>,
+}
+
 /// What the script reads.
 #[derive(Serialize)]
 struct Data<'a> {
     maps: Vec<Drawn<'a>>,
+    links: Option<&'a Links>,
+    /// The values of the links, in base64.
+    attention: String,
+    /// Row and column of the patch whose row is explained.
+    row: Option<(usize, usize)>,
     picture: Option<Picture>,
     alpha: f32,
     blend: String,
@@ -83,9 +108,12 @@ struct Drawn<'a> {
     /// Places on the scale of single pixels, as a grey PNG.
     fine: Option<String>,
     /// Texts in pieces, what is between them without a value.
-    words: Vec<Vec<(String, Option<f32>)>>,
-    pieces: Vec<Vec<(String, Option<f32>)>>,
+    words: Vec<Vec<Word>>,
+    pieces: Vec<Vec<Word>>,
 }
+
+/// A part of a text: what is written, its value, its first token and one past its last.
+type Word = (String, Option<f32>, usize, usize);
 
 /// A picture as the script reads it.
 #[derive(Serialize)]
@@ -104,14 +132,14 @@ struct Picture {
 pub(super) fn one(scene: &Scene<'_>, explanation: &Explanation) -> Result<Vec<u8>> {
     let record = scene.record.ok_or_else(|| Error::Usage("a page shows a record, and the scene holds none".into()))?;
     let (headline, shared) = (scene.caption.as_str(), scene.shared);
-    html(scene, &[Panel { explanation, shared, method: explanation.method, headline, record, warnings: &[] }])
+    html(scene, &[Panel { explanation, shared, method: explanation.method, headline, record, warnings: &[] }], None)
 }
 
-/// The page of one input, whose explanations are the panels.
+/// The page of one input, whose explanations are the panels, and what its tokens attend to.
 ///
 /// # Errors
 /// [`Error::Usage`] for no panel and for whole matrices, [`Error::Input`] for a picture that cannot be encoded.
-pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
+pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>], links: Option<&Links>) -> Result<Vec<u8>> {
     let Some(first) = panels.first() else { return Err(Error::Usage("a page needs an explanation".into())) };
     if panels.iter().any(|panel| panel.explanation.matrix) {
         return Err(Error::Usage("a whole matrix has no picture; write it with --format npy".into()));
@@ -139,7 +167,15 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>]) -> Result<Vec<u8>> {
         Blend::Contour | Blend::Mask(_) => Blend::default().to_string(),
         own => own.to_string(),
     };
-    let data = written(&Data { maps, picture, alpha: scene.style.alpha(), blend, units, colormaps })?;
+    let attention = links.map_or_else(String::new, |links| STANDARD.encode(&links.values));
+    let row = match (&first.explanation.layout, scene.row) {
+        (Layout::Image(image), Some(token)) => token
+            .checked_sub(image.prefix.len())
+            .map(|patch| (patch / image.grid.1.max(1), patch % image.grid.1.max(1))),
+        _ => None,
+    };
+    let data =
+        written(&Data { maps, links, attention, row, picture, alpha: scene.style.alpha(), blend, units, colormaps })?;
     let predictions = predictions(first.record);
     let version = env!("CARGO_PKG_VERSION");
     filled(TEMPLATE, context! { title, about, data, predictions, version, style => STYLE, script => SCRIPT })
@@ -226,7 +262,7 @@ fn drawn<'a>(scene: &Scene<'_>, panel: &'a Panel<'_>) -> Result<Drawn<'a>> {
     if let Layout::Text(text) = &e.layout {
         let special = scene.style.units.special;
         let cut = |words: Words| {
-            let piece = |span: Span| (span.text, span.relevance);
+            let piece = |span: Span| (span.text, span.relevance, span.tokens.start, span.tokens.end);
             let own = |number| spans(e, text, number, Units { words, special }).into_iter().map(piece).collect();
             (0..text.texts.len()).map(own).collect()
         };

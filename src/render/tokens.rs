@@ -52,8 +52,8 @@ pub(super) fn coloured(style: &Style, range: Range, e: &Explanation, text: &Text
 pub(super) struct Span {
     pub text: String,
     pub relevance: Option<f32>,
-    /// It is no part of the text.
-    pub special: bool,
+    /// Its tokens; none of what stands between.
+    pub tokens: std::ops::Range<usize>,
 }
 
 /// One text of a layout, cut into what is shown with one value and what stands between, every character once. Special tokens are no part
@@ -64,23 +64,23 @@ pub(super) fn spans(e: &Explanation, text: &TextLayout, number: usize, units: Un
         let (from, to) = (from.min(characters.len()), to.min(characters.len()));
         characters[from..to.max(from)].iter().collect::<String>()
     };
-    let between = |text: String| Span { text, relevance: None, special: false };
+    let between = |text: String| Span { text, relevance: None, tokens: 0..0 };
     let (mut spans, mut at) = (Vec::new(), 0);
     for unit in e.units(units).into_iter().filter(|unit| unit.text == number) {
         spans.push(between(part(at.min(unit.start), unit.start)));
-        let relevance = Some(unit.relevance);
+        let (relevance, tokens) = (Some(unit.relevance), unit.tokens);
         match unit.special {
             Some(piece) => {
                 let blank = |missing: bool| Span {
                     text: if missing { " ".into() } else { String::new() },
                     relevance: None,
-                    special: true,
+                    tokens: 0..0,
                 };
                 spans.push(blank(unit.start > 0));
-                spans.push(Span { text: piece, relevance, special: true });
+                spans.push(Span { text: piece, relevance, tokens });
                 spans.push(blank(unit.start == 0));
             }
-            None => spans.push(Span { text: part(unit.start, unit.end), relevance, special: false }),
+            None => spans.push(Span { text: part(unit.start, unit.end), relevance, tokens }),
         }
         at = at.max(unit.end);
     }

@@ -131,7 +131,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
     let Plan { methods, requests, seed, row, style, .. } = &plan;
     let (row, memory) = (row.as_ref(), args.model.memory());
-    let question = Question { model: &model, methods, requests, row, seed: *seed, memory };
+    let question = Question { model: &model, methods, requests, row, seed: *seed, memory, links: plan.page.is_some() };
     let (stated, together) = (past.stated.clone(), usize::from(args.input.batch_size));
     let front = Places { plan: &plan, stated: &stated, labels: &model.checkpoint.labels, gathers: arrays.is_some() };
     let desk = Desk::new(question, (args.input.shape(), together), style, &front);

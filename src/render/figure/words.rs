@@ -51,15 +51,11 @@ impl Figure {
     ) -> Result<f32> {
         let font = font()?;
         let own = spans(e, layout, number, column.style.units);
-        let marked = marked.and_then(|token| layout.tokens.get(token)).filter(|t| t.text == number && !t.special);
-        let mut at = 0; // characters of the text before a span; special tokens are no part of it
-        let mut atoms = Vec::new();
+        let here = |span: &Span| marked.is_some_and(|token| span.tokens.contains(&token));
+        let mut atoms: Vec<Atom> = Vec::new();
         for span in own {
-            let length = span.text.chars().count();
-            let here = marked
-                .is_some_and(|t| span.relevance.is_some() && !span.special && at <= t.start && t.start < at + length);
-            at += if span.special { 0 } else { length };
-            atoms.extend(cut(&font, column, span, here));
+            let marked = here(&span);
+            atoms.extend(cut(&font, column, span, marked));
         }
         let from_right = levelled(&mut atoms);
         let lines = wrapped(atoms, column.across.1);
@@ -214,11 +210,8 @@ mod tests {
     fn atoms(text: &str) -> Vec<Atom> {
         let style = Style::default();
         let column = Column { style: &style, range: Range { low: 0.0, high: 1.0 }, across: (0.0, 200.0), size: 18.0 };
-        let span = |word: &str| Span {
-            text: word.into(),
-            relevance: (!word.trim().is_empty()).then_some(0.5),
-            special: false,
-        };
+        let span =
+            |word: &str| Span { text: word.into(), relevance: (!word.trim().is_empty()).then_some(0.5), tokens: 0..1 };
         let font = font().unwrap();
         text.split_word_bounds().flat_map(|word| cut(&font, &column, span(word), false)).collect()
     }

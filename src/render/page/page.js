@@ -13,7 +13,7 @@ const unique = (list) => [...new Set(list)];
 const named = (what, v) => [make("bdi", { textContent: what.trim() }), `: ${figure(v)}`]; // words may run from right to left
 
 // ---- what is chosen
-const state = { method: data.maps[0].method, target: data.maps[0].target, map: "", alpha: data.alpha, blend: data.blend, smooth: "smooth", words: data.units };
+const state = { method: data.maps[0].method, target: data.maps[0].target, map: "", alpha: data.alpha, blend: data.blend, smooth: "smooth", words: data.units, point: "value", layer: "", head: "mean" };
 
 function choice(label, key, names, change) {
   const select = make("select", { id: "choose-" + key });
@@ -31,10 +31,19 @@ function controls() {
     choice("Between patches", "smooth", [["smooth", "smooth"], ["flat", "one tile a patch"]], show);
     choice("Heat", "blend", [["fade", "fades, over grey"], ["fade-plain", "fades"], ["veil", "even veil"]], show);
     const slider = make("input", { type: "range", id: "choose-alpha", min: 0, max: 1, step: 0.05, value: state.alpha });
-    slider.addEventListener("input", () => { state.alpha = +slider.value; paint(shown()); });
+    slider.addEventListener("input", () => { state.alpha = +slider.value; paint(seen()); });
     at("controls").append(make("label", {}, "Opacity", slider));
   } else {
     choice("Units", "words", [["words", "words"], ["pieces", "word pieces"]], show);
+  }
+  if (links) {
+    const last = links.layers.length - 1;
+    state.layer = String(last);
+    if (data.picture) choice("Pointing shows", "point", [["value", "the patch's value"], ["links", "what it attends to"]], again);
+    else choice("Pointing shows", "point", [["links", "links to other words"], ["value", "the value alone"]], again);
+    state.point = at("choose-point").value;
+    choice("Layer", "layer", links.layers.map((layer, i) => [String(i), `layer ${layer}`]), again);
+    if (links.heads > 1) choice("Head", "head", [["mean", "mean of all"], ...Array.from({ length: links.heads }, (_, h) => [String(h), `head ${h}`])], again);
   }
   at("controls").addEventListener("submit", (e) => e.preventDefault());
 }
@@ -57,6 +66,21 @@ function light(...rgb) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179;
 }
 
+// ---- what tokens attend to
+const links = data.links && { ...data.links, values: bytes(data.attention) };
+// What a token attends to in the chosen layer and head: a share of each token.
+function attends(token) {
+  const { heads, tokens, greatest, values } = links, own = new Float32Array(tokens);
+  const chosen = state.head === "mean" || heads === 1 ? Array.from({ length: heads }, (_, h) => h) : [+state.head];
+  for (const head of chosen) {
+    const matrix = +state.layer * heads + head, from = (matrix * tokens + token) * tokens;
+    for (let t = 0; t < tokens; t++) own[t] += ((values[from + t] / 255) ** 2 * greatest[matrix]) / chosen.length;
+  }
+  return own;
+}
+const where = () => `layer ${links.layers[+state.layer]}, ${links.heads === 1 || state.head === "mean" ? "mean of heads" : "head " + state.head}`;
+const rank = (list) => list.map((m, i) => [...m, i]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]) || a[2] - b[2]);
+
 // ---- pictures
 let cursor = null; // the patch under the pointer or the keyboard
 
@@ -71,7 +95,13 @@ function stage() {
   seat(heat, view);
   const cell = make("div", { className: "cell", hidden: true, id: "cell" });
   if (width < 448) image.style.width = "448px";
-  at("view").append(make("div", { className: "stage" }, image, heat, cell));
+  const frame = make("div", { className: "stage" }, image, heat, cell);
+  if (data.row) {
+    const [rows, columns] = data.maps[0].grid, asked = make("div", { className: "cell asked", title: "The patch whose row is explained" });
+    seat(asked, [view[0] + (view[2] * data.row[1]) / columns, view[1] + (view[3] * data.row[0]) / rows, view[2] / columns, view[3] / rows]);
+    frame.append(asked);
+  }
+  at("view").append(frame);
   const grid = () => shown().grid;
   const go = (row, column) => {
     const [rows, columns] = grid();
@@ -79,8 +109,10 @@ function stage() {
     const [x, y, w, h] = view;
     seat(cell, [x + (w * cursor[1]) / columns, y + (h * cursor[0]) / rows, w / columns, h / rows]);
     cell.hidden = false;
+    if (state.point === "links") paint(seen());
     tell();
   };
+  heat.addEventListener("pointerleave", () => { if (state.point === "links" && document.activeElement !== heat) paint(shown()); });
   heat.addEventListener("pointermove", (e) => point(e));
   heat.addEventListener("pointerdown", (e) => point(e));
   const point = (e) => {
@@ -100,7 +132,20 @@ function tell() {
   if (!cursor || !data.picture) return;
   const [row, column] = cursor, value = map.values[row * map.grid[1] + column];
   const what = map.fine ? " (the whole patch)" : "";
-  at("value").textContent = value === undefined ? "" : `row ${row}, column ${column}: ${figure(value)}${what}`;
+  let text = value === undefined ? "" : `row ${row}, column ${column}: ${figure(value)}${what}`;
+  if (links && state.point === "links") {
+    const own = seen(), most = rank(Array.from(own.values, (v, i) => [`row ${Math.floor(i / own.grid[1])}, column ${i % own.grid[1]}`, v])).slice(0, 3);
+    text += `; it attends most to ${most.map(([place, v]) => `${place} (${figure(v)})`).join(", ")} in ${where()}`;
+  }
+  at("value").textContent = text;
+}
+
+// What is laid over the picture: the map, or what the patch under the pointer attends to.
+function seen() {
+  const map = shown();
+  if (!links || state.point !== "links" || !cursor) return map;
+  const values = Array.from(attends(links.prefix + cursor[0] * map.grid[1] + cursor[1])).slice(links.prefix);
+  return { ...map, values, low: 0, high: values.reduce((a, b) => Math.max(a, b), 0), signed: false, colormap: map.signed ? "inferno" : map.colormap, fine: null };
 }
 
 // The map at so many pixels: cubic between the centres of patches (Catmull-Rom), or one tile a patch.
@@ -151,40 +196,85 @@ function paint(map) {
   }
 }
 
+// Small maps of all methods for this target, side by side: of one method in every layer its way through the depth.
+function strip() {
+  const own = data.maps.filter((m) => m.target === state.target);
+  if (own.length < 2) return at("strip").replaceChildren();
+  const [, , w, h] = data.picture.view, width = 96, height = Math.max(1, Math.round((width * h) / w));
+  at("strip").replaceChildren(...own.map((map) => {
+    const canvas = make("canvas", { width, height }), context = canvas.getContext("2d");
+    const put = (places) => {
+      const picture = context.createImageData(width, height), colours = table(map);
+      places.forEach((p, i) => { const c = 3 * Math.round(255 * p); picture.data.set([colours[c], colours[c + 1], colours[c + 2], 255], 4 * i); });
+      context.putImageData(picture, 0, 0);
+    };
+    put(Array.from(enlarged(map.values, map.grid, height, width, map.grid[0] * map.grid[1] > 1), (v) => place(map, v)));
+    canvas.setAttribute("aria-hidden", "true");
+    const button = make("button", { type: "button", className: "small" }, canvas, map.method);
+    button.setAttribute("aria-pressed", String(map.method === state.method));
+    button.addEventListener("click", () => { state.method = map.method; show(); [...at("strip").children].find((b) => b.getAttribute("aria-pressed") === "true").focus(); });
+    return button;
+  }));
+}
+
 // ---- texts
 function write(map) {
   at("view").replaceChildren();
   let first = true; // one of the words is a tab stop, arrow keys go on from there
   for (const spans of map[state.words]) {
     const line = make("p", { className: "text", dir: "auto" });
-    for (const [text, value] of spans) {
+    for (const [text, value, from, to] of spans) {
       if (value === null) { line.append(text); continue; }
       const [r, g, b] = colour(map, value);
       const span = make("span", { textContent: text, tabIndex: first ? 0 : -1, title: figure(value), className: "word" });
       first = false;
       Object.assign(span.style, { background: `rgb(${r},${g},${b})`, color: light(r, g, b) ? "#000" : "#fff" });
-      const tellOf = () => at("value").replaceChildren(...named(text, value));
+      span.tokens = [from, to];
+      const tellOf = () => at("value").replaceChildren(...named(text, value), ...link(span));
       span.addEventListener("pointerenter", tellOf);
       span.addEventListener("focus", tellOf);
+      span.addEventListener("pointerleave", unlink);
+      span.addEventListener("blur", unlink);
       line.append(span);
     }
     at("view").append(line);
   }
 }
 
+const words = () => [...at("view").querySelectorAll(".word")];
+const unlink = () => words().forEach((word) => { word.style.boxShadow = ""; });
+// Underlines the words that one attends to, the thicker the more, and says which are the first.
+function link(span) {
+  if (!links || state.point !== "links") return [];
+  const [from, to] = span.tokens, all = words(), own = new Float32Array(links.tokens);
+  for (let token = from; token < to; token++) attends(token).forEach((v, t) => { own[t] += v / (to - from); });
+  const shares = all.map((word) => own.subarray(...word.tokens).reduce((a, b) => a + b, 0)), most = shares.reduce((a, b) => Math.max(a, b), 0);
+  all.forEach((word, i) => {
+    const thick = most > 0 ? Math.round(7 * Math.sqrt(shares[i] / most)) : 0;
+    word.style.boxShadow = thick > 0 ? `0 ${thick}px 0 0 var(--mark)` : "";
+  });
+  const first = rank(all.map((word, i) => [word.textContent, shares[i]])).slice(0, 3);
+  return ["; attends most to ", ...first.flatMap(([word, v], i) => [i ? ", " : "", make("bdi", { textContent: word.trim() }), ` (${figure(v)})`]), ` in ${where()}`];
+}
+
 function walk() {
   at("view").addEventListener("keydown", (e) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key];
-    const words = [...at("view").querySelectorAll(".word")], here = words.indexOf(document.activeElement);
+    const all = words(), here = all.indexOf(document.activeElement);
     if (!step || here < 0) return;
     e.preventDefault();
-    words[Math.min(words.length - 1, Math.max(0, here + step))].focus();
+    all[Math.min(all.length - 1, Math.max(0, here + step))].focus();
   });
 }
 
 // ---- all of it
 const shown = () => data.maps.find((m) => m.method === state.method && m.target === state.target) ||
   data.maps.find((m) => m.method === state.method) || data.maps[0];
+
+// After another layer, head or way of pointing.
+function again() {
+  if (data.picture) { paint(seen()); tell(); } else unlink();
+}
 
 function show() {
   const map = shown();
@@ -202,14 +292,15 @@ function show() {
   if (data.picture) {
     const [rows, columns] = map.grid;
     if (cursor && (cursor[0] >= rows || cursor[1] >= columns)) { cursor = null; at("cell").hidden = true; }
-    paint(map);
+    paint(seen());
+    strip();
     tell();
     most = map.values.map((v, i) => [`row ${Math.floor(i / columns)}, column ${i % columns}`, v]);
   } else {
     write(map);
     most = map[state.words].flat().filter(([, v]) => v !== null);
   }
-  most = most.map((m, i) => [...m, i]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]) || a[2] - b[2]).slice(0, 10);
+  most = rank(most).slice(0, 10);
   at("most").replaceChildren(...most.map(([what, v]) => make("li", {}, ...named(what, v))));
 }
 
