@@ -24,6 +24,9 @@ mod conservation;
 mod contract;
 #[path = "all/families.rs"]
 mod families;
+#[cfg(all(feature = "cli", feature = "demo"))]
+#[path = "all/figures.rs"]
+mod figures;
 #[path = "all/golden.rs"]
 mod golden;
 #[path = "all/golden_methods.rs"]

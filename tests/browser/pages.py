@@ -285,10 +285,11 @@ def picture_page(test):
     with Page(test.browser, test.picture) as page:
         picture_controls(page)
         picture_values(page)
+        picture_links(page)
         picture_pixels(page)
         page.sound()
         page.alone()
-    print("ok picture: no fault, no request; method, target, colours, tiles and opacity change what is shown; values are told")
+    print("ok picture: no fault, no request; method, target, colours, tiles and opacity change what is shown; values and links are told; small maps choose")
 
 
 def picture_controls(page):
@@ -335,6 +336,43 @@ def picture_values(page):
     told(page, map_of(page, "gae", target), 3, 5, "another method")
 
 
+# What a token attends to in one layer and head, or the mean of heads, by the bytes that the page holds.
+ATTENDS = """((token, layer, head) => { const { heads, tokens, greatest } = DATA.links, out = Array(tokens).fill(0);
+  const raw = Uint8Array.from(atob(DATA.attention), (c) => c.charCodeAt(0));
+  for (const h of head === null ? [...Array(heads).keys()] : [head]) for (let t = 0; t < tokens; t++) {
+    const m = layer * heads + h;
+    out[t] += (raw[(m * tokens + token) * tokens + t] / 255) ** 2 * greatest[m] / (head === null ? heads : 1);
+  }
+  return out; })""".replace("DATA", f"({HELD})")
+
+
+def picture_links(page):
+    own = map_of(page, "gae", page.options("choose-target")[0])
+    columns = own["grid"][1]
+    page.choose("choose-method", "gae")
+    point_at(page, own, 3, 5)
+    changed(page, "choose-point", "links", "value")
+    prefix, layers = page.js(f"[{HELD}.links.prefix, {HELD}.links.layers]")
+    for layer in (0, len(layers) - 1):
+        page.choose("choose-layer", str(layer))
+        page.frames()
+        shares = page.js(f"{ATTENDS}({prefix + 3 * columns + 5}, {layer}, null)")
+        check(abs(sum(shares) - 1) < 0.05, f"the attention of layer {layer} adds up to {sum(shares)}")
+        most = max(range(prefix, len(shares)), key=lambda t: (shares[t], -t)) - prefix
+        said = f"it attends most to row {most // columns}, column {most % columns} ("
+        check(said in page.text("value") and f"in layer {layers[layer]}" in page.text("value"), f"'{page.text('value')}' lacks '{said}'")
+    before = page.js(PAINTED)
+    page.js("document.activeElement.blur()")
+    page.mouse(1, 1)
+    page.frames()
+    check(page.js(PAINTED) != before, "what a patch attends to stays when the pointer leaves")
+    page.choose("choose-point", "value")
+    count = page.js("document.querySelectorAll('#strip button').length")
+    check(count == 8, f"{count} small maps of 8 methods")
+    page.js("document.querySelectorAll('#strip button')[1].click()")
+    check(page.js("document.getElementById('choose-method').value") == page.options("choose-method")[1], "a small map chooses its method")
+
+
 def picture_pixels(page):
     check(map_of(page, PIXELS, page.options("choose-target")[0])["fine"], "no map of pixels in the page")
     page.choose("choose-map", "")
@@ -359,6 +397,7 @@ def text_page(test):
     with Page(test.browser, test.text) as page:
         check(page.js("document.querySelector('#view').textContent") == MARKUP, "the text is not shown as it was given")
         text_words(page)
+        text_links(page)
         words = page.js(SPANS)
         page.choose("choose-words", "pieces")
         pieces = page.js(SPANS)
@@ -375,7 +414,7 @@ SPANS = """[...document.querySelectorAll('#view span')].map((s) => { s.scrollInt
 
 def text_words(page):
     own = page.js(f"{HELD}.maps[0].words.flat()")
-    own = [(text, value) for text, value in own if value is not None]
+    own = [(text, value) for text, value, *_ in own if value is not None]
     spans = page.js(SPANS)
     check([s[0] for s in spans] == [text for text, _ in own], "the words shown are not those held")
     check(all(s[1].startswith("rgb") for s in spans) and len({s[1] for s in spans}) > 3, "words are not coloured")
@@ -387,8 +426,24 @@ def text_words(page):
     word_told(page, *own[1], "focus")
 
 
+def text_links(page):
+    """The word that is pointed at underlines those that it attends to, in the layer and head that are chosen."""
+    lines = "[...document.querySelectorAll('#view .word')].map((w) => w.style.boxShadow)"
+    seen = set()
+    for layer, head in [("0", "0"), ("0", "1"), ("1", "0"), ("1", "mean")]:
+        page.choose("choose-layer", layer)
+        page.choose("choose-head", head)
+        page.js("document.querySelectorAll('#view .word')[1].blur()")
+        page.js("document.querySelectorAll('#view .word')[1].focus()")
+        seen.add((tuple(page.js(lines)), page.text("value")))
+        check(f"in layer {layer}, {'mean of heads' if head == 'mean' else 'head ' + head}" in page.text("value"), page.text("value"))
+    check(len(seen) == 4 and all(any(own) for own, _ in seen), "layers and heads show the same links, or none")
+    page.choose("choose-point", "value")
+    check(not any(page.js(lines)), "links stay when they are turned off")
+
+
 def word_told(page, text, value, how):
-    word, _, shown = page.text("value").rpartition(": ")
+    word, _, shown = page.text("value").split("; ")[0].rpartition(": ")
     check(word == text.strip() and near(shown, value), f"{how}: '{page.text('value')}' where {text}: {value} was expected")
 
 

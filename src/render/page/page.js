@@ -39,9 +39,9 @@ function controls() {
   if (links) {
     const last = links.layers.length - 1;
     state.layer = String(last);
+    state.point = data.picture ? "value" : "links";
     if (data.picture) choice("Pointing shows", "point", [["value", "the patch's value"], ["links", "what it attends to"]], again);
     else choice("Pointing shows", "point", [["links", "links to other words"], ["value", "the value alone"]], again);
-    state.point = at("choose-point").value;
     choice("Layer", "layer", links.layers.map((layer, i) => [String(i), `layer ${layer}`]), again);
     if (links.heads > 1) choice("Head", "head", [["mean", "mean of all"], ...Array.from({ length: links.heads }, (_, h) => [String(h), `head ${h}`])], again);
   }
@@ -112,7 +112,9 @@ function stage() {
     if (state.point === "links") paint(seen());
     tell();
   };
-  heat.addEventListener("pointerleave", () => { if (state.point === "links" && document.activeElement !== heat) paint(shown()); });
+  const leave = () => { if (state.point === "links") paint(shown()); };
+  heat.addEventListener("pointerleave", () => { if (document.activeElement !== heat) leave(); });
+  heat.addEventListener("blur", leave);
   heat.addEventListener("pointermove", (e) => point(e));
   heat.addEventListener("pointerdown", (e) => point(e));
   const point = (e) => {
@@ -197,7 +199,7 @@ function paint(map) {
 }
 
 // Small maps of all methods for this target, side by side: of one method in every layer its way through the depth.
-function strip() {
+function beside() {
   const own = data.maps.filter((m) => m.target === state.target);
   if (own.length < 2) return at("strip").replaceChildren();
   const [, , w, h] = data.picture.view, width = 96, height = Math.max(1, Math.round((width * h) / w));
@@ -208,7 +210,10 @@ function strip() {
       places.forEach((p, i) => { const c = 3 * Math.round(255 * p); picture.data.set([colours[c], colours[c + 1], colours[c + 2], 255], 4 * i); });
       context.putImageData(picture, 0, 0);
     };
-    put(Array.from(enlarged(map.values, map.grid, height, width, map.grid[0] * map.grid[1] > 1), (v) => place(map, v)));
+    const least = Math.min(...map.values), most = Math.max(...map.values), reach = Math.max(-least, most);
+    // A scale of single pixels is not one of whole patches.
+    const scaled = !map.fine ? map : { ...map, low: map.signed ? -reach : least, high: map.signed ? reach : most };
+    put(Array.from(enlarged(map.values, map.grid, height, width, map.grid[0] * map.grid[1] > 1), (v) => place(scaled, v)));
     canvas.setAttribute("aria-hidden", "true");
     const button = make("button", { type: "button", className: "small" }, canvas, map.method);
     button.setAttribute("aria-pressed", String(map.method === state.method));
@@ -293,7 +298,7 @@ function show() {
     const [rows, columns] = map.grid;
     if (cursor && (cursor[0] >= rows || cursor[1] >= columns)) { cursor = null; at("cell").hidden = true; }
     paint(seen());
-    strip();
+    beside();
     tell();
     most = map.values.map((v, i) => [`row ${Math.floor(i / columns)}, column ${i % columns}`, v]);
   } else {
