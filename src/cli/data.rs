@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use vitx::encoder::Facts;
 use vitx::evaluate::dataset;
 use vitx::evaluate::labelled::Labelled;
+use vitx::evaluate::paper::Table;
 use vitx::evaluate::questions::Explained;
 use vitx::evaluate::study::{Listen, Settings};
 use vitx::input::image::Remark;
 use vitx::model::{Checkpoint, Model};
+use vitx::render::out::refuse_ending;
+use vitx::render::save::save;
 
 /// Arguments of both commands.
 #[derive(clap::Args, Debug)]
@@ -41,6 +44,38 @@ impl DataArgs {
     /// As a study has them.
     pub fn settings(&self) -> Settings {
         Settings { explained: self.target, shape: self.shape.shape(), seed: self.seed, ..Settings::default() }
+    }
+}
+
+/// The table of both commands for papers.
+#[derive(clap::Args, Debug)]
+pub struct PaperArgs {
+    /// The table for LaTeX (booktabs), the best of each column in bold
+    #[arg(long, value_name = "FILE")]
+    latex: Option<PathBuf>,
+    /// The same table as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+impl PaperArgs {
+    /// The files it asks for.
+    ///
+    /// # Errors
+    /// Of another ending.
+    pub fn files(&self) -> vitx::Result<impl Iterator<Item = &PathBuf>> {
+        refuse_ending("--latex", self.latex.as_deref(), &["tex"])?;
+        refuse_ending("--markdown", self.markdown.as_deref(), &["md", "markdown"])?;
+        Ok(self.latex.iter().chain(&self.markdown))
+    }
+
+    /// Writes them.
+    ///
+    /// # Errors
+    /// As [`save`].
+    pub fn write(&self, table: &Table, overwrite: bool) -> vitx::Result<()> {
+        self.latex.iter().try_for_each(|path| save(path, table.latex().as_bytes(), overwrite))?;
+        self.markdown.iter().try_for_each(|path| save(path, table.markdown().as_bytes(), overwrite))
     }
 }
 

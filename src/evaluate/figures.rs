@@ -3,9 +3,11 @@
 use super::candidates::Candidate;
 use super::contract::{Axes, Configured, Direction, Score};
 use super::journal::{Judged, Scored};
-use super::report::{html, Curves, Input, Map, Report, Row, Sanity, Shown};
+use super::paper::{self, Cell, Column, Number};
+use super::plot::{Curves, Line};
+use super::report::{html, Input, Map, Report, Row, Sanity, Shown};
 use super::study::Study;
-use super::table::Scores;
+use super::table::{Figure, Scores};
 use crate::error::{Error, Result};
 use crate::render::columns::aligned;
 use crate::target::Scale;
@@ -67,6 +69,36 @@ impl<'a> Figures<'a> {
         aligned(&head, &self.rows.iter().map(row).collect::<Vec<_>>())
     }
 
+    /// The same for LaTeX and Markdown.
+    pub fn paper(&self) -> paper::Table {
+        let column = |m: &Configured| Column { name: m.spec.clone(), better: Some(m.entry.direction) };
+        let cell = |figure: &Option<Figure>| match figure {
+            None => Cell::Words("-".into()),
+            Some(f) => Cell::Figure(Number {
+                value: f.value,
+                digits: 3,
+                interval: Some([f.low, f.high]),
+                weak: f.beats_random == Some(false),
+                rival: true,
+            }),
+        };
+        let row = |row: &Row| {
+            let name = if row.control { Cell::Words(row.name.clone()) } else { Cell::Name(row.name.clone()) };
+            let cells = std::iter::once(name).chain(row.figures.iter().map(cell)).collect();
+            paper::Row { cells, control: row.control }
+        };
+        let weak = self.rows.iter().flat_map(|r| &r.figures).flatten().any(|f| f.beats_random == Some(false));
+        let weak = weak.then(|| format!("{}: not better than the random control.", paper::DAGGER));
+        let read = "In brackets: 95 % bootstrap intervals over inputs. Bold: the best method.".to_string();
+        let setup = self.setup.iter().map(|(name, value)| format!("{name}: {value}"));
+        paper::Table {
+            columns: std::iter::once(Column::plain("method")).chain(self.study.metrics.iter().map(column)).collect(),
+            rows: self.rows.iter().map(row).collect(),
+            notes: std::iter::once(read).chain(weak).collect(),
+            about: paper::made_by("evaluate").chain(setup).chain(self.study.metrics.iter().map(explained)).collect(),
+        }
+    }
+
     /// A record a candidate and metric.
     pub fn records(&self) -> Vec<Value> {
         let record = |row: &Row, metric: &Configured, figure: usize| {
@@ -113,7 +145,7 @@ impl<'a> Figures<'a> {
     ///
     /// # Errors
     /// As [`html`].
-    pub fn page(&self, sanity: Option<&Sanity>) -> Result<String> {
+    pub fn page(&self, sanity: Option<&Sanity>) -> Result<Vec<u8>> {
         let shown = self.judged.iter().flat_map(|j| j.questions.iter().map(move |q| (j.input, q)));
         let inputs = shown.filter(|(_, q)| !q.maps.is_empty()).map(|(input, q)| self.shown(input, q)).collect();
         let failed = self
@@ -142,7 +174,9 @@ impl<'a> Figures<'a> {
             (at.len() > 1).then(|| at.iter().enumerate().map(|(k, x)| (*x, height(k))).collect())
         };
         let of = |(m, metric): (usize, &Configured)| {
-            let line = |(c, candidate): (usize, &Candidate)| Some((candidate.name().to_string(), mean(c, m)?));
+            let line = |(c, candidate): (usize, &Candidate)| {
+                Some(Line { name: candidate.name().into(), control: candidate.is_control(), points: mean(c, m)? })
+            };
             let lines: Vec<_> = self.study.candidates.iter().enumerate().filter_map(line).collect();
             let axes: Axes = metric.axes()?;
             (!lines.is_empty()).then(|| Curves { metric: metric.spec.clone(), axes, lines })
@@ -171,6 +205,7 @@ fn rows(study: &Study<'_>, scores: &Scores) -> Vec<Row> {
     let figure = |c: usize, (m, metric): (usize, &Configured)| scores.figure(c, m, metric, random, study.settings.seed);
     let row = |(c, candidate): (usize, &Candidate)| Row {
         name: candidate.name().to_string(),
+        control: candidate.is_control(),
         figures: study.metrics.iter().enumerate().map(|metric| figure(c, metric)).collect(),
     };
     let all = || study.candidates.iter().enumerate();

@@ -29,6 +29,8 @@ pub mod judge;
 pub mod labelled;
 pub mod mask;
 mod metric;
+pub mod paper;
+pub mod plot;
 pub mod questions;
 pub mod randomisation;
 pub mod report;

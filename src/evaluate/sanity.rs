@@ -85,6 +85,7 @@ pub fn check(study: &Study<'_>, inputs: usize, permuted: Option<&dyn Fn() -> Res
     let seed = study.settings.seed;
     let localised = |(c, candidate): (usize, &Candidate)| Row {
         name: candidate.name().to_string(),
+        control: candidate.is_control(),
         figures: of_masks(study.metrics).map(|(m, metric)| scores.figure(c, m, metric, random, seed)).collect(),
     };
     let localisation = study.candidates.iter().enumerate().map(localised).collect();

@@ -4,6 +4,7 @@ use super::candidates::Candidate;
 use super::contract::{Configured, Score};
 use super::figures::explained;
 use super::judge::{judge, Waiting};
+use super::paper::{self, Cell, Column, Number};
 use super::study::{Prepared, Study};
 use super::table::{gain, pooled};
 use super::tune::{Choice, Grid, Race};
@@ -227,6 +228,55 @@ impl Outcome<'_> {
             explained(self.metric),
             aligned(&head, &self.lines.iter().map(row).collect::<Vec<_>>()),
         )
+    }
+
+    /// The same for LaTeX and Markdown. Of settings that were judged on fewer inputs, to spare, none is the best of the search.
+    pub fn paper(&self) -> paper::Table {
+        let (searched, held_out) = self.inputs;
+        let (better, digits) = (Some(self.metric.entry.direction), 4);
+        let most = self.lines.iter().map(|line| line.judged).max();
+        let figure = |value: f64, rival: bool| match value.is_finite() {
+            true => Cell::Figure(Number { value, digits, interval: None, weak: false, rival }),
+            false => Cell::Words("-".into()),
+        };
+        let gain = |line: &Line, gain: Option<[f64; 2]>| match gain {
+            Some(ends) => Cell::Interval(ends, digits),
+            None => Cell::Words(if line.baseline { "(baseline)" } else { "" }.into()),
+        };
+        let row = |line: &Line| paper::Row {
+            cells: vec![
+                Cell::Words(format!("{}{}", line.rank, if line.chosen { " *" } else { "" })),
+                Cell::Name(line.method.clone()),
+                Cell::Words(line.judged.to_string()),
+                figure(line.search, Some(line.judged) == most),
+                gain(line, line.gain),
+                figure(line.held_out, true),
+                gain(line, line.held_out_gain),
+            ],
+            control: false,
+        };
+        let column = |name: &str, better| Column { name: name.into(), better };
+        let (settings, study) = (self.settings, &self.study);
+        let about = [
+            format!("model: {}", study.model.checkpoint.id),
+            format!("data: {}", study.data.name),
+            format!(
+                "{settings} settings, searched on {searched} inputs, measured on {held_out} others, seed {}",
+                study.settings.seed
+            ),
+            explained(self.metric),
+        ];
+        paper::Table {
+            columns: ["rank", "setting", "judged", "search", "gain", "held out", "gain"]
+                .map(|name| column(name, better.filter(|_| ["search", "held out"].contains(&name))))
+                .into(),
+            rows: self.lines.iter().map(row).collect(),
+            notes: vec![
+                "Gains over the baseline: 95 % bootstrap intervals, positive is better.".into(),
+                "*: the surest gain of the search, or the baseline. Bold: the best figure.".into(),
+            ],
+            about: paper::made_by("tune").chain(about).collect(),
+        }
     }
 
     /// What speaks against the chosen setting, or for keeping the baseline.

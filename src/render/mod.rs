@@ -15,6 +15,7 @@
 mod blend;
 pub mod colormap;
 pub mod columns;
+pub mod day;
 mod evidence;
 pub mod figure;
 pub mod grid;

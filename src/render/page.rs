@@ -24,7 +24,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 const TEMPLATE: &str = include_str!("page/page.html");
-const STYLE: &str = include_str!("page/style.css");
+/// Of every page, a report of `evaluate` among them.
+pub(crate) const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/page.js");
 
 /// Pixels along the longer side of the picture in a page.
@@ -201,7 +202,7 @@ fn written(data: &impl Serialize) -> Result<String> {
 }
 
 /// A template with values, all escaped but for our own style and script, and data as [`written`].
-fn filled(template: &str, values: minijinja::Value) -> Result<Vec<u8>> {
+pub(crate) fn filled(template: &str, values: minijinja::Value) -> Result<Vec<u8>> {
     let failed = |e: minijinja::Error| Error::Fault(format!("a page's template: {e}"));
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);

@@ -1,7 +1,7 @@
 //! `vitx evaluate`: is the picture faithful? Methods and controls over a labelled set, as a table.
 
 use crate::cli::args::ReportArgs;
-use crate::cli::data::{going, tell, tell_notes, Checked, DataArgs};
+use crate::cli::data::{going, tell, tell_notes, Checked, DataArgs, PaperArgs};
 use crate::cli::offered;
 use crate::cli::report::Reporter;
 use crate::cli::{job, voice, NOTHING_DONE};
@@ -46,6 +46,8 @@ pub struct Args {
     /// Every score, a line each: input, class, method, metric, value
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    #[command(flatten)]
+    paper: PaperArgs,
     /// A page with figures, curves and single inputs
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -68,13 +70,14 @@ const USUAL: &str = "gae,grad-rollout,rollout,lrp,legrad,attn-lrp,gradcam";
 pub fn run(args: Args) -> Result<ExitCode> {
     refuse_ending("--csv", args.csv.as_deref(), &["csv", "txt"])?;
     refuse_ending("--report", args.report.as_deref(), &["html", "htm"])?;
+    let tables = args.paper.files()?;
     let checked = Checked::open(&args.data, args.reporting)?;
     let metrics = evaluate::parse_list(&args.metric, &checked.facts)?;
     let named = !args.metric.is_empty() && args.metric != ["all"];
     let (metrics, unsuited) = checked.data.judging(metrics, named)?;
     let candidates = Candidate::judged(methods_or(&args.method, USUAL, &checked.checkpoint)?, &checked.facts)?;
     if !args.overwrite {
-        refuse_existing(args.csv.iter().chain(&args.report), "")?;
+        refuse_existing(args.csv.iter().chain(&args.report).chain(tables), "")?;
     }
     let (model, data) = checked.load(&args.data, args.reporting)?;
     let inputs = data.inputs.len();
@@ -153,7 +156,7 @@ fn checks(args: &Args, study: &Study<'_>, inputs: usize, report: &Reporter) -> v
     sanity::check(study, inputs, permuted.as_ref().map(|read| read as &dyn Fn() -> vitx::Result<Model>))
 }
 
-/// Writes what was found: the table or records, the CSV, the page.
+/// Writes what was found: the table or records, the files.
 fn write(args: &Args, figures: &Figures<'_>, found: Option<&Found>, report: &Reporter) -> Result<()> {
     let records = figures.records().into_iter().chain(found.into_iter().flat_map(Found::records));
     records.into_iter().try_for_each(|record| report.json_line(&record))?;
@@ -162,9 +165,9 @@ fn write(args: &Args, figures: &Figures<'_>, found: Option<&Found>, report: &Rep
     if let Some(path) = &args.csv {
         save::save(path, &figures.csv()?, args.overwrite)?;
     }
+    args.paper.write(&figures.paper(), args.overwrite)?;
     if let Some(path) = &args.report {
-        let page = figures.page(found.map(|f| &f.correlations))?;
-        save::save(path, page.as_bytes(), args.overwrite)?;
+        save::save(path, &figures.page(found.map(|f| &f.correlations))?, args.overwrite)?;
         report.note(&format!("report: {}", path.display()));
     }
     Ok(())

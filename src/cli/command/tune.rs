@@ -1,7 +1,7 @@
 //! `vitx tune`: which aggregation is best, found on one part of the data and measured on another.
 
 use crate::cli::args::ReportArgs;
-use crate::cli::data::{going, tell, tell_notes, Checked, DataArgs};
+use crate::cli::data::{going, tell, tell_notes, Checked, DataArgs, PaperArgs};
 use crate::cli::offered;
 use crate::cli::report::Reporter;
 use anyhow::{bail, Result};
@@ -43,7 +43,9 @@ pub struct Args {
     /// A PNG of the grid
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Replace an existing file
+    #[command(flatten)]
+    paper: PaperArgs,
+    /// Replace existing files
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
@@ -61,9 +63,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         );
     }
     refuse_ending("--out", args.out.as_deref(), &["png"])?;
+    let tables = args.paper.files()?;
     let checked = Checked::open(&args.data, args.report)?;
     if !args.overwrite {
-        refuse_existing(args.out.iter(), "")?;
+        refuse_existing(args.out.iter().chain(tables), "")?;
     }
     let metric = [metric(&args, &checked)?];
     let field = Field::of(&args.method, args.baseline.as_deref(), checked.facts.layers)?;
@@ -99,6 +102,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     found.records().iter().try_for_each(|record| report.json_line(record))?;
     report.line(&found.text())?;
     found.caution().iter().for_each(|caution| report.note(caution));
+    args.paper.write(&found.paper(), args.overwrite)?;
     if let Some(path) = &args.out {
         save::save(path, &found.picture(&field.grids)?, args.overwrite)?;
         report.note(&format!("grid: {}", path.display()));
