@@ -26,11 +26,11 @@ pub struct Line {
 
 /// Of the drawing, whose letters can be read on a phone too: there it is about three quarters as wide.
 const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 290.0;
-/// Left, top, right and bottom of what the axes enclose.
-const LEFT: f64 = 62.0;
-const TOP: f64 = 10.0;
-const RIGHT: f64 = WIDTH - 18.0;
+const HEIGHT: f64 = 300.0;
+/// Left, top, right and bottom of what the axes enclose. The upright axis has its title above it, where there is room.
+const LEFT: f64 = 46.0;
+const TOP: f64 = 32.0;
+const RIGHT: f64 = WIDTH - 26.0;
 const BOTTOM: f64 = HEIGHT - 46.0;
 /// About so many steps along an axis.
 const STEPS: f64 = 5.0;

@@ -10,6 +10,8 @@
   never read, a pair is two texts.
 - Hostile names of files and classes: nothing of them runs, every thumbnail loads, every link leads to its page.
 - The index: sorts, filters, and holds 10,000 entries.
+- The report of `vitx evaluate`, of pictures and of texts: no script, nothing asked for, no letter of a curve cut off, nothing wider
+  than a phone of 360 pixels but the tables, which scroll by themselves, text that stands out by day and by night.
 - Size of a large page; on a phone nothing is wider than the screen and pictures keep their shape; every control has a name; text
   stands out from its ground, by day and by night.
 - With --shots: screenshots of all of that, light and dark, wide and phone.
@@ -583,6 +585,40 @@ def goes_on(test):
     print("ok index of 10,000: goes on where its end stays in sight")
 
 
+# ---- the report of an evaluation
+CUT = """[...document.querySelectorAll('.plot > svg')].flatMap((svg) => [...svg.querySelectorAll('text, .line')].filter((node) => {
+  const b = node.getBBox(), v = svg.viewBox.baseVal;
+  return b.x < v.x || b.y < v.y || b.x + b.width > v.x + v.width || b.y + b.height > v.y + v.height;
+}).map((node) => node.textContent))"""
+
+REPORTS = [
+    ("pictures", "vision/labels.csv", "--limit", "1", "--metric", "deletion,insertion,srg",
+     "--method", "gae,aggregate:heads=grad-post,layers=mean,start_layer=6"),
+    ("texts", "text/sentiment.csv", "--limit", "3", "--method", "gae,attn-lrp"),
+]
+
+
+def reports(test):
+    narrow = PHONE | {"width": 360}
+    for name, file in test.reports:
+        with Page(test.browser, file, narrow) as page:
+            page.js("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+            page.frames()
+            width = page.js("document.documentElement.scrollWidth")
+            check(width <= 360, f"report of {name}: {width} pixels wide on a phone of 360")
+            wide = page.js("[...document.querySelectorAll('.box')].some((b) => b.scrollWidth > b.clientWidth)")
+            check(wide, f"report of {name}: its table does not scroll by itself")
+            plots, cut = page.js("document.querySelectorAll('.plot > svg[role=img]').length"), page.js(CUT)
+            check(plots >= 2 and not cut, f"report of {name}: {plots} curves, cut off: {cut[:4]}")
+            for dark in (False, True):
+                page.screen(narrow, dark)
+                check_contrast(page, f"report of {name}, {'dark' if dark else 'light'}", False)
+            check(page.js("document.scripts.length") == 0, f"report of {name}: it has a script")
+            page.sound()
+            page.alone()
+    print("ok report: pictures and texts: no script, no request, nothing cut off on a phone, text stands out by day and by night")
+
+
 # ---- of all pages
 def size(test):
     bytes_ = test.picture.stat().st_size
@@ -591,7 +627,8 @@ def size(test):
 
 
 def kinds(test):
-    return [("picture", test.picture), ("text", test.text), ("pair", test.pair), ("index", test.index)]
+    pages = [("picture", test.picture), ("text", test.text), ("pair", test.pair), ("index", test.index)]
+    return pages + [(f"report of {name}", file) for name, file in test.reports]
 
 
 def phone(test):
@@ -696,6 +733,15 @@ class Test:
         self.pair = only(self.run("pair", "--method", "gae,attn-lrp", "--text-pair", *self.both))
         self.index = self.run("index", "--method", "gae", self.pictures) / "index.html"
         check(self.index.is_file(), "a folder has no index.html")
+        self.reports = [(name, self.report(name, *given)) for name, *given in REPORTS]
+
+    def report(self, name, data, *arguments):
+        file = self.folder / f"{name}.html"
+        given = ["--data", ROOT / "tests/data" / data, "--report", file, *arguments]
+        command = [str(self.vitx), "evaluate", "-q", *map(str, given)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.folder)
+        check(done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+        return file
 
 
 def only(folder):
@@ -705,7 +751,7 @@ def only(folder):
 
 
 CHECKS = [picture_page, latest_wins, text_page, pair_page, hostile_names, hostile_labels, index_controls, large_index, goes_on,
-          size, phone, shapes, names_of_controls, contrast]
+          reports, size, phone, shapes, names_of_controls, contrast]
 
 
 def all_checks(test, folder):
