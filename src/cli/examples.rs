@@ -23,7 +23,7 @@ pub const HEADS: &str = "Examples:
 pub const EVALUATE: &str = "Examples:
   vitx evaluate --data labels.csv --method gae,rollout
   vitx evaluate --data classes/ --method all --metric positive,negative --report report.html
-  vitx evaluate --data sentences.csv --method gae,attn-lrp --csv scores.csv --resume";
+  vitx evaluate --data sentences.csv --method gae,attn-lrp --latex table.tex --resume";
 
 pub const TUNE: &str = "Examples:
   vitx tune --data labels.csv

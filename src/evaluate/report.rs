@@ -222,7 +222,10 @@ mod tests {
             assert!(page.contains(part), "{part} is missing from\n{page}");
         }
         assert_eq!(page.matches("<strong>").count(), 1, "a control is never the best");
-        assert!(!page.contains("<script") && !page.contains("http:") && !page.contains("https:"), "it asks for nothing");
+        assert!(
+            !page.contains("<script") && !page.contains("http:") && !page.contains("https:"),
+            "it asks for nothing"
+        );
         let cells = page.split("<th").skip(1).filter(|th| !th.starts_with("ead"));
         assert!(cells.clone().count() > 5 && cells.clone().all(|th| th.starts_with(" scope=")), "{page}");
     }

@@ -48,7 +48,7 @@ fn pictures_with_masks_rank_methods_above_controls() {
 fn texts_with_rationales_make_a_table_a_page_and_a_csv() {
     let dir = tempfile::tempdir().unwrap();
     let (data, method) = (data("text/sentiment.csv"), "gae,leave-one-out");
-    let files = ["--csv", "s.csv", "--report", "r.html"];
+    let files = ["--csv", "s.csv", "--report", "r.html", "--latex", "t.tex", "--markdown", "t.md"];
     let args = [&["evaluate", "--data", &data, "--method", method][..], &files].concat();
     let output = vitx(dir.path(), &args);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -64,9 +64,34 @@ fn texts_with_rationales_make_a_table_a_page_and_a_csv() {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("src=\"http") && !page.contains("href="), "a page that needs nothing else");
+    assert!(!page.contains("<script") && page.contains("name=\"viewport\"") && page.contains("prefers-color-scheme"));
+    let (tex, markdown) = (dir.path().join("t.tex"), dir.path().join("t.md"));
+    papers(&std::fs::read_to_string(tex).unwrap(), &std::fs::read_to_string(markdown).unwrap(), &table);
     let again = vitx(dir.path(), &args);
     assert_eq!(again.status.code(), Some(2));
     assert!(stderr(&again).contains("--overwrite"));
+}
+
+/// Both tables for papers hold the figures of the terminal's table, the best of each column in bold.
+fn papers(tex: &str, markdown: &str, table: &str) {
+    assert!(tex.contains("\\begin{tabular}{lrrrrrrr}") && tex.contains("\\bottomrule"), "{tex}");
+    assert!(tex.contains("comprehensiveness $\\uparrow$") && markdown.contains("sufficiency ↓"), "{tex}{markdown}");
+    let figures = |text: &str, from: &str, to: char| -> Vec<String> {
+        let line = text.lines().find(|line| line.contains(from)).unwrap_or_else(|| panic!("no {from}: {text}"));
+        let line = line.split_once(from).unwrap().1.replace("\\mathbf{", "").replace(['*', '$', '}', '†'], "");
+        let cells = line.split(to).map(str::trim).filter(|cell| cell.contains('['));
+        cells.map(|cell| cell.split(' ').next().unwrap().replace("^{\\dagger", "")).collect()
+    };
+    let told = table.lines().find(|line| line.starts_with(" leave-one-out ")).unwrap();
+    let told: Vec<&str> = told.split_whitespace().skip(1).step_by(3).collect();
+    assert_eq!(told.len(), 7, "{told:?}");
+    assert_eq!(figures(tex, "leave-one-out & ", '&'), told);
+    assert_eq!(figures(markdown, "| `leave-one-out` | ", '|'), told);
+    for text in [tex, markdown] {
+        assert!(text.contains("model: demo-bert") && text.contains("(random)") && text.contains("95 "), "{text}");
+        let bold = text.matches("\\mathbf").count() + text.matches("**").count() / 2;
+        assert!((7..12).contains(&bold), "the best of seven columns is bold, {bold} are: {text}");
+    }
 }
 
 #[test]
@@ -94,6 +119,7 @@ fn bad_samples_are_reported_and_the_others_judged() {
 
     std::fs::create_dir_all(dir.path().join("folders/coin")).unwrap();
     std::fs::copy(&picture, dir.path().join("folders/coin/a.jpg")).unwrap();
+    std::fs::write(dir.path().join("stands.tex"), "mine").unwrap();
     let output = vitx(dir.path(), &[&["evaluate", "--data", "folders"][..], &metric].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     for (args, part) in [
@@ -101,6 +127,9 @@ fn bad_samples_are_reported_and_the_others_judged() {
         (vec!["--data", "folders", "-m", "demo-bert"], "reads texts"),
         (vec!["--data", "folders", "--metric", "comprehensiveness"], "not for explanations of images"),
         (vec!["--data", "folders", "--metric", "delection"], "did you mean `deletion`"),
+        (vec!["--data", "folders", "--latex", "t.pdf"], "expected a file ending in .tex"),
+        (vec!["--data", "folders", "--markdown", "t.csv"], "expected a file ending in .md"),
+        (vec!["--data", "folders", "--latex", "stands.tex"], "--overwrite"),
     ] {
         let output = vitx(dir.path(), &[&["evaluate"][..], &args].concat());
         assert_eq!(output.status.code(), Some(2));
@@ -196,7 +225,7 @@ fn tuning_prints_a_method_to_paste_and_measures_on_other_inputs() {
     let dir = tempfile::tempdir().unwrap();
     let data = data("vision/labels.csv");
     let grid = "aggregate:heads=grad|mean|min,layers=rollout|gae|last";
-    let args = ["tune", "--data", &data, "--method", grid, "-o", "grid.png"];
+    let args = ["tune", "--data", &data, "--method", grid, "-o", "grid.png", "--latex", "t.tex", "--markdown", "t.md"];
     let output = vitx(dir.path(), &args);
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
@@ -205,6 +234,18 @@ fn tuning_prints_a_method_to_paste_and_measures_on_other_inputs() {
     assert!(text.contains("9 settings, searched on 2 inputs, measured on 2 others") && text.contains("(baseline)"));
     let picture = image::open(dir.path().join("grid.png")).unwrap();
     assert!(picture.width() > 200 && picture.height() > 90);
+    let written = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let (tex, markdown) = (written("t.tex"), written("t.md"));
+    assert!(
+        tex.contains("rank & setting & judged & search $\\uparrow$ & gain & held out $\\uparrow$ & gain \\\\"),
+        "{tex}"
+    );
+    assert_eq!(tex.matches("& aggregate:heads=").count(), 9, "{tex}");
+    assert_eq!(markdown.matches("| `aggregate:heads=").count(), 9, "{markdown}");
+    assert!(
+        markdown.contains("| (baseline) | ") && markdown.contains("9 settings, searched on 2 inputs"),
+        "{markdown}"
+    );
 
     let json = vitx(dir.path(), &[&args[..4], &[grid, "--budget", "6", "--json", "-q"]].concat());
     assert!(json.status.success(), "{}", stderr(&json));
