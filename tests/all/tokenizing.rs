@@ -387,8 +387,16 @@ fn byte_level_text_keeps_its_characters_and_words() {
     let page = table::line(&e, style.range(&e), &style).unwrap();
     assert_eq!(page.matches('\u{859b}').count(), 1, "{page}");
     let view = View { x: 0.0, y: 0.0, width: 0.0, height: 0.0 };
-    let scene =
-        Scene { picture: None, view, input: (0, 0), caption: String::new(), shared: None, row: None, record: None, style: &style };
+    let scene = Scene {
+        picture: None,
+        view,
+        input: (0, 0),
+        caption: String::new(),
+        shared: None,
+        row: None,
+        record: None,
+        style: &style,
+    };
     let drawn = String::from_utf8((vitx::render::find("ansi").unwrap().render)(&scene, &e).unwrap()).unwrap();
     let mut text = String::new();
     for (i, part) in drawn.split("\x1b[").enumerate() {
