@@ -49,6 +49,7 @@ pub mod render;
 pub mod resume;
 pub mod run;
 pub mod scale;
+pub mod summary;
 pub mod target;
 pub mod trace;
 

@@ -1,13 +1,13 @@
-//! Labelled data with its model: what `evaluate` and `tune` share.
+//! Data with its model: what `evaluate`, `tune` and `summary` share.
 
 use super::args::{named, ModelArgs, ReportArgs, ShapeArgs};
 use super::job::{self, Job};
 use super::report::{catch_interrupts, interrupted, Reporter};
 use anyhow::Result;
 use candle_core::Device;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vitx::encoder::Facts;
-use vitx::evaluate::dataset;
+use vitx::evaluate::dataset::{self, Data};
 use vitx::evaluate::labelled::Labelled;
 use vitx::evaluate::paper::Table;
 use vitx::evaluate::questions::Explained;
@@ -17,7 +17,7 @@ use vitx::model::{Checkpoint, Model};
 use vitx::render::out::refuse_ending;
 use vitx::render::save::save;
 
-/// Arguments of both commands.
+/// Arguments of these commands.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
@@ -93,13 +93,30 @@ impl Checked {
     /// # Errors
     /// Data that cannot be read, or of which no label is known.
     pub fn open(args: &DataArgs, report: ReportArgs) -> Result<Self> {
+        Self::read(args, report, dataset::read, Labelled::of)
+    }
+
+    /// The same of data that need not have labels.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    pub fn open_any(args: &DataArgs, report: ReportArgs) -> Result<Self> {
+        Self::read(args, report, dataset::read_any, Labelled::loosely)
+    }
+
+    fn read(
+        args: &DataArgs,
+        report: ReportArgs,
+        read: fn(&Path) -> vitx::Result<Data>,
+        of: fn(&Path, Data, &Checkpoint, Option<usize>) -> vitx::Result<Labelled>,
+    ) -> Result<Self> {
         let device = job::device(&args.model)?;
-        let data = dataset::read(&args.data)?;
+        let data = read(&args.data)?;
         let usual = if data.texts(&args.data)? { "demo-bert" } else { "demo-vit" };
         let id = args.model.model.clone().unwrap_or_else(|| usual.into());
         let checkpoint = job::open(&id, &args.model, report)?;
         checkpoint.needs_classes()?;
-        let data = Labelled::of(&args.data, data, &checkpoint, args.limit)?;
+        let data = of(&args.data, data, &checkpoint, args.limit)?;
         catch_interrupts()?;
         let facts = checkpoint.facts();
         Ok(Checked { checkpoint, device, facts, data })

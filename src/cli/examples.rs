@@ -30,6 +30,11 @@ pub const TUNE: &str = "Examples:
   vitx tune --data labels.csv --method 'gae:start_layer=0|3|6' --metric miou
   vitx tune --data labels.csv --budget 2000 -o grid.png";
 
+pub const SUMMARY: &str = "Examples:
+  vitx summary --data classes/
+  vitx summary --data photos/ -m ./my-checkpoint --method attn-lrp --report summary.html
+  vitx summary --data reviews.csv --target label --top 50 --json";
+
 pub const MAXIMIZE: &str = "Examples:
   vitx maximize --target flower -o flower.png
   vitx maximize --unit layer=8,channel=3 --steps 64 -o unit.png

@@ -16,7 +16,7 @@ mod voice;
 
 use anyhow::Result;
 use clap::Parser;
-use command::{compare, evaluate, explain, heads, inspect, lists, maximize, predict, shell, tune};
+use command::{compare, evaluate, explain, heads, inspect, lists, maximize, predict, shell, summary, tune};
 use std::process::ExitCode;
 use vitx::guard;
 
@@ -43,6 +43,7 @@ enum Command {
     Heads(heads::Args),
     Evaluate(evaluate::Args),
     Tune(tune::Args),
+    Summary(summary::Args),
     Maximize(maximize::Args),
     Methods(lists::MethodsArgs),
     Metrics(lists::MetricsArgs),
@@ -69,6 +70,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Heads(args) => heads::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Tune(args) => tune::run(args),
+        Command::Summary(args) => summary::run(args),
         Command::Maximize(args) => maximize::run(args),
         Command::Methods(args) => lists::methods(args),
         Command::Metrics(args) => lists::metrics(args),

@@ -1,4 +1,5 @@
-//! Labelled data: a folder of class folders, or a CSV of pictures with masks or texts with rationales.
+//! Data sets: a folder of class folders, or a CSV of pictures with masks or texts with rationales; and for what asks for no labels, a
+//! folder of pictures or a file of texts.
 
 use super::mask::Mask;
 use crate::error::{Error, Result};
@@ -8,15 +9,15 @@ use crate::input::Input;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// One labelled input.
+/// One input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// As reports name it.
     pub name: String,
     /// What is explained; an array `[B,3,H,W]` stands for B inputs.
     pub content: Input,
-    /// The label as written: a name or a class number.
-    pub label: String,
+    /// The label as written: a name or a class number; none where the data have no labels.
+    pub label: Option<String>,
     /// A mask of the object.
     pub mask: Option<MaskFile>,
     /// The reason people marked: character ranges `10-15`, or passages of the (first) text, separated by semicolons.
@@ -54,6 +55,8 @@ pub struct Data {
     pub samples: Vec<Sample>,
     /// What of the folder or table was left out, a phrase each.
     pub left_out: Vec<String>,
+    /// Inputs that cannot be read, with the reason.
+    pub failures: Vec<(String, String)>,
 }
 
 impl Data {
@@ -76,11 +79,58 @@ impl Data {
 /// # Errors
 /// [`Error::Usage`] for a path that is neither, a CSV without the columns it needs, or no sample at all.
 pub fn read(path: &Path) -> Result<Data> {
-    let data = if path.is_dir() { folders(path)? } else { table(path)? };
-    if data.samples.is_empty() {
-        let left_out =
-            if data.left_out.is_empty() { String::new() } else { format!(" ({})", data.left_out.join("; ")) };
-        return Err(Error::Usage(format!("--data {}: no labelled input in it{left_out}", path.display())));
+    filled(path, if path.is_dir() { folders(path)? } else { table(path, true)? }, "labelled input")
+}
+
+/// Reads a data set that need not have labels: of a folder without a class folder all pictures or texts, of a `.txt` file a text a
+/// line, of a table without that column its paths or texts. Everything else is read as [`read`] does.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_any(path: &Path) -> Result<Data> {
+    let lines = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt"));
+    let data = match path.is_dir() {
+        false if lines => lines_of(path)?,
+        false => table(path, false)?,
+        true => Some(folders(path)?).filter(|data| !data.samples.is_empty()).unwrap_or_else(|| unlabelled(path)),
+    };
+    filled(path, data, "input")
+}
+
+/// Refuses data without a sample.
+fn filled(path: &Path, data: Data, what: &str) -> Result<Data> {
+    if !data.samples.is_empty() {
+        return Ok(data);
+    }
+    let left_out = if data.left_out.is_empty() { String::new() } else { format!(" ({})", data.left_out.join("; ")) };
+    Err(Error::Usage(format!("--data {}: no {what} in it{left_out}", path.display())))
+}
+
+/// All pictures or texts in a folder and in the folders in it, whatever these are called.
+pub fn unlabelled(root: &Path) -> Data {
+    let (mut found, mut files) = (Found::default(), Vec::new());
+    found.walk(root, &mut Vec::new(), &mut files);
+    let sample = |(file, content): (PathBuf, Input)| {
+        let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+        Sample { name, content, label: None, mask: None, rationale: None }
+    };
+    Data { samples: files.into_iter().map(sample).collect(), left_out: found.left_out(), failures: Vec::new() }
+}
+
+/// A text a line; lines without a letter are none.
+fn lines_of(path: &Path) -> Result<Data> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let mut data = Data::default();
+    for (number, line) in bytes.split(|b| *b == b'\n').enumerate() {
+        let name = format!("line {}", number + 1);
+        match std::str::from_utf8(line).map(str::trim) {
+            Ok("") => {}
+            Ok(line) => {
+                let content = Input::Text(Text { first: line.into(), second: None });
+                data.samples.push(Sample { name, content, label: None, mask: None, rationale: None });
+            }
+            Err(_) => data.failures.push((name, "is not UTF-8 text".into())),
+        }
     }
     Ok(data)
 }
@@ -100,7 +150,8 @@ fn folders(root: &Path) -> Result<Data> {
         found.walk(&class, &mut vec![own.clone()], &mut files);
         for (file, content) in files {
             let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
-            data.samples.push(Sample { name, content, label: label.clone(), mask: None, rationale: None });
+            let label = Some(label.clone());
+            data.samples.push(Sample { name, content, label, mask: None, rationale: None });
         }
     }
     data.left_out = found.left_out();
@@ -192,7 +243,7 @@ const COLUMNS: [(&str, &[&str]); 7] = [
     ("rationale", &["rationale"]),
 ];
 
-fn table(path: &Path) -> Result<Data> {
+fn table(path: &Path, labelled: bool) -> Result<Data> {
     let at = |e: csv::Error| Error::Usage(format!("--data {}: {e}", path.display()));
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(at)?;
     let headers = reader.headers().map_err(at)?.clone();
@@ -204,7 +255,8 @@ fn table(path: &Path) -> Result<Data> {
         headers.iter().position(|h| is(h, names))
     };
     let (picture, text) = (column("path"), column("text"));
-    let (Some(label), Some(content)) = (column("label"), picture.or(text)) else {
+    let (label, Some(content)) = (column("label"), picture.or(text).filter(|_| !labelled || column("label").is_some()))
+    else {
         return Err(Error::Usage(format!(
             "--data {}: expected the columns path,label[,mask[,mask_value]] or text,label[,text_pair][,rationale]; it has {}",
             path.display(),
@@ -214,7 +266,7 @@ fn table(path: &Path) -> Result<Data> {
     // Of pictures and of texts, the columns that say something.
     let (pair, rationale) = if picture.is_some() { (None, None) } else { (column("text_pair"), column("rationale")) };
     let (mask, value) = if picture.is_some() { (column("mask"), column("mask_value")) } else { (None, None) };
-    let used = [Some(label), Some(content), pair, rationale, mask, value.filter(|_| mask.is_some())];
+    let used = [label, Some(content), pair, rationale, mask, value.filter(|_| mask.is_some())];
     let ignored: Vec<&str> =
         headers.iter().enumerate().filter(|(i, _)| !used.contains(&Some(*i))).map(|(_, h)| h).collect();
     let left_out = match &ignored[..] {
@@ -235,9 +287,9 @@ fn table(path: &Path) -> Result<Data> {
             (format!("line {}", line + 2), Input::Text(Text { first: field(content), second: filled(pair) }))
         };
         let mask = filled(mask).map(|m| MaskFile { path: folder.join(m), object: filled(value) });
-        samples.push(Sample { name, content, label: field(label), mask, rationale: filled(rationale) });
+        samples.push(Sample { name, content, label: label.map(field), mask, rationale: filled(rationale) });
     }
-    Ok(Data { samples, left_out })
+    Ok(Data { samples, left_out, failures: Vec::new() })
 }
 
 /// The tokens of a rationale, `[T]`.
@@ -277,7 +329,7 @@ mod tests {
         let mask = MaskFile { path: dir.path().join("m.png"), object: Some("15".into()) };
         assert_eq!((data.samples.len(), &data.samples[0].mask), (2, &Some(mask)));
         assert_eq!(data.samples[1].content, Input::Array(dir.path().join("b.npy"), None));
-        assert_eq!((data.samples[1].label.as_str(), &data.samples[1].mask), ("3", &None));
+        assert_eq!((data.samples[1].label.as_deref(), &data.samples[1].mask), (Some("3"), &None));
         assert_eq!(data.left_out, ["the column split"]);
         let data = read("\u{feff}text,text_pair,label,mask,id\n\"good, really\",bad,positive,m.png,7\n").unwrap();
         let pair = Text { first: "good, really".into(), second: Some("bad".into()) };
@@ -306,11 +358,38 @@ mod tests {
         let data = read(&root).unwrap();
         let names: Vec<_> = data.samples.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["cat/1.PNG", "cat/2.jfif", "cat/tabby/3.npy", "cat/tabby/more/4.webp"]);
-        assert!(data.samples.iter().all(|s| s.label == "cat"));
+        assert!(data.samples.iter().all(|s| s.label.as_deref() == Some("cat")));
         let told = data.left_out.join("; ");
         for part in [".heic", "no ending", "1 file beside the class folders"] {
             assert!(told.contains(part), "{told}");
         }
+    }
+
+    #[test]
+    fn data_without_labels_are_read_where_none_are_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("plain")).unwrap();
+        for name in ["plain/b.png", "plain/a.jpg", "plain/README"] {
+            std::fs::write(at(name), b"").unwrap();
+        }
+        let names = |data: &Data| data.samples.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+        let data = read_any(&at("plain")).unwrap();
+        assert_eq!(names(&data), ["a.jpg", "b.png"]);
+        assert!(data.samples.iter().all(|s| s.label.is_none()) && data.left_out.join("").contains("no ending"));
+        assert!(read(&at("plain")).unwrap_err().to_string().contains("no labelled input"));
+        // A class folder is one.
+        std::fs::create_dir(at("plain/cat")).unwrap();
+        std::fs::write(at("plain/cat/c.png"), b"").unwrap();
+        assert_eq!(names(&read_any(&at("plain")).unwrap()), ["cat/c.png"]);
+        std::fs::write(at("t.txt"), b"good, and so on\r\n\n \n\xff\nbad").unwrap();
+        let data = read_any(&at("t.txt")).unwrap();
+        assert_eq!(names(&data), ["line 1", "line 5"]);
+        assert_eq!(data.samples[0].content, Input::Text(Text { first: "good, and so on".into(), second: None }));
+        assert_eq!(data.failures, [("line 4".to_string(), "is not UTF-8 text".to_string())]);
+        std::fs::write(at("t.csv"), "id,text\n1,good\n").unwrap();
+        assert_eq!(read_any(&at("t.csv")).unwrap().samples[0].label, None);
+        assert!(read(&at("t.csv")).unwrap_err().to_string().contains("expected the columns"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A labelled data set as one model reads it: which inputs there are, what is asked of them, and what was left out.
 
 use super::contract::{Configured, Needs};
-use super::dataset::Data;
+use super::dataset::{self, Data};
 use super::questions::{group, Asked, Readings};
 use super::survey::Survey;
 use crate::error::{Error, Result};
@@ -41,8 +41,10 @@ impl Labelled {
         }
         let left_out = (!data.left_out.is_empty()).then(|| format!("left out of --data: {}", data.left_out.join("; ")));
         let readings = Readings::of(&data.samples, checkpoint);
-        let told = (path.is_dir() || readings.numbers > 0).then(|| readings.told(path.is_dir()));
+        let labelled = data.samples.iter().any(|sample| sample.label.is_some());
+        let told = (labelled && path.is_dir() || readings.numbers > 0).then(|| readings.told(path.is_dir()));
         let (mut inputs, mut failures) = group(data.samples, checkpoint);
+        failures.extend(data.failures);
         inputs.truncate(limit.unwrap_or(usize::MAX));
         if inputs.is_empty() {
             let first = failures.pop().map(|(name, why)| format!("; {name}: {why}")).unwrap_or_default();
@@ -52,6 +54,26 @@ impl Labelled {
         let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
         let notes = told.into_iter().chain(left_out).collect();
         Ok(Labelled { name, inputs, failures, masks: Survey::default(), notes })
+    }
+
+    /// The same for what asks for no labels: where the model has none of them, the data count as data without labels, and that
+    /// is noted.
+    ///
+    /// # Errors
+    /// As [`Labelled::of`].
+    pub fn loosely(path: &Path, mut data: Data, checkpoint: &Checkpoint, limit: Option<usize>) -> Result<Self> {
+        let strange = Readings::of(&data.samples, checkpoint).strange();
+        let what = if path.is_dir() { "folder" } else { "label" };
+        match strange {
+            true if path.is_dir() => data = dataset::unlabelled(path), // its folders are no classes
+            true => data.samples.iter_mut().for_each(|sample| sample.label = None),
+            false => {}
+        }
+        let mut own = Labelled::of(path, data, checkpoint, limit)?;
+        let note =
+            || format!("no {what} of the data is called like a class of the model: they count as data without labels");
+        own.notes.extend(strange.then(note));
+        Ok(own)
     }
 
     /// Looks at all masks once.

@@ -83,9 +83,14 @@ pub struct Readings {
 }
 
 impl Readings {
+    /// Whether there are labels, and the model has none of them.
+    pub fn strange(&self) -> bool {
+        self.unknown > 0 && self.names + self.numbers == 0
+    }
+
     /// Of all labels, each once.
     pub fn of(samples: &[Sample], checkpoint: &Checkpoint) -> Self {
-        let written: BTreeSet<&str> = samples.iter().map(|s| s.label.as_str()).collect();
+        let written: BTreeSet<&str> = samples.iter().filter_map(|s| s.label.as_deref()).collect();
         let mut all = Readings::default();
         for text in written {
             match class_of(text, checkpoint) {
@@ -106,13 +111,13 @@ impl Readings {
 }
 
 /// Samples of one picture stand together, so that it goes through the model once; and samples whose label the model does not
-/// have, with the reason.
+/// have, with the reason. Of samples without a label nothing is asked.
 pub fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Asked>, Vec<(String, String)>) {
     let (mut all, mut failures): (Vec<Asked>, Vec<(String, String)>) = (Vec::new(), Vec::new());
     let mut known: HashMap<Input, usize> = HashMap::new();
     for sample in samples {
-        let class = match class_of(&sample.label, checkpoint) {
-            Ok((class, _)) => class,
+        let class = match sample.label.as_ref().map(|label| class_of(label, checkpoint)).transpose() {
+            Ok(class) => class.map(|(class, _)| class),
             Err(e) => {
                 failures.push((sample.name, e.to_string()));
                 continue;
@@ -120,12 +125,13 @@ pub fn group(samples: Vec<Sample>, checkpoint: &Checkpoint) -> (Vec<Asked>, Vec<
         };
         for (name, input) in examples(&sample) {
             let (mask, rationale) = (sample.mask.clone(), sample.rationale.clone());
-            let question = Question { class, label: checkpoint.labels.name(class), mask, rationale };
+            let question = |class| Question { class, label: checkpoint.labels.name(class), mask, rationale };
+            let question = class.map(question);
             match known.get(&input).and_then(|at| all.get_mut(*at)) {
-                Some(asked) => asked.questions.push(question),
+                Some(asked) => asked.questions.extend(question),
                 None => {
                     known.insert(input.clone(), all.len());
-                    all.push(Asked { name, input, questions: vec![question] });
+                    all.push(Asked { name, input, questions: question.into_iter().collect() });
                 }
             }
         }

@@ -159,14 +159,20 @@ pub struct Sheet {
     pub map: Option<maps::Map>,
 }
 
+/// How many groups of so many inputs may go through a model side by side: as many as the memory and the threads allow; another
+/// device takes one at a time.
+pub fn lanes(asked: &Asked<'_>, shape: Shape, together: usize) -> usize {
+    let each = bytes(asked.model, asked.methods, shape) * together;
+    let fitting = asked.memory.map_or(usize::MAX, |m| m.kept / each.max(1));
+    let threads = if asked.model.encoder.device().is_cpu() { rayon::current_num_threads() } else { 1 };
+    threads.min(fitting).max(1)
+}
+
 impl<'a> Desk<'a> {
     /// For pictures of a shape, so many of which go `together`. What passes may take is divided among as many of those as it and
     /// the threads allow; another device takes one at a time, while others are read and drawn.
     pub fn new(asked: Asked<'a>, (shape, together): (Shape, usize), style: &'a Style, front: &'a dyn Front) -> Self {
-        let each = bytes(asked.model, asked.methods, shape) * together;
-        let fitting = asked.memory.map_or(usize::MAX, |m| m.kept / each.max(1));
-        let threads = if asked.model.encoder.device().is_cpu() { rayon::current_num_threads() } else { 1 };
-        let lanes = threads.min(fitting).max(1);
+        let lanes = lanes(&asked, shape, together);
         let asked = Asked { memory: asked.memory.map(|m| m.shared_by(lanes)), ..asked };
         Desk { asked, shape, style, front, lanes, preparers: Mutex::default() }
     }

@@ -38,7 +38,7 @@ pub fn below(canvas: &RgbImage, scene: &Scene<'_>, e: &Explanation) -> Result<Rg
 }
 
 /// Three significant digits.
-pub(super) fn number(value: f32) -> String {
+pub fn number(value: f32) -> String {
     if value == 0.0 {
         return "0".into();
     }

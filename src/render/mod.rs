@@ -41,6 +41,7 @@ pub use blend::Blend;
 pub use evidence::Evidence;
 pub use figure::Print;
 pub use heat::Upsample;
+pub use legend::number;
 
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Units, Words};

@@ -342,6 +342,7 @@ fn jpeg(picture: &RgbImage) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn source(kind: &str, bytes: &[u8]) -> String {
+/// Bytes as the address of a picture that is in the page itself.
+pub(crate) fn source(kind: &str, bytes: &[u8]) -> String {
     format!("data:{kind};base64,{}", STANDARD.encode(bytes))
 }

@@ -83,6 +83,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("render", &["error", "identity", "explanation", "target", "input"]),
+    (
+        "summary",
+        &[
+            "abreast",
+            "error",
+            "evaluate",
+            "explain",
+            "explanation",
+            "input",
+            "method",
+            "model",
+            "render",
+            "run",
+            "target",
+        ],
+    ),
 ];
 
 #[test]

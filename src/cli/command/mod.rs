@@ -9,4 +9,5 @@ pub mod lists;
 pub mod maximize;
 pub mod predict;
 pub mod shell;
+pub mod summary;
 pub mod tune;
