@@ -70,6 +70,9 @@ mod readme;
 mod shell;
 #[path = "all/stages.rs"]
 mod stages;
+#[cfg(all(feature = "cli", feature = "demo"))]
+#[path = "all/summary.rs"]
+mod summary;
 #[cfg(feature = "cli")]
 #[path = "all/token_heads.rs"]
 mod token_heads;
