@@ -40,7 +40,8 @@ impl Summary {
         };
         let rows: Vec<Value> = all.iter().map(row).collect();
         let map = |(class, name, tally): &(Option<u32>, String, &Tally)| self.map(*class, name, tally).transpose();
-        let maps = all.iter().filter_map(map).collect::<Result<Vec<_>>>()?;
+        let shown = if ranked.len() == 1 { 1 } else { all.len() }; // of one class, the map of all is its own
+        let maps = all.iter().take(shown).filter_map(map).collect::<Result<Vec<_>>>()?;
         let words = ranked.iter().filter(|(_, class)| !class.words.is_empty());
         let words: Vec<Value> = words.map(|(number, class)| self.class_words(*number, class)).collect();
         let mut lists: Vec<Value> = Kind::ALL.into_iter().filter_map(|kind| self.list(kind)).collect();
@@ -152,8 +153,12 @@ mod tests {
     use crate::summary::One;
 
     /// Names and words that would run, each in its own way.
-    const HOSTILE: [&str; 4] =
-        ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "\" onmouseover=\"alert(3)", "</style>"];
+    const HOSTILE: [&str; 4] = [
+        "<img src=x onerror=alert(1)>",
+        "</script><script>alert(2)</script>",
+        "\" onmouseover=\"alert(3)",
+        "</style><svg onload=alert(4)>",
+    ];
 
     fn page(summary: &Summary) -> String {
         String::from_utf8(summary.page().unwrap()).unwrap()
@@ -191,9 +196,9 @@ mod tests {
         {
             assert!(page.contains(part), "{part}\n{page}");
         }
-        // The ramp, and a map and a picture of the class and of all.
+        // The ramp, and a map and a picture of the one class.
         let pictures: Vec<&str> = page.split("data:image/png;base64,").skip(1).collect();
-        assert_eq!(pictures.len(), 5);
+        assert_eq!(pictures.len(), 3);
         let encoded = pictures[1].split('"').next().unwrap();
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).unwrap();
         let map = image::load_from_memory(&bytes).unwrap().into_rgb8();

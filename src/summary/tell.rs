@@ -34,11 +34,16 @@ impl Summary {
             Explained::Label => "the class the data say",
         };
         let failed = if self.failures.is_empty() { String::new() } else { format!("; {} failed", self.failures.len()) };
+        let several = match self.whole.explained {
+            n if n == self.inputs => String::new(),
+            n => format!(", {n} in all"),
+        };
+        let inputs = if self.inputs == 1 { "input" } else { "inputs" };
         let mut lines = vec![
             ("model", format!("{} ({})", about.model.0, about.model.1)),
             ("method", about.method.clone()),
-            ("data", format!("{}: {} inputs{failed}", about.data, self.inputs)),
-            ("explained", target.to_string()),
+            ("data", format!("{}: {} {inputs}{failed}", about.data, self.inputs)),
+            ("explained", format!("{target}{several}")),
         ];
         if let Some(told) = self.right(&self.whole) {
             lines.push(("right", told));

@@ -10,7 +10,6 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::evaluate::questions::Explained;
-use vitx::explain::patience;
 use vitx::render::out::{refuse_ending, refuse_existing};
 use vitx::render::save;
 use vitx::summary::{one_method, Came, Gathering, Settings};
@@ -80,11 +79,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         min_count: args.min_count,
         pictures: args.report.is_some(),
     };
-    let slow = patience(&checked.checkpoint, &method, settings.shape);
     let (model, data) =
         (Job::load(checked.checkpoint, &args.data.model, &checked.device, args.reporting)?, checked.data);
     let report = Reporter::new(args.reporting, data.inputs.len());
-    slow.iter().for_each(|text| report.note(&format!("note: {text}")));
+    report.patience(&model.checkpoint, &method, settings.shape);
     tell(&data, &report)?;
     let mut noted = 0;
     let each = |came: &Came| -> Result<()> {
