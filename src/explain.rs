@@ -7,6 +7,7 @@ pub mod maps;
 pub mod pages;
 pub mod pairs;
 pub mod past;
+pub mod places;
 pub mod plan;
 pub mod rows;
 pub mod tokens;

@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::PathBuf;
 use vitx::input::image::{Fit, Window};
 use vitx::input::{prepare, Shape};
@@ -28,8 +28,8 @@ pub struct ModelArgs {
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// Precision of weights and activations
-    #[arg(long, default_value = "f32", value_enum)]
-    pub dtype: Precision,
+    #[arg(long, default_value = "f32", value_parser = named(DTYPES))]
+    pub dtype: DType,
     /// Compute threads on the CPU (default: all cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
@@ -81,26 +81,11 @@ impl ModelArgs {
 }
 
 /// `--dtype`
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit floats
-    F32,
-    /// 16-bit floats
-    F16,
-    /// Brain floats
-    Bf16,
-}
-
-impl Precision {
-    /// Candle's name for it.
-    pub fn dtype(self) -> DType {
-        match self {
-            Precision::F32 => DType::F32,
-            Precision::F16 => DType::F16,
-            Precision::Bf16 => DType::BF16,
-        }
-    }
-}
+const DTYPES: &[(&str, &str, DType)] = &[
+    ("f32", "32-bit floats", DType::F32),
+    ("f16", "16-bit floats", DType::F16),
+    ("bf16", "Brain floats", DType::BF16),
+];
 
 /// What is read.
 #[derive(Args, Debug, Clone)]

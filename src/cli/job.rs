@@ -59,7 +59,7 @@ impl Job {
     /// # Errors
     /// As [`Likeness::model`] and [`words_of`].
     pub fn asked(mut self, targets: &[String], words: bool, model: &ModelArgs, shape: Shape) -> Result<Self> {
-        let to = (model.dtype.dtype(), &self.device);
+        let to = (model.dtype, &self.device);
         if words {
             let classes = model.outputs()?.classes.unwrap_or_default();
             (self.sources.list, self.checkpoint) = words_of(&classes, &self.sources.list, self.checkpoint, shape, to)?;
@@ -76,7 +76,7 @@ impl Job {
     /// As [`Checkpoint::load`].
     pub fn load(checkpoint: Checkpoint, args: &ModelArgs, device: &Device, reporting: ReportArgs) -> Result<Model> {
         let said = checkpoint.notes.len();
-        let model = report::ending_at_once(|| checkpoint.load(args.dtype.dtype(), device))?;
+        let model = report::ending_at_once(|| checkpoint.load(args.dtype, device))?;
         if !reporting.quiet {
             model.checkpoint.notes.iter().skip(said).for_each(|note| voice::say(&format!("note: {note}")));
         }

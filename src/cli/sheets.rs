@@ -200,20 +200,14 @@ impl Subject {
             _ => None,
         };
         let scene = Scene { row, ..Scene::of(&self.ready, &self.style) };
-        let bytes = match &self.ready {
+        let title = match &self.ready {
             Ready::Picture(_) => {
                 let file = Path::new(&self.source.name).file_name().unwrap_or_default().to_string_lossy();
-                let title = format!("{file}, {}", self.model.checkpoint.id);
-                Lines { title, columns, lines, by_line }.picture(&scene, args.cell, args.kind().unwrap_or(Kind::Png))?
+                format!("{file}, {}", self.model.checkpoint.id)
             }
-            Ready::Text(_) => {
-                let lines = Lines { title: self.source.name.clone(), columns, lines, by_line };
-                match args.kind() {
-                    Some(kind) => lines.written(&scene, kind)?,
-                    None => lines.table(args.ending().as_deref(), &self.style)?.into_bytes(),
-                }
-            }
+            Ready::Text(_) => self.source.name.clone(),
         };
+        let bytes = Lines { title, columns, lines, by_line }.made(&scene, args.ending().as_deref(), args.cell)?;
         self.save(args, report, &bytes)
     }
 
@@ -264,7 +258,7 @@ fn identity<T>(
     job: &Job,
     source: &Source,
 ) -> Result<Identity> {
-    let on = (args.model.dtype.dtype(), &job.device);
+    let on = (args.model.dtype, &job.device);
     let of = job.checkpoint.stated(wanted.command, on, args.input.shape.shape())?;
     let of = Identity {
         target: asking.targets.iter().map(|t| t.text.clone()).collect(),

@@ -32,11 +32,23 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// As the ending of a file says, which of pictures is PNG where there is none: see below.
+    ///
+    /// # Errors
+    /// Those of what is made.
+    pub fn made(self, scene: &Scene<'_>, ending: Option<&str>, cell: Option<u32>) -> Result<Vec<u8>> {
+        match (scene.picture, ending.and_then(Kind::of)) {
+            (Some(_), kind) => self.picture(scene, cell, kind.unwrap_or(Kind::Png)),
+            (None, Some(kind)) => self.written(scene, kind),
+            (None, None) => Ok(self.table(ending, scene.style)?.into_bytes()),
+        }
+    }
+
     /// The maps over the scene's picture, each `width` pixels wide, or as wide as suits their number.
     ///
     /// # Errors
     /// As [`Sheet::render`].
-    pub fn picture(self, scene: &Scene<'_>, width: Option<u32>, kind: Kind) -> Result<Vec<u8>> {
+    fn picture(self, scene: &Scene<'_>, width: Option<u32>, kind: Kind) -> Result<Vec<u8>> {
         let usual = if self.lines.len() > 4 { 128.0 } else { 224.0 };
         let paper = if kind == Kind::Pdf { scene.style.print.density(kind) / PAPER } else { 1.0 };
         let width = width.unwrap_or((usual * paper) as u32);
@@ -51,7 +63,7 @@ impl Lines {
     ///
     /// # Errors
     /// As [`svg::written`].
-    pub fn written(self, scene: &Scene<'_>, kind: Kind) -> Result<Vec<u8>> {
+    fn written(self, scene: &Scene<'_>, kind: Kind) -> Result<Vec<u8>> {
         let ranges = self.ranges(scene.style);
         let lines = self.lines.iter().zip(ranges).map(|(line, ranges)| {
             let maps = self.columns.iter().map(String::as_str).zip(&line.maps);
@@ -65,7 +77,7 @@ impl Lines {
     ///
     /// # Errors
     /// For explanations that are not of texts.
-    pub fn table(self, ending: Option<&str>, style: &Style) -> Result<String> {
+    fn table(self, ending: Option<&str>, style: &Style) -> Result<String> {
         let ranges = self.ranges(style);
         let group = |(l, ranges): (Line, SharedRanges)| Group {
             heading: l.label.join(" "),

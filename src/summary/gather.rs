@@ -121,7 +121,7 @@ impl Gathering<'_> {
 
     fn asked<'b>(&'b self, requests: &'b [Request]) -> Asked<'b> {
         let Settings { seed, memory, .. } = self.settings;
-        Asked { model: self.model, methods: self.method, requests, row: None, seed, memory }
+        Asked { model: self.model, methods: self.method, requests, row: None, seed, memory, links: false }
     }
 
     /// Reads and explains some inputs.

@@ -55,7 +55,7 @@ fn pictures_and_texts_are_figures_of_every_kind() {
     fine(dir.path(), &[&["explain", "-q", "-o", "out/"][..], &asked].concat());
     let (width, height, dpi, clear) = png(&out.join("text.attn-lrp.png"));
     assert!(width == 640 && height > 80 && dpi == 200 && clear, "{width}x{height} {dpi} {clear}");
-    assert!(text(&out.join("text.attn-lrp.pdf")).contains("/MediaBox[0 0 230.4 "));
+    assert!(text(&out.join("text.attn-lrp.pdf")).contains("/MediaBox[0 0 230.4"));
     // Larger letters take more lines.
     let larger = [&["explain", "-q", "-o", "out/", "--overwrite"][..], &asked, &["--font-size", "24"]].concat();
     fine(dir.path(), &larger);

@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let inputs = data.inputs.len();
     let report = Reporter::new(args.reporting, inputs).resumable();
     let study = study(&args, &model, &data, &candidates, &metrics, &report);
-    let identity = study.stated(args.data.model.dtype.dtype(), &args.data.data, args.data.limit)?;
+    let identity = study.stated(args.data.model.dtype, &args.data.data, args.data.limit)?;
     let mut journal = Journal::open(Path::new(""), identity, data.identities(), args.resume, args.overwrite)?;
     unsuited.iter().chain(&journal.notes).for_each(|note| report.note(note));
     if !journal.done.is_empty() {
@@ -145,7 +145,7 @@ fn study<'a>(
 
 fn checks(args: &Args, study: &Study<'_>, inputs: usize, report: &Reporter) -> vitx::Result<Found> {
     report.note(&format!("sanity checks on {inputs} inputs"));
-    let (device, dtype) = (study.model.encoder.device(), args.data.model.dtype.dtype());
+    let (device, dtype) = (study.model.encoder.device(), args.data.model.dtype);
     let permuted = args.permuted_labels.as_ref().map(|id| {
         move || {
             let quiet = ReportArgs { json: false, quiet: true, verbose: false };

@@ -13,23 +13,20 @@ use clap::Parser;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use vitx::explain::desk::{Desk, Front, Going, Item};
+use vitx::explain::desk::{Desk, Going, Item};
 use vitx::explain::maps::Maps;
-use vitx::explain::pages::{Index, Place};
-use vitx::explain::past::{Past, Stated};
+use vitx::explain::pages::Index;
+use vitx::explain::past::Past;
+use vitx::explain::places::Places;
 use vitx::explain::plan::{Choices, Plan};
 use vitx::explain::{likeness::turned, Asked as Question};
 use vitx::identity::Identity;
 use vitx::input::Source;
-use vitx::labels::Labels;
-use vitx::method::Configured;
 use vitx::model::{Checkpoint, Model};
-use vitx::render::names::target_part;
-use vitx::render::out::{Format, Out};
 use vitx::render::scale::Span;
 use vitx::render::Style;
 use vitx::resume::Written;
-use vitx::target::{texts, Output, Request};
+use vitx::target::texts;
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
 #[derive(Parser, Debug)]
@@ -170,7 +167,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
 
 /// What every output of the run depends on.
 fn common(args: &Args, plan: &Plan, checkpoint: &Checkpoint, device: &Device) -> vitx::Result<Identity> {
-    let common = checkpoint.stated("explain", (args.model.dtype.dtype(), device), args.input.shape())?;
+    let common = checkpoint.stated("explain", (args.model.dtype, device), args.input.shape())?;
     let style = if plan.drawn().colour { plan.style.stated() } else { Default::default() };
     Ok(Identity { style, row: args.row.clone(), seed: plan.seed, ..common })
 }
@@ -180,52 +177,6 @@ fn tell_done(report: &Reporter, plan: &Plan, past: &Past, model: &str, number: u
     let status = if plan.resume { "skipped" } else { "unchanged" };
     report.detail(&format!("{}: {status}", source.name));
     past.made.records(number, &source.name, model, status).iter().try_for_each(|record| report.json_line(record))
-}
-
-/// Where results go, and what they depend on.
-struct Places<'a> {
-    plan: &'a Plan,
-    stated: &'a Stated,
-    labels: &'a Labels,
-    gathers: bool,
-}
-
-impl Front for Places<'_> {
-    fn places(
-        &self,
-        source: &Source,
-        (request, method): (&Request, &Configured),
-        output: Output,
-    ) -> Vec<(Format, PathBuf)> {
-        let (name, target) = (self.plan.name(method), target_part(request, output, self.labels));
-        let path = |f: Format| (f, self.plan.out.path(&source.stem, &name, &target, f));
-        self.plan.file_formats(method).map(path).collect()
-    }
-
-    fn identity(
-        &self,
-        source: &Source,
-        contents: &str,
-        (request, method): (&Request, &Configured),
-    ) -> Option<Identity> {
-        self.stated.identity(self.plan, source, contents, request, method)
-    }
-
-    fn states(&self) -> bool {
-        self.stated.any()
-    }
-
-    fn shows(&self) -> bool {
-        self.plan.to_stdout && self.plan.out != Out::Stdout
-    }
-
-    fn gathers(&self) -> bool {
-        self.gathers
-    }
-
-    fn page(&self, source: &Source) -> Option<Place> {
-        self.plan.place(&source.stem)
-    }
 }
 
 /// What is written and said of a run, in the order of the inputs.

@@ -1,9 +1,10 @@
 //! `vitx inspect MODEL`: what a checkpoint is, without running it.
 
-use crate::cli::args::{ClassArgs, ModelArgs, Precision, ReportArgs};
+use crate::cli::args::{ClassArgs, ModelArgs, ReportArgs};
 use crate::cli::job;
 use crate::cli::voice::tell;
 use anyhow::Result;
+use candle_core::DType;
 use clap::Parser;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         revision: args.revision,
         offline: args.offline,
         device: "cpu".into(),
-        dtype: Precision::F32,
+        dtype: DType::F32,
         memory: None,
         threads: None,
         head: args.head,

@@ -157,7 +157,7 @@ fn identity(
     device: &Device,
 ) -> Result<Identity> {
     let shape = Shape { size: Some(size), ..Shape::default() };
-    let of = checkpoint.stated("maximize", (args.model.dtype.dtype(), device), shape)?;
+    let of = checkpoint.stated("maximize", (args.model.dtype, device), shape)?;
     let target = args.target.iter().chain(&args.unit).cloned().collect();
     let of = Identity { target, input: start.identity().unwrap_or_default(), seed: args.seed, ..of };
     Ok(of.by("maximize", &settings.stated()).with("out", args.out.to_string_lossy()))

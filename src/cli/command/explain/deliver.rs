@@ -173,14 +173,11 @@ impl<'a> Work<'a> {
             }
         }
         if !sheet.again {
-            let place = match (&mut self.maps, &sheet.map) {
-                (Some(maps), Some(map)) => match maps.add(map) {
-                    Ok(place) => Some(place),
-                    Err(e) => return Ok(Err(e)),
-                },
-                _ => None,
-            };
-            self.tell(name, sheet, place)?;
+            let place = self.maps.as_mut().zip(sheet.map.as_ref()).map(|(maps, map)| maps.add(map)).transpose();
+            match place {
+                Ok(place) => self.tell(name, sheet, place)?,
+                Err(e) => return Ok(Err(e)),
+            }
         }
         Ok(Ok(files))
     }

@@ -1,0 +1,64 @@
+//! Where the results of a planned run go, and what each depends on.
+
+use super::desk::Front;
+use super::pages::Place;
+use super::past::Stated;
+use super::plan::Plan;
+use crate::identity::Identity;
+use crate::input::Source;
+use crate::labels::Labels;
+use crate::method::Configured;
+use crate::render::names::target_part;
+use crate::render::out::{Format, Out};
+use crate::target::{Output, Request};
+use std::path::PathBuf;
+
+/// Where results go, and what they depend on.
+pub struct Places<'a> {
+    /// What was asked for.
+    pub plan: &'a Plan,
+    /// What all of it depends on.
+    pub stated: &'a Stated,
+    /// Names of the model's classes.
+    pub labels: &'a Labels,
+    /// Whether the maps go into one array.
+    pub gathers: bool,
+}
+
+impl Front for Places<'_> {
+    fn places(
+        &self,
+        source: &Source,
+        (request, method): (&Request, &Configured),
+        output: Output,
+    ) -> Vec<(Format, PathBuf)> {
+        let (name, target) = (self.plan.name(method), target_part(request, output, self.labels));
+        let path = |f: Format| (f, self.plan.out.path(&source.stem, &name, &target, f));
+        self.plan.file_formats(method).map(path).collect()
+    }
+
+    fn identity(
+        &self,
+        source: &Source,
+        contents: &str,
+        (request, method): (&Request, &Configured),
+    ) -> Option<Identity> {
+        self.stated.identity(self.plan, source, contents, request, method)
+    }
+
+    fn states(&self) -> bool {
+        self.stated.any()
+    }
+
+    fn shows(&self) -> bool {
+        self.plan.to_stdout && self.plan.out != Out::Stdout
+    }
+
+    fn gathers(&self) -> bool {
+        self.gathers
+    }
+
+    fn page(&self, source: &Source) -> Option<Place> {
+        self.plan.place(&source.stem)
+    }
+}
