@@ -12,7 +12,7 @@ use crate::model::{Checkpoint, Modality};
 use crate::render::figure::Kind;
 use crate::render::names::target_part;
 use crate::render::out::{refuse_ending, Format, Out};
-use crate::render::{chosen, Draws, Style};
+use crate::render::{chosen, Blend, Draws, Style};
 use crate::target::{Request, Target};
 use std::path::{Path, PathBuf};
 
@@ -143,18 +143,24 @@ impl Plan {
             resume: asked.resume,
             to_stdout,
         };
-        if plan.style.legend && !plan.drawn().heat {
-            return Err(Error::Usage(
-                "--legend would change nothing: it is drawn below pictures, and this run draws none; leave it out"
-                    .into(),
-            ));
-        }
-        if plan.style.panel && !plan.drawn().blend {
-            return Err(Error::Usage(
-                "--panel would change nothing: it is for overlays, and this run draws none; leave it out".into(),
-            ));
-        }
+        plan.refuse_idle()?;
         Ok(plan)
+    }
+
+    /// Refuses what was asked for and would change nothing.
+    fn refuse_idle(&self) -> Result<()> {
+        let Drawn { heat, blend, .. } = self.drawn();
+        let idle = |what: String, why: &str| {
+            Err(Error::Usage(format!("{what} would change nothing: {why}, and this run draws none; leave it out")))
+        };
+        match self.style.blend {
+            _ if self.style.legend && !heat => idle("--legend".into(), "it is drawn below pictures"),
+            _ if self.style.panel && !(heat && blend) => idle("--panel".into(), "it is for overlays"),
+            own @ (Blend::Contour | Blend::Mask(_)) if blend && !heat => {
+                idle(format!("--blend {own}"), "it is for pictures, of which a page has its own")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What files call a method: as it was given, with the output token if one was asked for.
@@ -177,13 +183,25 @@ impl Plan {
         Some(Place::new(page, self.indexed))
     }
 
-    /// What of the style is seen.
+    /// What of the style is seen. A page enlarges its maps itself.
     pub fn drawn(&self) -> Drawn {
-        let most = self.formats.iter().map(|f| f.draws).max().unwrap_or(Draws::Numbers);
-        let most = if self.facts.text { most.min(Draws::Tokens) } else { most };
-        let text = self.facts.text && most > Draws::Numbers;
-        let (colour, heat, blend) = (most > Draws::Numbers, most >= Draws::Heat, most == Draws::Overlay);
-        Drawn { colour, text, heat, blend, figure: self.formats.iter().any(|f| Kind::of(f.name).is_some()) }
+        let most = |formats: &mut dyn Iterator<Item = &Format>| {
+            let most = formats.map(|f| f.draws).max().unwrap_or(Draws::Numbers);
+            if self.facts.text {
+                most.min(Draws::Tokens)
+            } else {
+                most
+            }
+        };
+        let all = most(&mut self.formats.iter());
+        let files = most(&mut self.formats.iter().filter(|f| !f.whole));
+        Drawn {
+            colour: all > Draws::Numbers,
+            text: self.facts.text && all > Draws::Numbers,
+            heat: files >= Draws::Heat,
+            blend: all == Draws::Overlay,
+            figure: self.formats.iter().any(|f| Kind::of(f.name).is_some()),
+        }
     }
 
     /// Every output whose name does not depend on what the model says.

@@ -1,5 +1,6 @@
 //! How a map lies over its picture.
 
+use super::scale::percent;
 use crate::error::{Error, Result};
 use image::{Rgb, RgbImage};
 
@@ -33,7 +34,6 @@ impl Blend {
     /// # Errors
     /// [`Error::Usage`] for anything else.
     pub fn parse(text: &str) -> Result<Self> {
-        let percent = |text: &str| text.trim_end_matches('%').parse().ok().filter(|p: &f32| *p > 0.0 && *p < 100.0);
         Ok(match (text, text.strip_prefix("mask:").and_then(percent)) {
             ("fade", _) => Blend::Fade,
             ("fade-plain", _) => Blend::FadePlain,

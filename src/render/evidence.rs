@@ -1,5 +1,6 @@
 //! Which part of a map is drawn.
 
+use super::scale::percent;
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, PixelMap};
 use std::borrow::Cow;
@@ -27,7 +28,6 @@ impl Evidence {
     /// # Errors
     /// [`Error::Usage`] for anything else.
     pub fn parse(text: &str) -> Result<Self> {
-        let percent = |text: &str| text.trim_end_matches('%').parse().ok().filter(|p: &f32| *p > 0.0 && *p < 100.0);
         Ok(match (text, text.strip_prefix("top:").and_then(percent)) {
             ("all", _) => Evidence::All,
             ("positive", _) => Evidence::Positive,

@@ -128,7 +128,7 @@ mod tests {
         let png = [&RENDERERS[0]];
         for (out, part) in [
             ("fig.svg", "pass --format svg"),
-            ("fig.PDF", "no format writes .pdf"),
+            ("fig.PDF", "pass --format pdf"),
             ("fig.jpg", "no format writes .jpg"),
             ("fig.npy", "pass --format npy"),
             ("fig.json", "pass --format json"),

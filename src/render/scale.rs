@@ -3,6 +3,11 @@
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Units};
 
+/// A share as it is typed: `20` or `20%`, more than nothing and less than all.
+pub(super) fn percent(text: &str) -> Option<f32> {
+    text.trim_end_matches('%').parse().ok().filter(|p: &f32| *p > 0.0 && *p < 100.0)
+}
+
 /// The percentile of [`Span::Auto`] for pixel maps.
 const OUTLIERS: f32 = 99.5;
 

@@ -13,8 +13,8 @@ const KEYWORD: &[u8] = b"vitx\0";
 pub struct Own {
     /// Folders whose ledger was read.
     known: HashSet<PathBuf>,
-    /// Outputs by canonical path, with the folder of their ledger.
-    made: HashMap<PathBuf, (PathBuf, Written)>,
+    /// Outputs by canonical path, with the folder of their ledger; a file that several runs have written has several contents.
+    made: HashMap<PathBuf, Vec<(PathBuf, Written)>>,
 }
 
 impl Own {
@@ -25,13 +25,15 @@ impl Own {
             return;
         }
         let files = Ledger::read(&base).into_files();
-        self.made.extend(files.map(|(path, written)| (path, (base.clone(), written))));
+        for (path, written) in files {
+            self.made.entry(path).or_default().push((base.clone(), written));
+        }
     }
 
     /// Whether vitx made this file: a ledger has it, byte for byte, or it is a PNG that says so.
     pub fn made(&self, path: &Path) -> bool {
-        let noted = path.canonicalize().ok().and_then(|p| self.made.get(&p));
-        noted.is_some_and(|(folder, written)| written.stands(folder)) || says_so(path).unwrap_or(false)
+        let mut noted = path.canonicalize().ok().and_then(|p| self.made.get(&p)).into_iter().flatten();
+        noted.any(|(folder, written)| written.stands(folder)) || says_so(path).unwrap_or(false)
     }
 }
 
