@@ -3,7 +3,7 @@
 
     assets/readme/make.py VITX [--vision LABELS.csv] [--text SENTIMENT.csv] [--rows NAME,...]
 
-VITX is the program. Without data only the pictures are made (all but maximize.png, a montage of four runs, and page.png, a browser's). `--rows` runs these
+VITX is the program. Without data only the pictures are made (all but maximize.png, a montage of four runs, and page.png, report.png and summary.png, which a browser makes). `--rows` runs these
 methods alone; the controls and raw attention always come along. The data are those of the demo models' cards; they are not
 part of this repository. Standard library only.
 """
