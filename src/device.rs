@@ -47,5 +47,17 @@ pub fn free_memory() -> Option<usize> {
     let left = number(&format!("{group}.max"))
         .zip(number(&format!("{group}.current")))
         .map(|(most, now)| most.saturating_sub(now));
-    Some(left.map_or(available, |left| left.min(available)))
+    let free = left.map_or(available, |left| left.min(available));
+    Some(address_space().map_or(free, |left| left.min(free)))
+}
+
+/// What is left of the address space that the program may have (`ulimit -v`); none where it may have all of it.
+fn address_space() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let most = line.split_whitespace().next()?.parse::<usize>().ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"))?;
+    let taken = line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.saturating_mul(1024);
+    Some(most.saturating_sub(taken))
 }

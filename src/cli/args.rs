@@ -111,7 +111,7 @@ pub struct InputArgs {
     /// Inputs that go through the model together
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
-    /// Take every N-th input only, beginning with the I-th (I from 1 to N): to split a run over machines
+    /// Take the I-th of N parts of the inputs only (I from 1 to N), by their names within their folders: to split a run over machines
     #[arg(long, value_name = "I/N", value_parser = prepare::shard)]
     pub shard: Option<(usize, usize)>,
     /// Stop at the first input that fails
@@ -132,6 +132,9 @@ pub struct ShapeArgs {
     /// Values of a picture, in its own units, that become black and white: of 12-bit data 0,4095, of floats often 0,1
     #[arg(long, value_name = "LO,HI", value_parser = prepare::window, allow_hyphen_values = true)]
     pub window: Option<Window>,
+    /// Refuse pictures of more pixels, before they are read [default: 100M]
+    #[arg(long, value_name = "N", value_parser = prepare::number)]
+    pub max_pixels: Option<u64>,
 }
 
 /// What is read by a command that takes one input.
@@ -181,7 +184,8 @@ impl OneInputArgs {
 impl ShapeArgs {
     /// As the library has it.
     pub fn shape(&self) -> Shape {
-        Shape { size: self.size, fit: self.fit, window: self.window, stride: None }
+        let ShapeArgs { size, fit, window, max_pixels } = *self;
+        Shape { size, fit, window, max_pixels, stride: None }
     }
 }
 

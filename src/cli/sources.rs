@@ -43,9 +43,11 @@ impl Sources {
         }
         all.texts(args)?;
         all.refuse_nothing(args)?;
-        make_unique(&mut all.list);
-        if let Some((i, n)) = args.shard {
-            all.list = all.list.into_iter().skip(i - 1).step_by(n).collect();
+        let parts = args.shard.map(|(i, n)| all.list.iter().map(|source| source.part(n) == i - 1).collect::<Vec<_>>());
+        make_unique(&mut all.list); // over the whole run: its parts give no two inputs one name
+        if let Some(parts) = parts {
+            let mut wanted = parts.into_iter();
+            all.list.retain(|_| wanted.next().unwrap_or(false));
         }
         Ok(all)
     }

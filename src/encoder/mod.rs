@@ -126,6 +126,20 @@ impl Encoder {
         kept + largest
     }
 
+    /// Bytes that a pass over one input of so many tokens takes at the very least, for its logits alone.
+    pub fn least_bytes(&self, tokens: usize) -> usize {
+        let number = self.dtype().size_in_bytes();
+        let merged = self.blocks.iter().filter(|block| block.merging.is_some()).count();
+        let mut tokens = tokens << (2 * merged);
+        let of = |block: &Block| {
+            let square = block.heads() * tokens * block.attention.op.reach.keys(tokens);
+            let bytes = (square + tokens * (block.hidden_width() + 2 * block.width())) * number;
+            tokens >>= if block.merging.is_some() { 2 } else { 0 };
+            bytes
+        };
+        self.blocks.iter().map(of).max().unwrap_or(0)
+    }
+
     /// What the layers consult when they run on a batch.
     ///
     /// # Errors

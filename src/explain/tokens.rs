@@ -12,7 +12,7 @@ use crate::labels::Labels;
 use crate::model::{Model, Task};
 use crate::nn::Linear;
 use crate::render::json::{predictions, Prediction};
-use crate::run::{self, Batch, Noise};
+use crate::run::{self, Batch, Memory, Noise};
 use crate::scale::softmax;
 use crate::target::{ranked, Output, Request, Target};
 use serde::Serialize;
@@ -47,11 +47,15 @@ pub enum Said {
 }
 
 impl Said {
-    /// Of inputs of one size, at most so many classes of each.
+    /// Of inputs of one size, at most so many classes of each, where the passes may take so much `memory`.
     ///
     /// # Errors
-    /// As [`logits`] and [`found`].
-    pub fn of(model: &Model, ready: &[Ready], top: usize) -> Result<Vec<Self>> {
+    /// As [`logits`], [`found`] and [`Memory::holds`].
+    pub fn of(model: &Model, ready: &[Ready], (top, memory): (usize, Option<Memory>)) -> Result<Vec<Self>> {
+        let tokens = ready.first().map_or(0, |one| model.tokens(one));
+        if let Some(memory) = memory {
+            memory.holds(ready.len() * model.encoder.least_bytes(tokens), tokens)?;
+        }
         match model.checkpoint.spec.task {
             Task::Whole => {
                 let classes = |logits: Vec<f32>| Said::Classes(predictions(&model.into(), &logits, top));

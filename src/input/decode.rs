@@ -7,11 +7,11 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Pixel,
 use std::fmt;
 use std::io::Cursor;
 
-/// Longest side, pixels and decoded size that are accepted; a picture beyond them is almost always a mistake or an
-/// attack. The number of pixels is Pillow's own limit.
+/// Longest side and, where nobody asks for more, pixels that are accepted; a picture beyond them is almost always a mistake or an attack.
 const MAX_SIDE: u32 = 40_000;
-const MAX_PIXELS: u64 = 178_956_970;
-const MAX_BYTES: u64 = 2 << 30;
+const MAX_PIXELS: u64 = 100_000_000;
+/// Bytes of a decoded pixel, at most: four channels of 32 bits.
+const PIXEL_BYTES: u64 = 16;
 
 /// A decoded picture.
 #[derive(Debug, Clone)]
@@ -84,25 +84,34 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
 /// # Errors
 /// As [`decode`], and for floats without a window: they have no white of their own.
 pub fn decode_with(bytes: &[u8], window: Option<Window>) -> Result<Decoded> {
+    decode_within(bytes, window, None)
+}
+
+/// The same for pictures of so many pixels at most, which is said before anything is made room for; none: 100 million.
+///
+/// # Errors
+/// As [`decode_with`].
+pub fn decode_within(bytes: &[u8], window: Option<Window>, most: Option<u64>) -> Result<Decoded> {
+    let most = most.unwrap_or(MAX_PIXELS);
     let format = format_of(bytes)?;
     let mut remarks = Vec::new();
     let raw = match format {
         ImageFormat::Tiff => {
             let tiff = Tiff::open(bytes)?;
             if let Some((width, height)) = tiff.dimensions() {
-                check_size(width, height)?;
+                check_size(width, height, most)?;
             }
             remarks.extend((tiff.pages > 1).then_some(Remark::Pages(tiff.pages)));
-            match tiff.special(MAX_BYTES as usize)? {
+            match tiff.special(most.saturating_mul(PIXEL_BYTES) as usize)? {
                 Some(picture) => picture,
-                None => plain(bytes, format)?,
+                None => plain(bytes, format, most)?,
             }
         }
         ImageFormat::Jpeg => {
             let end = jpeg_end(bytes).ok_or_else(|| Error::Input("truncated Jpeg image: its end is missing".into()))?;
-            plain(&bytes[..end], format)?
+            plain(&bytes[..end], format, most)?
         }
-        _ => plain(bytes, format)?,
+        _ => plain(bytes, format, most)?,
     };
     let frames = match format {
         ImageFormat::Gif => gif_frames(bytes),
@@ -116,18 +125,26 @@ pub fn decode_with(bytes: &[u8], window: Option<Window>) -> Result<Decoded> {
     Ok(Decoded { picture: to_levels(raw, window)?, remarks })
 }
 
-fn check_size(width: u32, height: u32) -> Result<()> {
+fn check_size(width: u32, height: u32, most: u64) -> Result<()> {
     if width == 0 || height == 0 {
         return Err(Error::Input(format!("holds no pixels ({width}x{height})")));
     }
-    if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(Error::Input(format!("too large: {width}x{height} pixels; scale it down first")));
+    if width > MAX_SIDE || height > MAX_SIDE {
+        return Err(Error::Input(format!(
+            "too large: {width}x{height} pixels, and a side may have {MAX_SIDE}; scale it down first"
+        )));
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > most {
+        return Err(Error::Input(format!(
+            "too large: {width}x{height} are {pixels} pixels, and {most} may be read; scale it down first, or pass more --max-pixels"
+        )));
     }
     Ok(())
 }
 
 /// What the image library makes of the bytes, upright.
-fn plain(bytes: &[u8], format: ImageFormat) -> Result<DynamicImage> {
+fn plain(bytes: &[u8], format: ImageFormat, most: u64) -> Result<DynamicImage> {
     let damaged = |e: image::ImageError| match e {
         image::ImageError::Unsupported(e) => {
             Error::Input(format!("unsupported {format:?} image: {e}; convert it to 8-bit RGB (magick IN OUT.png)"))
@@ -137,13 +154,14 @@ fn plain(bytes: &[u8], format: ImageFormat) -> Result<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
+    let bytes_of_all = most.saturating_mul(PIXEL_BYTES);
+    limits.max_alloc = Some(bytes_of_all);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
-    if decoder.total_bytes() > MAX_BYTES {
+    check_size(width, height, most)?;
+    if decoder.total_bytes() > bytes_of_all {
         return Err(Error::Input(format!("too large: {width}x{height} pixels; scale it down first")));
     }
     let orientation = decoder.orientation().map_err(damaged)?;

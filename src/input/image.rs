@@ -1,6 +1,6 @@
 //! Pictures as models read them: resized, cropped, normalised, as the image processors of transformers do.
 
-pub use super::decode::{decode, decode_with, Decoded, Remark, Window};
+pub use super::decode::{decode, decode_with, decode_within, Decoded, Remark, Window};
 pub use super::geometry::{Fit, Pad, Resize};
 pub use super::processor::Origin;
 

@@ -2,7 +2,7 @@
 
 use super::array::{self, Array};
 use super::formats;
-use super::image::{decode_with, Decoded, Fit, ImageProcessor, Prepared, Remark, View, Window};
+use super::image::{decode_within, Decoded, Fit, ImageProcessor, Prepared, Remark, View, Window};
 use super::text::{Text, TextProcessor, Tokenised};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
@@ -98,6 +98,8 @@ pub struct Shape {
     pub window: Option<Window>,
     /// A text that is too long is read in windows, of which neighbours share so many tokens; none: it is cut off.
     pub stride: Option<usize>,
+    /// Pixels of a picture file, at most; none: as [`super::image::decode`] has it.
+    pub max_pixels: Option<u64>,
 }
 
 /// A size as it is typed: `HxW` or `N`.
@@ -112,6 +114,23 @@ pub fn size(text: &str) -> Result<(usize, usize)> {
     };
     let expected = "expected HxW or N in pixels, such as 224x336 (height first), at most 8192";
     pair.ok_or_else(|| Error::Usage(expected.into()))
+}
+
+/// A number as it is typed: `100M`, `1.5G`, `500k` or `100000000`.
+///
+/// # Errors
+/// [`Error::Usage`] for anything else, and for 0.
+pub fn number(text: &str) -> Result<u64> {
+    let (digits, unit) = match text.trim().to_lowercase().as_bytes() {
+        [.., b'k'] => (1, 1e3),
+        [.., b'm'] => (1, 1e6),
+        [.., b'g'] => (1, 1e9),
+        _ => (0, 1.0),
+    };
+    let text = text.trim();
+    let number = text.get(..text.len() - digits).and_then(|digits| digits.parse::<f64>().ok()).map(|n| n * unit);
+    let valid = number.filter(|n| *n >= 1.0 && *n <= 1e15).map(|n| n as u64);
+    valid.ok_or_else(|| Error::Usage("expected a number, such as 100M or 250000000".into()))
 }
 
 /// A window as it is typed: `LO,HI`.
@@ -196,8 +215,8 @@ impl<'a> Preparer<'a> {
     fn read(&mut self, input: &Input) -> Result<Ready> {
         let read = |path: &Path| std::fs::read(path).map_err(|e| Error::Input(format!("cannot be read: {e}")));
         match (input, &self.how) {
-            (Input::Picture(path), How::Image(processor)) => picture(&read(path)?, processor, self.shape.window),
-            (Input::Bytes(bytes), How::Image(processor)) => picture(bytes, processor, self.shape.window),
+            (Input::Picture(path), How::Image(processor)) => picture(&read(path)?, processor, self.shape),
+            (Input::Bytes(bytes), How::Image(processor)) => picture(bytes, processor, self.shape),
             (Input::Array(path, index), How::Image(_)) => self.array(path, index.unwrap_or(0)),
             (Input::Text(text), How::Text(processor)) => self.text(text, processor),
             (Input::TextFile(path), How::Text(processor)) => {
@@ -235,7 +254,7 @@ impl<'a> Preparer<'a> {
                 own
             }
         };
-        let Shape { size, fit, window, stride: _ } = self.shape;
+        let Shape { size, fit, window, .. } = self.shape;
         if fit.is_some() || window.is_some() || size.is_some_and(|s| s != (height, width)) {
             return Err(Error::Input(format!(
                 "is an array of prepared values of {height}x{width} pixels, which has its own size: --size, --fit and --window are for pictures"
@@ -248,8 +267,8 @@ impl<'a> Preparer<'a> {
     }
 }
 
-fn picture(bytes: &[u8], processor: &ImageProcessor, window: Option<Window>) -> Result<Ready> {
-    let Decoded { picture, remarks } = decode_with(bytes, window)?;
+fn picture(bytes: &[u8], processor: &ImageProcessor, shape: Shape) -> Result<Ready> {
+    let Decoded { picture, remarks } = decode_within(bytes, shape.window, shape.max_pixels)?;
     let prepared = processor.apply(&picture)?;
     Ok(Ready::Picture(Box::new(Picture { upright: picture, prepared, remarks })))
 }
@@ -319,6 +338,8 @@ mod tests {
         assert!(shard("0/3").is_err() && shard("4/3").is_err() && shard("1").is_err());
         assert_eq!((size("224x336").unwrap(), size("64").unwrap()), ((224, 336), (64, 64)));
         assert!(size("0x3").is_err() && size("x").is_err() && size("9999999").is_err());
+        assert_eq!(["100M", "1.5g", "2k", "7"].map(|n| number(n).unwrap()), [100_000_000, 1_500_000_000, 2000, 7]);
+        assert!(["", "0", "M", "x", "-1k", "1e99"].iter().all(|n| number(n).is_err()));
         assert_eq!(window("0,4095").unwrap(), Window { low: 0.0, high: 4095.0 });
         assert_eq!(window("-1.5, 1").unwrap(), Window { low: -1.5, high: 1.0 });
         assert!(window("1").is_err() && window("1,1").is_err() && window("0,inf").is_err());

@@ -68,6 +68,19 @@ impl Source {
         identity::of_parts(stems.iter().map(String::as_str).zip(parts))
     }
 
+    /// Which of so many parts of a run it belongs to, counted from 0: by what it is called within its folder, or by its text, so that neither
+    /// the order of the inputs nor others beside it matter.
+    pub fn part(&self, parts: usize) -> usize {
+        let file = self.path().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let key = match file {
+            Some(file) => format!("{}/{file}", self.stem.display()),
+            None => self.name.clone(),
+        };
+        let digits = identity::of_bytes(key.replace('\\', "/").as_bytes());
+        let number = digits.get(..15).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+        (number % parts.max(1) as u64) as usize
+    }
+
     /// What cannot be read, and why.
     pub fn unreadable(name: String, why: String) -> Self {
         Source { name, stem: PathBuf::new(), input: Err(why) }
@@ -251,5 +264,18 @@ mod tests {
         ] {
             assert_eq!(stem_of(Path::new(path)), Path::new(stem), "{path}");
         }
+    }
+
+    #[test]
+    fn an_input_stays_in_its_part_whatever_is_beside_it() {
+        let folder = |root: &str, file: &str| {
+            Source::of_file(&Path::new(root).join(file), stem_of(Path::new(file))).remove(0).part(7)
+        };
+        let files: Vec<String> = (0..700).map(|n| format!("deep/{n}.jpg")).collect();
+        let parts: Vec<usize> = files.iter().map(|file| folder("photos", file)).collect();
+        assert!(files.iter().zip(&parts).all(|(file, part)| folder("/elsewhere/photos", file) == *part));
+        let sizes: Vec<usize> = (0..7).map(|part| parts.iter().filter(|p| **p == part).count()).collect();
+        assert!(sizes.iter().all(|size| (60..140).contains(size)), "{sizes:?}");
+        assert_ne!(folder("p", "x.jpg"), folder("p", "y.jpg"), "the name counts");
     }
 }

@@ -24,6 +24,17 @@ impl Model {
         }
     }
 
+    /// Tokens of the last layer of one prepared input; of a text in windows those of the longest.
+    pub fn tokens(&self, ready: &Ready) -> usize {
+        match ready {
+            Ready::Picture(p) => {
+                let (height, width) = p.prepared.size;
+                self.image_layout(height, width).map_or(0, |image| Layout::Image(image).len())
+            }
+            Ready::Text(t) => t.windows.iter().map(|window| window.ids.len()).max().unwrap_or(t.ids.len()),
+        }
+    }
+
     /// Prepared pictures of one size as a batch, with what their tokens are.
     ///
     /// # Errors

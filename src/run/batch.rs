@@ -80,6 +80,18 @@ impl Memory {
             .ok_or_else(|| Error::Usage("expected a number of bytes, such as 2G or 500M".into()))
     }
 
+    /// Refuses what inputs of so many tokens need, where it is more than may be taken.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with both.
+    pub fn holds(self, needs: usize, tokens: usize) -> Result<()> {
+        if needs <= self.most {
+            return Ok(());
+        }
+        let (needs, most) = (needs as f64 / GIB, self.most as f64 / GIB);
+        Err(Error::Input(format!("{tokens} tokens need {needs:.1} GiB for the passes, and {most:.1} GiB may be taken; use a smaller --size, a shorter text, or more --memory")))
+    }
+
     /// What each of so many passes that run at a time may take of it.
     pub fn shared_by(self, passes: usize) -> Self {
         Memory { kept: self.kept / passes.max(1), most: self.most / passes.max(1) }
@@ -192,13 +204,7 @@ impl<'m> Batch<'m> {
             return Ok(keep);
         }
         let least = if anew { Keep::Inputs } else { keep };
-        if needs(least) > memory.most {
-            return Err(Error::Input(format!(
-                "{tokens} tokens need {:.1} GiB for the passes, and {:.1} GiB may be taken; use a smaller --size, a shorter text, or more --memory",
-                needs(least) as f64 / GIB,
-                memory.most as f64 / GIB
-            )));
-        }
+        memory.holds(needs(least), tokens)?;
         Ok(least)
     }
 

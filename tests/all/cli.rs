@@ -314,6 +314,32 @@ fn mistakes_end_early_and_say_what_to_do() {
 }
 
 #[test]
+fn what_would_take_too_much_is_refused_before_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = vitx(dir.path(), &["explain", "--max-pixels", "200k", &asset("cat.jpg"), &asset("temple.jpg")]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("are 273280 pixels, and 200000 may be read"), "{}", stderr(&output));
+    let output = vitx(dir.path(), &["predict", "--memory", "8M", "--size", "640", &asset("cat.jpg")]);
+    assert!(stderr(&output).contains("tokens need") && output.status.code() == Some(1), "{}", stderr(&output));
+    assert!(vitx(dir.path(), &["predict", "--memory", "8M", &asset("cat.jpg")]).status.success());
+}
+
+#[test]
+fn a_part_of_a_run_may_hold_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<usize> = (1..=9)
+        .map(|part| {
+            let shard = format!("{part}/9");
+            let output =
+                vitx(dir.path(), &["predict", "--json", "--shard", &shard, &asset("cat.jpg"), &asset("temple.jpg")]);
+            assert!(output.status.success(), "{shard}: {}", stderr(&output));
+            stdout(&output).lines().count()
+        })
+        .collect();
+    assert_eq!(all.iter().sum::<usize>(), 2);
+}
+
+#[test]
 fn a_run_is_resumed_where_it_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("in");
@@ -322,7 +348,15 @@ fn a_run_is_resumed_where_it_stopped() {
         std::fs::copy(asset(name), folder.join(name)).unwrap();
     }
     let run = |more: &[&str]| vitx(dir.path(), &[&["explain", "--json", "-f", "npy", "in"], more].concat());
-    assert!(run(&["--shard", "1/2"]).status.success()); // cat and temple
+    let names = |output: &Output| -> Vec<String> {
+        records(output).iter().map(|r| r["input"].as_str().unwrap().to_string()).collect()
+    };
+    let parts = [names(&run(&["--shard", "1/2", "-o", "a"])), names(&run(&["--shard", "2/2", "-o", "b"]))];
+    let mut all = parts.concat();
+    all.sort();
+    assert_eq!(all, ["in/cat.jpg", "in/flower.jpg", "in/temple.jpg"], "each is in one part");
+    let first = vitx(dir.path(), &["explain", "-q", "-f", "npy", "-o", "vitx-out/", "in/cat.jpg", "in/temple.jpg"]);
+    assert!(first.status.success(), "{}", stderr(&first));
     let refused = run(&["--seed", "1"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("--resume"), "{}", stderr(&refused));

@@ -258,7 +258,7 @@ fn groups_of_methods_do_not_use_each_other() {
 fn the_command_line_stays_a_front_end() {
     let lines = |file: &PathBuf| std::fs::read_to_string(file).unwrap().lines().count();
     let all: usize = sources(&root().join("src/cli")).iter().map(lines).sum();
-    assert!(all <= 3500, "src/cli has {all} lines");
+    assert!(all <= 3600, "src/cli has {all} lines");
 }
 
 #[test]

@@ -443,7 +443,7 @@ fn help_promises_no_command_and_format_that_is_not_there() {
     let help = stdout(&vitx(dir.path(), &["--help"]));
     let explain = stdout(&vitx(dir.path(), &["explain", "--help"]));
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    for word in ["vitx worker", "--max-pixels"] {
+    for word in ["vitx worker"] {
         for (name, text) in [("--help", &help), ("explain --help", &explain), ("README.md", &readme)] {
             assert!(!text.contains(word), "{name} promises `{word}`");
         }

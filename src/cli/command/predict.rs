@@ -13,6 +13,7 @@ use vitx::input::prepare::by_size;
 use vitx::input::{Preparer, Ready, Source};
 use vitx::model::Model;
 use vitx::render::json::{ModelId, TextRecord};
+use vitx::run::Memory;
 
 /// Classify images or texts: classes and probabilities only (values, where the model gives values)
 #[derive(Parser, Debug)]
@@ -45,7 +46,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             }
         }
         for same in by_size(ready) {
-            batch(&model, &mut report, same, args.top as usize)?;
+            batch(&model, &mut report, same, (args.top as usize, args.model.memory()))?;
         }
         report.advance(chunk.len());
         if interrupted() || (args.input.fail_fast && report.failures() > 0) {
@@ -56,16 +57,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Predicts inputs of one size; should that fail, each alone.
-fn batch(model: &Model, report: &mut Reporter, ready: Vec<(&Source, Ready)>, top: usize) -> Result<()> {
+fn batch(
+    model: &Model,
+    report: &mut Reporter,
+    ready: Vec<(&Source, Ready)>,
+    most: (usize, Option<Memory>),
+) -> Result<()> {
     let (sources, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-    match (guarded(|| Said::of(model, &ready, top)), &sources[..]) {
+    match (guarded(|| Said::of(model, &ready, most)), &sources[..]) {
         (Ok(all), _) => sources
             .iter()
             .zip(&ready)
             .zip(all)
             .try_for_each(|((source, ready), said)| tell(model, report, &source.name, ready, &said)),
         (Err(e), [one]) => report.failed(&one.name, &e.to_string()),
-        (Err(_), _) => sources.into_iter().zip(ready).try_for_each(|one| batch(model, report, vec![one], top)),
+        (Err(_), _) => sources.into_iter().zip(ready).try_for_each(|one| batch(model, report, vec![one], most)),
     }
 }
 
