@@ -18,7 +18,7 @@ use crate::explanation::{Explanation, RowRequest};
 use crate::guard::guarded;
 use crate::input::prepare::by_size;
 use crate::input::{Ready, Shape};
-use crate::method::{all, parse, parse_list, usual, Configured};
+use crate::method::{all, in_every_layer, parse, parse_list, usual, Configured};
 use crate::model::{Checkpoint, Model, Task};
 use crate::render::json::About;
 use crate::render::names::target_part;
@@ -42,8 +42,8 @@ pub struct Asked<'a> {
     pub seed: u64,
     /// What the passes may take; none: whatever they need.
     pub memory: Option<Memory>,
-    /// Whether attention between tokens is wanted beside, where the model has it.
-    pub links: bool,
+    /// Bytes of attention between tokens that are wanted beside, where the model has it.
+    pub links: usize,
 }
 
 /// One explanation.
@@ -148,15 +148,16 @@ impl Asked<'_> {
         }
         let start = Instant::now();
         let (inputs, layouts) = self.model.inputs(ready)?;
+        let links = self.links > 0 && layouts.first().is_some_and(|layout| self.fitting(layout.len()).is_some());
         let row = |layout| self.row.map(|r| r.token(layout)).transpose();
         let rows = layouts.iter().map(row).collect::<Result<Vec<_>>>()?;
         let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(Box::new(watch)).within(self.memory);
-        let reads = if self.links { reads(self.methods).max(Reads::Attention) } else { reads(self.methods) };
-        let alone = ready.len() == 1 && self.methods.len() == 1 && !self.links && self.methods[0].method.top_down();
+        let reads = if links { reads(self.methods).max(Reads::Attention) } else { reads(self.methods) };
+        let alone = ready.len() == 1 && self.methods.len() == 1 && !links && self.methods[0].method.top_down();
         let batch = batch.with_noise(Noise::seeded(self.seed)).reading(reads).top_down(alone);
         let logits = batch.logits()?;
         let mut shared_ms = start.elapsed().as_secs_f64() * 1e3 / ready.len() as f64;
-        let links = self.links_between(&batch, ready.len())?;
+        let links = if links { self.links_between(&batch, ready.len())? } else { Vec::new() };
         let mut answers = Answers::default();
         for (number, request) in self.requests.iter().enumerate() {
             let outputs: Vec<Vec<Output>> = logits.iter().map(|l| request.resolve(l)).collect();
@@ -183,11 +184,8 @@ impl Asked<'_> {
         Ok(answers)
     }
 
-    /// Attention between the tokens of each input; nothing where it is not wanted.
+    /// Attention between the tokens of each input.
     fn links_between(&self, batch: &Batch<'_>, inputs: usize) -> Result<Vec<Option<Arc<Links>>>> {
-        if !self.links {
-            return Ok(Vec::new());
-        }
         let pass = batch.pass(vec![Output::of(0); inputs])?;
         (0..inputs).map(|place| Ok(self.links_of(&pass.run(place))?.map(Arc::new))).collect()
     }
@@ -266,16 +264,6 @@ pub fn methods(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Configur
     Ok(methods)
 }
 
-/// Methods as they are named, `layer=all` being each layer of a model of so many.
-fn in_every_layer(texts: &[String], layers: usize) -> Vec<String> {
-    let each = (0..layers).map(|layer| layer.to_string()).collect::<Vec<_>>().join("|");
-    let own = |part: &str| match part.trim_end().strip_suffix("layer=all") {
-        Some(before) => format!("{before}layer={each}"),
-        None => part.to_string(),
-    };
-    texts.iter().map(|text| text.split(',').map(own).collect::<Vec<_>>().join(",")).collect()
-}
-
 /// The same; where none is named, those of `usual` that the model has, and at least the one that explains it where none is named.
 ///
 /// # Errors
@@ -319,9 +307,14 @@ pub fn requests(texts: &[String], checkpoint: &Checkpoint) -> Result<Vec<Request
     }
 }
 
-/// Bytes that the passes of methods over one input take; of a text as long as the model reads.
-pub fn bytes(model: &Model, methods: &[Configured], shape: Shape) -> usize {
-    model.encoder.bytes(model.checkpoint.tokens(shape), reads(methods).keep())
+impl Asked<'_> {
+    /// Bytes that the passes over one input take; of a text as long as the model reads.
+    pub fn bytes(&self, shape: Shape) -> usize {
+        let tokens = self.model.checkpoint.tokens(shape);
+        let linked = self.links > 0 && self.fitting(tokens).is_some();
+        let reads = if linked { reads(self.methods).max(Reads::Attention) } else { reads(self.methods) };
+        self.model.encoder.bytes(tokens, reads.keep())
+    }
 }
 
 /// The most that one of them reads.

@@ -49,6 +49,13 @@ pub fn interrupted() -> bool {
     STOP.load(Ordering::SeqCst)
 }
 
+/// What an input is called in a message: of a long text the beginning.
+fn short(input: &str) -> String {
+    let start: String = input.chars().take(80).collect();
+    let dots = if start.len() < input.len() { "..." } else { "" };
+    format!("{}{dots}", in_a_line(&start))
+}
+
 /// Collects what happens during a run.
 pub struct Reporter {
     args: ReportArgs,
@@ -199,7 +206,7 @@ impl Reporter {
     /// One input failed.
     pub fn failed(&self, input: &str, error: &str) -> Result<()> {
         self.failed.borrow_mut().insert(input.to_string());
-        self.bar.suspend(|| voice::say(&format!("error: {}: {error}", in_a_line(input))));
+        self.bar.suspend(|| voice::say(&format!("error: {}: {error}", short(input))));
         self.record(&Record::Error { input: input.to_string(), error: error.to_string() })
     }
 
@@ -213,9 +220,7 @@ impl Reporter {
     /// A text that did not fit: `left_out` says what of it was not read.
     pub fn truncation(&self, input: &str, left_out: Option<String>) {
         if let Some(left_out) = left_out {
-            let start: String = input.chars().take(48).collect();
-            let dots = if start.len() < input.len() { "..." } else { "" };
-            self.note(&format!("warning: {}{dots}: too long for the model; {left_out}", in_a_line(&start)));
+            self.note(&format!("warning: {}: too long for the model; {left_out}", short(input)));
         }
     }
 

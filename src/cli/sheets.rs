@@ -18,7 +18,7 @@ use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality, Model};
-use vitx::render::figure::Kind;
+use vitx::render::figure::{boxes, lacking, Kind};
 use vitx::render::lines::{Line, Lines};
 use vitx::render::{Scene, Style};
 use vitx::resume::one::One;
@@ -127,6 +127,8 @@ impl Subject {
             heat: picture,
             blend: picture,
             figure: drawn && figure,
+            fixed: args.kind() != Some(Kind::Svg),
+            lettered: true,
         })?;
         for (flag, given, idle, instead) in [
             ("--cell", args.cell.is_some(), !picture, "it is for pictures; leave it out"),
@@ -166,15 +168,8 @@ impl Subject {
     /// The methods' own.
     pub fn explain<T>(&self, asking: &Asking<T>, report: &Reporter) -> Result<Vec<Answer>> {
         let (model, methods, requests) = (&self.model, &asking.methods, &asking.targets);
-        let asked = Asked {
-            model,
-            methods,
-            requests,
-            row: self.row.as_ref(),
-            seed: self.seed,
-            memory: self.memory,
-            links: false,
-        };
+        let asked =
+            Asked { model, methods, requests, row: self.row.as_ref(), seed: self.seed, memory: self.memory, links: 0 };
         let ready = std::slice::from_ref(&self.ready);
         let Answers { made, nothing } = asked.explain(ready, &report.watch(), &|_, _, _| true)?;
         nothing.iter().for_each(|n| report.note(&format!("note: {}: {}", self.source.name, n.note)));
@@ -205,8 +200,11 @@ impl Subject {
                 let file = Path::new(&self.source.name).file_name().unwrap_or_default().to_string_lossy();
                 format!("{file}, {}", self.model.checkpoint.id)
             }
-            Ready::Text(_) => self.source.name.clone(),
+            Ready::Text(_) => self.model.checkpoint.id.clone(), // the text itself is in the figure
         };
+        if let (Ready::Text(text), Some(Kind::Pdf | Kind::Png)) = (&self.ready, args.kind()) {
+            boxes(&lacking(&text.layout.texts, &self.style.print)?).iter().for_each(|note| report.note(note));
+        }
         let bytes = Lines { title, columns, lines, by_line }.made(&scene, args.ending().as_deref(), args.cell)?;
         self.save(args, report, &bytes)
     }

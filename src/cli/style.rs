@@ -90,6 +90,8 @@ impl FigureArgs {
 }
 
 /// What flags of figures are for.
+const FIXED: &str = "pdf, and png of texts and sheets, with letters in them, and this run draws none";
+const LETTERS: &str = "figures with letters (--legend, --title, texts), and this run draws none";
 const FIGURES: &str = "svg, pdf, png of texts and sheets, and this run draws none";
 
 impl StyleArgs {
@@ -127,11 +129,11 @@ impl StyleArgs {
         let figure = &self.figure;
         for (flag, given, used, needs) in [
             ("--width", figure.width.is_some(), drawn.figure, FIGURES),
-            ("--dpi", figure.dpi.is_some(), drawn.figure, FIGURES),
-            ("--font-size", figure.font_size.is_some(), drawn.figure, FIGURES),
-            ("--font", figure.font.is_some(), drawn.figure, FIGURES),
+            ("--dpi", figure.dpi.is_some(), drawn.figure && drawn.fixed, FIXED),
+            ("--font-size", figure.font_size.is_some(), drawn.figure && drawn.lettered, LETTERS),
+            ("--font", figure.font.is_some(), drawn.figure && drawn.fixed && drawn.lettered, FIXED),
             ("--title", figure.title.is_some(), drawn.figure, FIGURES),
-            ("--background", figure.background.is_some(), drawn.figure, FIGURES),
+            ("--background", figure.background.is_some(), drawn.figure && drawn.lettered, LETTERS),
             ("--colormap", self.colormap.is_some(), drawn.colour, "colours, and this run only writes numbers"),
             ("--normalize", self.normalize.is_some(), drawn.colour, "colours, and this run only writes numbers"),
             ("--words", self.words.is_some(), drawn.text, "texts in colour, and this run draws none"),

@@ -95,8 +95,8 @@ impl Field {
     /// # Errors
     /// As [`expand`].
     pub fn of(grids: &[String], baseline: Option<&str>, layers: usize) -> Result<Self> {
-        let texts = if grids.is_empty() { vec![default_grid(layers)] } else { grids.to_vec() };
-        let baseline = match (baseline, grids.first()) {
+        let texts = if grids.is_empty() { vec![default_grid(layers)] } else { method::in_every_layer(grids, layers) };
+        let baseline = match (baseline, texts.first().filter(|_| !grids.is_empty())) {
             (Some(given), _) => given.to_string(),
             (None, Some(grid)) => without_choices(grid),
             (None, None) => method::DEFAULTS[0].to_string(), // of pictures, whose grid is the usual one

@@ -1,14 +1,16 @@
 //! What is done with inputs side by side: reading, explaining and drawing. Nothing here writes a file or says a word.
 
 use super::pages::Place;
-use super::{bytes, maps, Answer, Answers, Asked, Group, Nothing, Steps};
+use super::{maps, Answer, Answers, Asked, Group, Nothing, Steps};
 use crate::abreast::{relay, Passed};
 use crate::error::{Error, Result};
+use crate::explanation::Layout;
 use crate::guard::guarded;
 use crate::identity::Identity;
 use crate::input::image::Remark;
 use crate::input::{Preparer, Ready, Shape, Source};
 use crate::method::Configured;
+use crate::render::figure::{boxes, lacking, Kind};
 use crate::render::json::{Done, Record};
 use crate::render::page::{self, Panel};
 use crate::render::scale::{Range, Span};
@@ -162,7 +164,7 @@ pub struct Sheet {
 /// How many groups of so many inputs may go through a model side by side: as many as the memory and the threads allow; another
 /// device takes one at a time.
 pub fn lanes(asked: &Asked<'_>, shape: Shape, together: usize) -> usize {
-    let each = bytes(asked.model, asked.methods, shape) * together;
+    let each = asked.bytes(shape) * together;
     let fitting = asked.memory.map_or(usize::MAX, |m| m.kept / each.max(1));
     let threads = if asked.model.encoder.device().is_cpu() { rayon::current_num_threads() } else { 1 };
     threads.min(fitting).max(1)
@@ -355,7 +357,12 @@ impl<'a> Desk<'a> {
         if let Some(place) = self.front.page(source) {
             done.outputs.insert("html".into(), Value::from(place.page.display().to_string()));
         }
-        let warnings = if answer.again { Vec::new() } else { done.warnings(&method.spec) };
+        let mut warnings = if answer.again { Vec::new() } else { done.warnings(&method.spec) };
+        let fixed = |format: &Renderer| matches!(Kind::of(format.name), Some(Kind::Pdf | Kind::Png));
+        if let (Layout::Text(text), true) = (&answer.explanation.layout, places.iter().any(|(format, _)| fixed(format)))
+        {
+            warnings.extend(boxes(&lacking(&text.texts, &self.style.print)?));
+        }
         done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
         let record = Record::Ok(Box::new(done));
         let (caption, drawn) = (headline.clone(), self.style.evidence.of(&answer.explanation));

@@ -7,14 +7,11 @@ use crate::render::page::Links;
 use crate::run::Run;
 use candle_core::DType;
 
-/// Values of all links of a page, at most: as many bytes.
-const MOST: usize = 800_000;
-
-/// Which layers fit, and whether each head does; none where not even one matrix fits.
-fn fitting(layers: usize, heads: usize, tokens: usize) -> Option<(Vec<usize>, bool)> {
+/// Which layers fit into so many bytes, one a value, and whether each head does; none where not even one matrix fits.
+fn fitting(bytes: usize, (layers, heads): (usize, usize), tokens: usize) -> Option<(Vec<usize>, bool)> {
     let each = (tokens * tokens).max(1);
     let all = || (0..layers).collect();
-    match MOST / each {
+    match bytes / each {
         most if most >= layers * heads => Some((all(), true)),
         most if most >= layers => Some((all(), false)),
         0 => None,
@@ -24,14 +21,18 @@ fn fitting(layers: usize, heads: usize, tokens: usize) -> Option<(Vec<usize>, bo
 }
 
 impl Asked<'_> {
+    /// Which layers of a model fit that holds attention of all tokens for all, and whether each head does; none of other models.
+    pub(super) fn fitting(&self, tokens: usize) -> Option<(Vec<usize>, bool)> {
+        let facts = self.model.checkpoint.facts();
+        let own = fitting(self.links, (facts.layers, facts.heads), tokens)?;
+        parse("attention").is_ok_and(|method| method.check(&facts).is_ok()).then_some(own)
+    }
+
     /// The attention of an input's tokens; none of models whose layers hold no attention of all for all, and where it would be too much.
     pub(super) fn links_of(&self, run: &Run<'_>) -> Result<Option<Links>> {
-        let facts = self.model.checkpoint.facts();
         let (tokens, prefix) = (run.layout().len(), run.layout().prefix());
-        let fits = fitting(facts.layers, facts.heads, tokens)
-            .filter(|_| parse("attention").is_ok_and(|m| m.check(&facts).is_ok()));
-        let Some((layers, each)) = fits else { return Ok(None) };
-        let heads = if each { facts.heads } else { 1 };
+        let Some((layers, each)) = self.fitting(tokens) else { return Ok(None) };
+        let heads = if each { self.model.checkpoint.facts().heads } else { 1 };
         let (mut greatest, mut values) = (Vec::new(), Vec::new());
         for &layer in &layers {
             let attention = run.attention(layer)?.to_dtype(DType::F32)?; // [H,T,T]
@@ -53,9 +54,9 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_averaged_and_thinned() {
-        assert_eq!(fitting(12, 12, 20), Some(((0..12).collect(), true)));
-        assert_eq!(fitting(12, 12, 197), Some(((0..12).collect(), false)));
-        assert_eq!(fitting(12, 12, 400), Some((vec![1, 3, 6, 8, 11], false)));
-        assert_eq!(fitting(12, 12, 2000), None);
+        assert_eq!(fitting(800_000, (12, 12), 20), Some(((0..12).collect(), true)));
+        assert_eq!(fitting(800_000, (12, 12), 197), Some(((0..12).collect(), false)));
+        assert_eq!(fitting(800_000, (12, 12), 400), Some((vec![1, 3, 6, 8, 11], false)));
+        assert_eq!(fitting(800_000, (12, 12), 2000), None);
     }
 }

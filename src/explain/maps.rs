@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout};
 use crate::render::npz::{head, HEAD};
+use crate::render::save;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -35,26 +36,26 @@ impl Map {
 #[derive(Debug)]
 pub struct Maps {
     path: PathBuf,
-    file: File,
+    /// None until there is a map: a run without one leaves what was there.
+    file: Option<File>,
     count: usize,
     grid: Option<(usize, usize)>,
 }
 
 impl Maps {
-    /// Begins the array, in the place of an earlier one where that may be `replaced`.
+    /// An array in the place of an earlier one where that may be `replaced`. Nothing is touched before there is a map.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a file that must stay; [`Error::Input`] when it cannot be written.
+    /// [`Error::Usage`] for a file that must stay.
     pub fn begin(path: &Path, replace: bool) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::Input(format!("{}: the maps cannot be written: {e}", path.display()));
         if path.exists() && !(replace && is_array(path)) {
-            let why =
-                if replace { "is no array of NumPy; name another" } else { "exists; pass --overwrite to replace it" };
+            let why = match replace {
+                true => "is no array of NumPy; name another",
+                false => "exists; pass --overwrite or --resume to make it anew",
+            };
             return Err(Error::Usage(format!("--arrays {}: the file {why}", path.display())));
         }
-        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let file = made.and_then(|()| File::create(path)).map_err(failed)?;
-        Ok(Maps { path: path.to_path_buf(), file, count: 0, grid: None })
+        Ok(Maps { path: path.to_path_buf(), file: None, count: 0, grid: None })
     }
 
     /// Adds a map, and answers its place. It is in the file when this returns.
@@ -71,13 +72,22 @@ impl Maps {
         }
         let place = self.count;
         let bytes: Vec<u8> = map.values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let end = (HEAD + place * bytes.len()) as u64;
-        // First what is new, then how much there is: whoever reads in between finds the maps before.
         let head = head(KIND, &[place + 1, grid.0, grid.1])?;
-        let written = self.file.seek(SeekFrom::Start(end)).and_then(|_| self.file.write_all(&bytes));
-        let written =
-            written.and_then(|()| self.file.seek(SeekFrom::Start(0))).and_then(|_| self.file.write_all(&head));
-        written.map_err(|e| Error::Input(format!("{}: the maps cannot be written: {e}", self.path.display())))?;
+        let failed =
+            |e: std::io::Error| Error::Input(format!("{}: the maps cannot be written: {e}", self.path.display()));
+        match &mut self.file {
+            None => {
+                save::save(&self.path, &[head, bytes].concat(), true)?;
+                self.file = Some(File::options().write(true).open(&self.path).map_err(failed)?);
+            }
+            Some(file) => {
+                let end = (HEAD + place * bytes.len()) as u64;
+                // First what is new, then how much there is: whoever reads in between finds the maps before.
+                let written = file.seek(SeekFrom::Start(end)).and_then(|_| file.write_all(&bytes));
+                let written = written.and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(&head));
+                written.map_err(failed)?;
+            }
+        }
         self.count += 1;
         Ok(place)
     }
@@ -98,6 +108,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/maps.npy");
         let mut maps = Maps::begin(&path, false).unwrap();
+        assert!(!path.exists(), "there is no array without a map");
         for number in 0..3 {
             let values = vec![number as f32; 6];
             assert_eq!(maps.add(&Map { grid: (2, 3), values }).unwrap(), number);

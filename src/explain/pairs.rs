@@ -30,7 +30,7 @@ pub fn logits(model: &Model, ready: &[Ready]) -> Result<Vec<Vec<f32>>> {
 
 /// The mean over the windows of an input, which may be one.
 fn over_windows(model: &Model, one: &Ready) -> Result<Vec<f32>> {
-    let windows: Vec<Ready> = parts(one).iter().cloned().map(Ready::Text).collect();
+    let windows: Vec<Ready> = parts(one).iter().map(|window| Ready::Text(window.part.clone())).collect();
     let windows = if windows.is_empty() { vec![one.clone()] } else { windows };
     let rows = windows.iter().map(|window| {
         let rows = run::logits(&model.encoder.logits(&model.inputs(std::slice::from_ref(window))?.0)?)?;

@@ -11,6 +11,7 @@ use crate::render::scale::Span;
 use crate::resume::{past, Ledger, Written};
 use crate::target::Request;
 use serde_json::Value;
+use std::path::Path;
 
 /// What stands of a run.
 pub struct Past {
@@ -61,7 +62,16 @@ impl Past {
             own.made.forget();
         }
         let known = plan.known_paths(checkpoint, sources);
-        refuse_inputs(known.iter().map(|(_, _, _, path)| path), sources)?;
+        refuse_inputs(known.iter().map(|(_, _, _, path)| path).chain(&plan.beside), sources)?;
+        let place = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let beside: Vec<_> = plan.beside.iter().map(|path| place(path)).collect();
+        let twice = known.iter().find(|(_, _, _, path)| beside.contains(&place(path)));
+        if let Some((_, _, _, path)) = twice {
+            let path = path.display();
+            return Err(Error::Usage(format!(
+                "{path} is a result of this run, and cannot hold its table or its maps; name another"
+            )));
+        }
         if !plan.replace {
             own.refuse_existing(plan, &known, sources)?;
         }

@@ -12,6 +12,7 @@ use crate::model::{Checkpoint, Modality};
 use crate::render::figure::Kind;
 use crate::render::names::target_part;
 use crate::render::out::{refuse_ending, Format, Out};
+use crate::render::scale::Span;
 use crate::render::{chosen, Blend, Draws, Style};
 use crate::target::{Request, Target};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,16 @@ pub struct Plan {
     pub resume: bool,
     /// Text results go to stdout and not to files.
     pub to_stdout: bool,
+    /// Files of the whole run beside its results: a table, and an array of all maps.
+    pub beside: Vec<PathBuf>,
+    /// Every input is explained again, since the array of all maps is made of them; files that are up to date stay.
+    pub again: bool,
 }
+
+/// Bytes of attention in the only page of a run: with it 8 methods and 2 targets stay below 2 MB.
+const ALONE: usize = 1_150_000;
+/// The same in one of many.
+const AMONG_OTHERS: usize = 200_000;
 
 /// In the place of request and method: the file is of all of them.
 pub(super) const WHOLE: usize = usize::MAX;
@@ -142,6 +152,8 @@ impl Plan {
             replace: asked.overwrite || asked.resume,
             resume: asked.resume,
             to_stdout,
+            beside: asked.table.into_iter().chain(asked.arrays).map(Path::to_path_buf).collect(),
+            again: asked.arrays.is_some(),
         };
         plan.refuse_idle()?;
         Ok(plan)
@@ -177,6 +189,16 @@ impl Plan {
         suiting.filter(|f| !(f.whole || self.to_stdout && f.name == "ansi"))
     }
 
+    /// Bytes of attention between tokens that each page may hold: of many pages less, and none where all of them wait for one scale.
+    pub fn links(&self) -> usize {
+        match self.page {
+            None => 0,
+            Some(_) if !self.indexed => ALONE,
+            Some(_) if self.style.scale == Span::Shared => 0,
+            Some(_) => AMONG_OTHERS,
+        }
+    }
+
     /// Where the page of an input goes.
     pub fn place(&self, stem: &Path) -> Option<Place> {
         let page = self.out.whole(stem, self.page?);
@@ -193,6 +215,7 @@ impl Plan {
                 most
             }
         };
+        let kinds = || self.formats.iter().filter_map(|f| Kind::of(f.name));
         let all = most(&mut self.formats.iter());
         let files = most(&mut self.formats.iter().filter(|f| !f.whole));
         Drawn {
@@ -200,7 +223,9 @@ impl Plan {
             text: self.facts.text && all > Draws::Numbers,
             heat: files >= Draws::Heat,
             blend: all == Draws::Overlay,
-            figure: self.formats.iter().any(|f| Kind::of(f.name).is_some()),
+            figure: kinds().next().is_some(),
+            fixed: kinds().any(|kind| kind != Kind::Svg),
+            lettered: self.facts.text || self.style.legend || self.style.print.title.is_some(),
         }
     }
 
@@ -226,9 +251,9 @@ impl Plan {
         paths
     }
 
-    /// What of an input is to be made, of what does not stand: a page holds all of it.
+    /// What of an input is to be made, of what does not stand: a page holds all of it, and an array all of the run.
     pub fn left(&self, left: Vec<bool>) -> Vec<bool> {
-        let all = self.page.is_some() && left.contains(&true);
+        let all = self.again || (self.page.is_some() && left.contains(&true));
         left.into_iter().map(|own| own || all).collect()
     }
 
@@ -257,6 +282,10 @@ pub struct Drawn {
     pub heat: bool,
     /// Heat over a picture.
     pub blend: bool,
-    /// Real text, laid out by [`crate::render::Print`].
+    /// Figures, laid out by [`crate::render::Print`].
     pub figure: bool,
+    /// Some of them as PDF or PNG, which have fonts and inches of their own.
+    pub fixed: bool,
+    /// With letters in them, on their ground.
+    pub lettered: bool,
 }

@@ -4,11 +4,10 @@
 use super::{reads, Answers, Asked, Nothing, Steps};
 use crate::error::{Error, Result};
 use crate::explanation::{Explanation, Layout, TextLayout};
-use crate::input::text::Tokenised;
+use crate::input::text::{Tokenised, Window};
 use crate::input::Ready;
 use crate::model::Task;
 use crate::run::{Batch, Noise};
-use crate::target::Output;
 
 impl Asked<'_> {
     /// Explains a text of which there are windows. The model's logits are the mean over windows.
@@ -19,14 +18,10 @@ impl Asked<'_> {
         wanted: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Answers> {
         self.refuse()?;
-        let memory = self.memory.map(|memory| memory.shared_by(text.windows.len()));
-        let mut batches = Vec::new();
-        for window in &text.windows {
-            let (inputs, layouts) = self.model.inputs(&[Ready::Text(window.clone())])?;
-            let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(Box::new(watch)).within(memory);
-            batches.push(batch.with_noise(Noise::seeded(self.seed)).reading(reads(self.methods)));
-        }
-        let logits = mean(&batches.iter().map(logits).collect::<Result<Vec<_>>>()?);
+        let rows = text.windows.iter().map(|window| self.over(window, watch)?.logits());
+        let rows = rows.map(|rows| Ok(rows?.first().cloned().unwrap_or_default())).collect::<Result<Vec<_>>>()?;
+        let logits = mean(&rows);
+        let mut asked = Vec::new(); // request, method, output
         let mut answers = Answers::default();
         for (number, request) in self.requests.iter().enumerate() {
             let methods: Vec<usize> = (0..self.methods.len()).filter(|m| wanted(number, *m)).collect();
@@ -34,21 +29,29 @@ impl Asked<'_> {
             if outputs.is_empty() && !methods.is_empty() {
                 answers.nothing.push(Nothing { place: 0, request: number, note: self.why(request, &logits) });
             }
-            for output in outputs {
-                for &method in &methods {
-                    let explained = || self.over(&batches, text, method, output);
-                    self.answer(&mut answers, (0, number, method), output, (&logits, 0.0), explained)?;
-                }
+            asked.extend(
+                outputs.into_iter().flat_map(|output| methods.iter().map(move |method| (number, *method, output))),
+            );
+        }
+        // One window after another, so that a long text takes no more memory than a short one.
+        let mut found: Vec<Merging> = asked.iter().map(|_| Merging::of(text.layout.tokens.len())).collect();
+        for window in &text.windows {
+            let batch = self.over(window, watch)?;
+            for ((_, method, output), merging) in asked.iter().zip(&mut found) {
+                merging.add(self.methods[*method].explain(&batch.pass(vec![*output])?.run(0))?, &window.places)?;
             }
+        }
+        for ((number, method, output), merging) in asked.into_iter().zip(found) {
+            let explained = || merging.whole(&text.layout);
+            self.answer(&mut answers, (0, number, method), output, (&logits, 0.0), explained)?;
         }
         Ok(answers)
     }
 
-    /// What a method finds in each window, put together.
-    fn over(&self, batches: &[Batch<'_>], text: &Tokenised, method: usize, output: Output) -> Result<Explanation> {
-        let of = |batch: &Batch<'_>| self.methods[method].explain(&batch.pass(vec![output])?.run(0));
-        let parts = batches.iter().map(of).collect::<Result<Vec<_>>>()?;
-        merged(parts, &text.layout)
+    fn over<'b>(&'b self, window: &Window, watch: &'b Steps<'_>) -> Result<Batch<'b>> {
+        let (inputs, layouts) = self.model.inputs(&[Ready::Text(window.part.clone())])?;
+        let batch = Batch::new(&self.model.encoder, inputs, layouts)?.watched(Box::new(watch)).within(self.memory);
+        Ok(batch.with_noise(Noise::seeded(self.seed)).reading(reads(self.methods)))
     }
 
     /// What needs the whole text in one pass.
@@ -65,12 +68,8 @@ impl Asked<'_> {
     }
 }
 
-fn logits(batch: &Batch<'_>) -> Result<Vec<f32>> {
-    Ok(batch.logits()?.first().cloned().unwrap_or_default())
-}
-
 /// The windows of an input, none where it fits into one pass.
-pub(super) fn parts(one: &Ready) -> &[Tokenised] {
+pub(super) fn parts(one: &Ready) -> &[Window] {
     match one {
         Ready::Text(text) => &text.windows,
         Ready::Picture(_) => &[],
@@ -95,33 +94,46 @@ pub(super) fn mean(rows: &[Vec<f32>]) -> Vec<f32> {
     (0..classes).map(|class| (of(class) / rows.len() as f64) as f32).collect()
 }
 
-/// The relevance of the whole text: of each token the mean over the windows that hold it; special tokens are in all of them.
-fn merged(parts: Vec<Explanation>, whole: &TextLayout) -> Result<Explanation> {
-    let fault = || Error::Fault("a window that is no part of its text".into());
-    let (mut sums, mut counts) = (vec![0f64; whole.tokens.len()], vec![0u32; whole.tokens.len()]);
-    for part in &parts {
-        let Layout::Text(own) = &part.layout else { return Err(fault()) };
-        let mut at = 0;
-        for (token, relevance) in own.tokens.iter().zip(&part.relevance) {
-            // Tokens keep their order; windows leave out some between the special ones.
-            let place = whole.tokens[at..].iter().position(|t| t == token).map(|skipped| at + skipped);
-            let place = place.ok_or_else(fault)?;
-            (sums[place], counts[place], at) = (sums[place] + f64::from(*relevance), counts[place] + 1, place + 1);
+/// The relevance of a whole text: of each token the mean over the windows that hold it; special tokens are in all of them.
+struct Merging {
+    sums: Vec<f64>,
+    counts: Vec<u32>,
+    first: Option<Explanation>,
+}
+
+impl Merging {
+    fn of(tokens: usize) -> Self {
+        Merging { sums: vec![0.0; tokens], counts: vec![0; tokens], first: None }
+    }
+
+    /// Adds what is found in a window whose tokens have these places.
+    fn add(&mut self, part: Explanation, places: &[usize]) -> Result<()> {
+        for (&place, relevance) in places.iter().zip(&part.relevance) {
+            let (Some(sum), Some(count)) = (self.sums.get_mut(place), self.counts.get_mut(place)) else {
+                return Err(Error::Fault("a window that is no part of its text".into()));
+            };
+            *sum += f64::from(*relevance);
+            *count += 1;
         }
+        self.first.get_or_insert(part);
+        Ok(())
     }
-    if counts.contains(&0) {
-        return Err(fault());
+
+    fn whole(self, layout: &TextLayout) -> Result<Explanation> {
+        let Some(first) = self.first.filter(|_| !self.counts.contains(&0)) else {
+            return Err(Error::Fault("windows that leave out a part of their text".into()));
+        };
+        let relevance = self.sums.iter().zip(&self.counts).map(|(sum, n)| (sum / f64::from(*n)) as f32).collect();
+        // What a method says of its own quality, it says of one window.
+        Ok(Explanation { relevance, checks: Default::default(), layout: Layout::Text(layout.clone()), ..first })
     }
-    let relevance = sums.iter().zip(&counts).map(|(sum, n)| (sum / f64::from(*n)) as f32).collect();
-    let first = parts.into_iter().next().ok_or_else(fault)?;
-    // What a method says of its own quality, it says of one window.
-    Ok(Explanation { relevance, checks: Default::default(), layout: Layout::Text(whole.clone()), ..first })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::explanation::TextToken;
+    use crate::target::Output;
 
     #[test]
     fn tokens_of_several_windows_have_the_mean_of_what_is_found() {
@@ -156,10 +168,14 @@ mod tests {
             matrix: false,
             signed: true,
         };
-        let parts = vec![part(&[0, 1, 2, 4], &[1.0, 2.0, 3.0, 4.0]), part(&[0, 2, 3, 4], &[3.0, 5.0, 7.0, 0.0])];
-        let got = merged(parts, &layout(&[0, 1, 2, 3, 4])).unwrap();
+        let merged = |parts: &[(&[usize], &[f32])]| {
+            let mut merging = Merging::of(5);
+            parts.iter().try_for_each(|(places, relevance)| merging.add(part(places, relevance), places))?;
+            merging.whole(&layout(&[0, 1, 2, 3, 4]))
+        };
+        let got = merged(&[(&[0, 1, 2, 4], &[1.0, 2.0, 3.0, 4.0]), (&[0, 2, 3, 4], &[3.0, 5.0, 7.0, 0.0])]).unwrap();
         assert_eq!(got.relevance, [2.0, 2.0, 4.0, 7.0, 2.0]);
+        assert!(merged(&[(&[0, 1, 4], &[1.0; 3])]).is_err());
         assert_eq!(mean(&[vec![1.0, 3.0], vec![3.0, -1.0]]), [2.0, 1.0]);
-        assert!(merged(vec![part(&[0, 1, 4], &[1.0; 3])], &layout(&[0, 1, 2, 4])).is_err());
     }
 }

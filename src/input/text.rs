@@ -51,8 +51,20 @@ pub struct Tokenised {
     /// What each token is, and what did not fit.
     pub layout: TextLayout,
     /// A text that is too long for the model, in parts that it reads.
-    pub windows: Vec<Tokenised>,
+    pub windows: Vec<Window>,
 }
+
+/// A part of a text that a model reads at once.
+#[derive(Debug, Clone)]
+pub struct Window {
+    /// Of each of its tokens the place in the whole text.
+    pub places: Vec<usize>,
+    /// What the model is given; the text itself is with the whole.
+    pub part: Tokenised,
+}
+
+/// Windows of a text, at most: each is a pass of its own.
+const MOST_WINDOWS: usize = 4096;
 
 impl Text {
     /// Of one part or two; none of another number.
@@ -164,17 +176,23 @@ impl TextProcessor {
             let to = (from + room).min(last + 1);
             let places: Vec<usize> = (0..begin).chain(from..to).chain(last + 1..whole.tokens.len()).collect();
             let tokens = places.iter().map(|p| whole.tokens[*p].clone()).collect();
-            Tokenised {
+            let part = Tokenised {
                 ids: places.iter().map(|p| encoding.get_ids()[*p]).collect(),
                 types: places.iter().map(|p| types[*p]).collect(),
-                layout: TextLayout { tokens, texts: whole.texts.clone(), ..TextLayout::default() },
+                layout: TextLayout { tokens, ..TextLayout::default() },
                 windows: Vec::new(),
-            }
+            };
+            Window { places, part: self.filled(part) }
         };
         let windows = (own.len().saturating_sub(room)).div_ceil(step) + 1;
-        let windows: Vec<Tokenised> = (0..windows).map(|number| self.filled(cut(begin + number * step))).collect();
-        let ends = |window: &Tokenised| {
-            let own = || window.layout.tokens.iter().filter(|t| !t.special);
+        if windows > MOST_WINDOWS {
+            return Err(Error::Input(format!(
+                "--stride {shared} makes {windows} windows of this text, more than {MOST_WINDOWS}; let neighbours share fewer tokens"
+            )));
+        }
+        let windows: Vec<Window> = (0..windows).map(|number| cut(begin + number * step)).collect();
+        let ends = |window: &Window| {
+            let own = || window.part.layout.tokens.iter().filter(|t| !t.special);
             (own().map(|t| t.start).min().unwrap_or(0), own().map(|t| t.end).max().unwrap_or(0))
         };
         let layout = TextLayout { windows: windows.iter().map(ends).collect(), ..whole };
@@ -382,7 +400,7 @@ mod tests {
         assert_eq!((t.ids.len(), t.layout.left_out), (5, vec![LeftOut { text: 0, tokens: 2, start: 15, end: 24 }]));
         let t = processor(5).in_windows(&one("good good good good good"), 1).unwrap();
         assert_eq!((t.ids.len(), &t.layout.windows[..]), (7, &[(0, 14), (10, 24)][..]));
-        assert!(t.windows.iter().all(|w| w.ids.len() == 5) && t.layout.left_out.is_empty());
+        assert!(t.windows.iter().all(|w| w.part.ids.len() == 5) && t.layout.left_out.is_empty());
         assert!(processor(5).in_windows(&one("good the"), 1).unwrap().windows.is_empty());
         assert!(processor(5).in_windows(&one("good good good good"), 3).is_err());
         assert!(processor(5).apply(&one("  ")).unwrap_err().to_string().contains("empty"));

@@ -182,6 +182,22 @@ pub fn alternatives(text: &str) -> Result<Vec<(String, Vec<String>)>> {
     Ok(settings.into_iter().map(|(keys, chosen)| (spec(keys), chosen)).collect())
 }
 
+/// Methods as they are typed, `layer=all` (or `layers=all`) being each layer of a model of so many.
+pub fn in_every_layer(texts: &[impl AsRef<str>], layers: usize) -> Vec<String> {
+    let each = (0..layers).map(|layer| layer.to_string()).collect::<Vec<_>>().join("|");
+    let own = |part: &str| {
+        let (name, pair) = part.split_once(':').map_or(("", part), |(name, pair)| (name, pair));
+        let every = matches!(pair.trim().split_once('='), Some(("layer" | "layers", "all")));
+        let colon = if name.is_empty() { "" } else { ":" };
+        if every {
+            format!("{name}{colon}layer={each}")
+        } else {
+            part.to_string()
+        }
+    };
+    texts.iter().map(|text| text.as_ref().split(',').map(own).collect::<Vec<_>>().join(",")).collect()
+}
+
 /// Reads the values of `--method`. `all` stands for every method, and `a|b` for each of two values.
 ///
 /// # Errors
@@ -233,6 +249,8 @@ mod tests {
         let list = parse_list(&["attention:layer=0|last,heads=max,gae"]).unwrap();
         let specs: Vec<_> = list.iter().map(|c| c.spec.as_str()).collect();
         assert_eq!(specs, ["attention:layer=0,heads=max", "attention:layer=last,heads=max", "gae"]);
+        let every = in_every_layer(&["attention:heads=max,layer=all,gae:start_layer=1", "norm:layers=all"], 3);
+        assert_eq!(every, ["attention:heads=max,layer=0|1|2,gae:start_layer=1", "norm:layer=0|1|2"]);
         assert!(alternatives(&format!("rise:n={}", "1|".repeat(20_000))).is_err());
     }
 

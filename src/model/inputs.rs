@@ -31,7 +31,7 @@ impl Model {
                 let (height, width) = p.prepared.size;
                 self.image_layout(height, width).map_or(0, |image| Layout::Image(image).len())
             }
-            Ready::Text(t) => t.windows.iter().map(|window| window.ids.len()).max().unwrap_or(t.ids.len()),
+            Ready::Text(t) => t.windows.iter().map(|window| window.part.ids.len()).max().unwrap_or(t.ids.len()),
         }
     }
 

@@ -80,6 +80,8 @@ struct Data<'a> {
     attention: String,
     /// Row and column of the patch whose row is explained.
     row: Option<(usize, usize)>,
+    /// The token of a text whose row is explained.
+    token: Option<usize>,
     picture: Option<Picture>,
     alpha: f32,
     blend: String,
@@ -175,8 +177,19 @@ pub fn html(scene: &Scene<'_>, panels: &[Panel<'_>], links: Option<&Links>) -> R
             .map(|patch| (patch / image.grid.1.max(1), patch % image.grid.1.max(1))),
         _ => None,
     };
-    let data =
-        written(&Data { maps, links, attention, row, picture, alpha: scene.style.alpha(), blend, units, colormaps })?;
+    let token = scene.row.filter(|_| scene.picture.is_none());
+    let data = written(&Data {
+        maps,
+        links,
+        attention,
+        row,
+        token,
+        picture,
+        alpha: scene.style.alpha(),
+        blend,
+        units,
+        colormaps,
+    })?;
     let predictions = predictions(first.record);
     let version = env!("CARGO_PKG_VERSION");
     filled(TEMPLATE, context! { title, about, data, predictions, version, style => STYLE, script => SCRIPT })

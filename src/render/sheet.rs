@@ -94,8 +94,11 @@ impl Sheet {
         let together = print.columns.unwrap_or(maps).clamp(1, maps);
         let lines: Vec<Line<'_>> = self.rows.iter().flat_map(|row| parts(row, together)).collect();
         let letters = print.letters(kind, (width as f32 / 14.0).clamp(11.0, 40.0));
+        if print.letters.is_some() {
+            print.readable(letters, width as f32, 6.0, "--cell")?; // of numbers at both ends of a bar
+        }
         let m = self.measures(&font, letters, (small.width() as f32, small.height() as f32), together < maps);
-        let title = print.title.as_ref().unwrap_or(&self.title);
+        let title = print.title().unwrap_or(&self.title);
         let mut figure = Figure::new(title);
         let cells = together + usize::from(self.with_picture);
         let right = m.left + cells as f32 * (m.cell.0 + m.gap);
@@ -120,7 +123,8 @@ impl Sheet {
         let lines = self.rows.iter().flat_map(|r| &r.label).filter(|line| !line.is_empty());
         let label = lines.map(|l| text_width(font, em(font, text), l) + gap).fold(0.0, f32::max).ceil();
         let barred = self.rows.iter().flat_map(|r| r.maps.iter().map(|map| r.ranges.of(map))).any(|r| r.is_none());
-        let down = cell.1 + gap + if barred { 1.7 * text } else { 0.0 };
+        let high = self.rows.iter().map(|row| row.label.len()).max().unwrap_or(0) as f32 * 1.3 * text;
+        let down = gap + high.max(cell.1 + if barred { 1.7 * text } else { 0.0 });
         Measures { cell, text, gap, left: gap + label, down, named, barred }
     }
 

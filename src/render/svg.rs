@@ -9,8 +9,9 @@ use crate::explanation::{Explanation, Layout, TextLayout};
 /// Inches across a text where no width was asked for; of SVG as many pixels as a page of the web likes.
 const PAPER: f32 = 6.5;
 const WEB: f32 = 800.0;
-/// Inches across a picture of a PDF: a column of a paper.
+/// Inches across a picture of a PDF: a column of a paper; and at most from top to bottom.
 const COLUMN: f32 = 3.25;
+const PAGE: f32 = 9.0;
 
 /// As SVG.
 ///
@@ -49,8 +50,17 @@ fn drawn(scene: &Scene<'_>, e: &Explanation, kind: Kind) -> Result<Vec<u8>> {
 fn picture(scene: &Scene<'_>, e: &Explanation, kind: Kind) -> Result<Vec<u8>> {
     let print = &scene.style.print;
     let upright = scene.picture.ok_or_else(|| Error::Usage("a figure needs a picture".into()))?;
-    let usual = if kind == Kind::Svg { upright.width() } else { (COLUMN * print.density(kind)) as u32 };
+    let (own, high) = (upright.width(), upright.height());
+    // A column wide, unless that makes it higher than a page.
+    let page = PAGE * print.density(kind) * own as f32 / high.max(1) as f32;
+    let usual = if kind == Kind::Svg { own } else { (COLUMN * print.density(kind)).min(page).max(1.0) as u32 };
     let wide = print.width.unwrap_or(usual);
+    let becomes = u64::from(wide) * u64::from(high) / u64::from(own.max(1));
+    if becomes > 20_000 {
+        return Err(Error::Usage(format!(
+            "--width {wide} makes the picture of {own}x{high} pixels {becomes} high; pass a smaller one"
+        )));
+    }
     let enlarged = if wide > upright.width() { Some(sheet::scaled(upright, scene.view, wide)?) } else { None };
     let scene = match &enlarged {
         Some((picture, view)) => Scene { picture: Some(picture), view: *view, ..scene.clone() },
@@ -60,9 +70,12 @@ fn picture(scene: &Scene<'_>, e: &Explanation, kind: Kind) -> Result<Vec<u8>> {
     let width = wide as f32;
     let height = width * heated.height() as f32 / heated.width() as f32;
     let size = print.letters(kind, (width / 26.0).clamp(9.0, 48.0));
+    if print.letters.is_some() && (scene.style.legend || print.title().is_some()) {
+        print.readable(size, width, 6.0, "--width")?;
+    }
     let mut figure = Figure::new(&scene.caption);
     let mut top = 0.0;
-    if let Some(title) = &print.title {
+    if let Some(title) = print.title() {
         figure.fitted((size / 2.0, size * 1.2), size, width - size, title)?;
         top = size * 1.7;
     }
@@ -85,22 +98,24 @@ struct Frame {
 }
 
 impl Frame {
-    fn of(scene: &Scene<'_>, kind: Kind) -> Self {
+    fn of(scene: &Scene<'_>, kind: Kind) -> Result<Self> {
         let print = &scene.style.print;
         let usual = if kind == Kind::Svg { WEB } else { PAPER * print.density(kind) };
         let width = print.width.map_or(usual, |width| width as f32);
         let unit = width / WEB;
         let (margin, size) = (16.0 * unit, print.letters(kind, 18.0 * unit));
-        Frame { width, margin, size, room: width - 2.0 * margin }
+        let room = width - 2.0 * margin;
+        print.readable(size, room, 3.0, "--width")?;
+        Ok(Frame { width, margin, size, room })
     }
 }
 
 fn written(scene: &Scene<'_>, e: &Explanation, text: &TextLayout, kind: Kind) -> Result<Vec<u8>> {
     let print = &scene.style.print;
-    let Frame { width, margin, size, room } = Frame::of(scene, kind);
+    let Frame { width, margin, size, room } = Frame::of(scene, kind)?;
     let mut figure = Figure::new(&scene.caption);
     let mut top = margin;
-    if let Some(title) = &print.title {
+    if let Some(title) = print.title() {
         figure.fitted((margin, top + size), size, room, title)?;
         top += size * 1.9;
     }
@@ -122,8 +137,8 @@ type Named<'e> = (String, SharedRanges, Vec<(&'e str, &'e Explanation)>);
 /// [`Error::Usage`] for pictures, and whatever drawing reports.
 pub(super) fn texts(scene: &Scene<'_>, title: &str, lines: Vec<Named<'_>>, kind: Kind) -> Result<Vec<u8>> {
     let print = &scene.style.print;
-    let Frame { width, margin, size, room } = Frame::of(scene, kind);
-    let title = print.title.as_deref().unwrap_or(title);
+    let Frame { width, margin, size, room } = Frame::of(scene, kind)?;
+    let title = print.title().unwrap_or(title);
     let mut figure = Figure::new(title);
     figure.fitted((margin, margin + size), size, room, title)?;
     let mut top = margin + size * 1.9;

@@ -121,7 +121,7 @@ impl Gathering<'_> {
 
     fn asked<'b>(&'b self, requests: &'b [Request]) -> Asked<'b> {
         let Settings { seed, memory, .. } = self.settings;
-        Asked { model: self.model, methods: self.method, requests, row: None, seed, memory, links: false }
+        Asked { model: self.model, methods: self.method, requests, row: None, seed, memory, links: 0 }
     }
 
     /// Reads and explains some inputs.

@@ -60,12 +60,20 @@ fn pictures_and_texts_are_figures_of_every_kind() {
     let larger = [&["explain", "-q", "-o", "out/", "--overwrite"][..], &asked, &["--font-size", "24"]].concat();
     fine(dir.path(), &larger);
     assert!(png(&out.join("text.attn-lrp.png")).1 > 2 * height);
-    // What the built-in font lacks and no font here has is said; a viewer's fonts draw it in SVG.
-    let private = "good \u{f8ff}";
-    assert!(refused(dir.path(), &["explain", "-q", "-f", "pdf", "-o", "x/", "--text", private])
-        .contains("no font here has"));
-    fine(dir.path(), &["explain", "-q", "-f", "svg", "-o", "x/", "--text", private]);
+    // What the built-in font lacks and no font here has is said; a viewer's fonts draw it in SVG, which is whole as XML.
+    let said = |format: &str| {
+        let output = vitx(dir.path(), &["explain", "-f", format, "-o", "x/", "--text", "good \u{10fffd} \u{ffff}"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output).contains("no font here has the letters")
+    };
+    assert!(said("pdf") && said("png") && !said("svg"));
+    assert!(!text(&dir.path().join("x/text.attn-lrp.svg")).contains('\u{ffff}'));
     assert!(refused(dir.path(), &["explain", "-f", "png", &cat]).contains("pass overlay"));
+    for (idle, format) in [("--dpi=100", "svg"), ("--font-size=9", "pdf"), ("--background=white", "svg")] {
+        assert!(refused(dir.path(), &["explain", idle, "-f", format, &cat]).contains("would change nothing"), "{idle}");
+    }
+    let large = ["explain", "-f", "png", "--text", "good", "--width", "64", "--font-size", "200"];
+    assert!(refused(dir.path(), &large).contains("leave no room"));
     for idle in ["--width=300", "--dpi=100", "--font-size=9", "--title=x", "--background=white"] {
         assert!(refused(dir.path(), &["explain", idle, &cat]).contains("would change nothing"), "{idle}");
     }
@@ -151,7 +159,6 @@ fn tables_by_columns_and_the_maps_of_a_run_are_one_file_each() {
         assert!(own.iter().zip(map).all(|(a, b)| *a == f64::from(*b)), "row {place} is not its map");
     }
     assert!(!dir.path().join("t.parquet.rows.jsonl").exists());
-    assert!(stderr(&run(&["--arrays", "maps2.npy", "-o", "out/"])).contains("stand already"));
     let output = run(&["--table", "t.npz", "-o", "out/"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let mut archive = zip::ZipArchive::new(File::open(dir.path().join("t.npz")).unwrap()).unwrap();
@@ -214,17 +221,55 @@ fn pages_hold_what_tokens_attend_to() {
         links["heads"].as_u64().unwrap(),
         links["tokens"].as_u64().unwrap(),
     );
-    assert_eq!((layers, heads, tokens, &links["averaged"]), (9, 1, 145, &Value::Bool(true)));
+    assert_eq!((layers, heads, tokens, &links["averaged"]), (9, 6, 145, &Value::Bool(false)));
     let encoded = data["attention"].as_str().unwrap();
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).unwrap();
-    assert_eq!(bytes.len(), 9 * 145 * 145);
+    assert_eq!(bytes.len(), 9 * 6 * 145 * 145);
     fine(dir.path(), &["heads", "-q", "--layer", "last", "-o", "a.npz", &asset("cat.jpg")]);
     let mut archive = zip::ZipArchive::new(File::open(dir.path().join("a.npz")).unwrap()).unwrap();
     let all: Vec<f32> = npyz::NpyFile::new(archive.by_name("attention.npy").unwrap()).unwrap().into_vec().unwrap();
-    let greatest = links["greatest"][8].as_f64().unwrap();
     for at in [0, 5, 145 * 40 + 7, 145 * 145 - 1] {
-        let mean: f64 = (0..6).map(|head| f64::from(all[head * 145 * 145 + at])).sum::<f64>() / 6.0;
-        let held = (f64::from(bytes[8 * 145 * 145 + at]) / 255.0).powi(2) * greatest;
-        assert!((mean - held).abs() < 0.01 * greatest, "{at}: {mean} {held}");
+        let (place, greatest) = ((8 * 6 + 2) * 145 * 145 + at, links["greatest"][8 * 6 + 2].as_f64().unwrap());
+        let (own, held) = (f64::from(all[2 * 145 * 145 + at]), (f64::from(bytes[place]) / 255.0).powi(2) * greatest);
+        assert!((own - held).abs() < 0.01 * greatest, "{at}: {own} {held}");
     }
+}
+
+#[test]
+fn arrays_and_tables_take_no_other_file_s_place_and_are_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cat, flower) = (asset("cat.jpg"), asset("flower.jpg"));
+    let at = |name: &str| dir.path().join(name);
+    // An input, and a result of the run, hold neither maps nor rows; what is there stays.
+    fine(dir.path(), &["explain", "-q", "-f", "npy", "-o", "x.npy", &cat]);
+    let before = std::fs::read(at("x.npy")).unwrap();
+    refused(dir.path(), &["explain", "-q", "x.npy", "--arrays", "x.npy", "--overwrite", "-o", "o/"]);
+    assert_eq!(std::fs::read(at("x.npy")).unwrap(), before);
+    let both = ["explain", "-q", "-f", "npy", "-o", "z/", "--arrays", "z/cat.gae.npy", &cat];
+    assert!(refused(dir.path(), &both).contains("is a result of this run"));
+    // A refused run leaves the table of an earlier one.
+    let run = |name: &str, more: &[&str]| {
+        vitx(
+            dir.path(),
+            &[&["explain", "-q", "--table", "t.csv", "--arrays", "a.npy", "-o", "o/", name][..], more].concat(),
+        )
+    };
+    assert!(run(&cat, &[]).status.success());
+    let table = text(&at("t.csv"));
+    assert_eq!(run(&flower, &[]).status.code(), Some(2));
+    assert_eq!(text(&at("t.csv")), table);
+    // The same run again makes the array anew and leaves the files that stand.
+    let array = std::fs::read(at("a.npy")).unwrap();
+    let made = std::fs::metadata(at("o/cat.gae.png")).unwrap().modified().unwrap();
+    let again = run(&cat, &["--resume"]);
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert_eq!((std::fs::read(at("a.npy")).unwrap(), text(&at("t.csv")).lines().count()), (array, 2));
+    assert_eq!(std::fs::metadata(at("o/cat.gae.png")).unwrap().modified().unwrap(), made);
+    // Without a map there is no array.
+    std::fs::write(at("broken.jpg"), "no picture").unwrap();
+    assert!(!vitx(dir.path(), &["explain", "-q", "broken.jpg", "--arrays", "none.npy"]).status.success());
+    assert!(!at("none.npy").exists());
+    let reference = format!("similarity:{flower}");
+    let twice = ["explain", "-q", "-t", &reference, "--both", "--arrays", "m.npy", &cat];
+    assert!(refused(dir.path(), &twice).contains("--both makes two runs"));
 }

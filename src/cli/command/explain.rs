@@ -19,6 +19,7 @@ use vitx::explain::pages::Index;
 use vitx::explain::past::Past;
 use vitx::explain::places::Places;
 use vitx::explain::plan::{Choices, Plan};
+use vitx::explain::rows::Rows;
 use vitx::explain::{likeness::turned, Asked as Question};
 use vitx::identity::Identity;
 use vitx::input::Source;
@@ -63,6 +64,10 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(mut args: Args) -> Result<ExitCode> {
+    let late = args.output.table.as_ref().is_some_and(|table| Rows::late(table));
+    if args.both && (late || args.output.arrays.is_some()) {
+        bail!("--both makes two runs: pass a .csv or .jsonl file to --table, and leave --arrays out");
+    }
     let (code, inputs) = explained(&mut args, false)?;
     if !args.both || interrupted() {
         return Ok(code);
@@ -102,24 +107,13 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     let mut past = Past::look(&plan, &job.checkpoint, &job.sources.list, stated, common)?;
     let (inputs, names) = (job.sources.list.len(), job.sources.list.iter().map(|s| s.name.clone()).collect());
     let report = Reporter::new(args.report, inputs).resumable();
-    let table = args.output.table.clone();
     if let Some(folder) = plan.ledger_folder().filter(|_| plan.indexed) {
         Index::check(folder)?;
     }
-    if arrays.is_some() && (0..inputs).any(|n| plan.left(past.left(n)).contains(&false)) {
-        bail!("--arrays: outputs of this run stand already, and their maps are not read back; pass --overwrite to make them anew");
-    }
-    if past.made.all() {
-        let report = report.tabled(table.as_deref(), further)?;
-        let mut index = Index::default();
-        for (number, source) in job.sources.list.iter().enumerate() {
-            tell_done(&report, &plan, &past, &job.checkpoint.id, number, source)?;
-            let standing = past.made.records(number, &source.name, &job.checkpoint.id, "");
-            index.note(number, &standing, &plan, &source.stem);
-        }
-        index.finish(&plan, &job.checkpoint.id)?;
-        report.note("up to date: every output is there already (--overwrite makes them anew)");
-        return Ok((report.finish(inputs), names));
+    let maps = arrays.map(|file| Maps::begin(file, plan.replace)).transpose()?;
+    let table = args.output.table.clone();
+    if past.made.all() && !plan.again {
+        return Ok((tell_standing(report.tabled(table.as_deref(), further)?, &plan, &past, &job)?, names));
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
     past.made.begin()?;
@@ -128,7 +122,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
     let Plan { methods, requests, seed, row, style, .. } = &plan;
     let (row, memory) = (row.as_ref(), args.model.memory());
-    let question = Question { model: &model, methods, requests, row, seed: *seed, memory, links: plan.page.is_some() };
+    let question = Question { model: &model, methods, requests, row, seed: *seed, memory, links: plan.links() };
     let (stated, together) = (past.stated.clone(), usize::from(args.input.batch_size));
     let front = Places { plan: &plan, stated: &stated, labels: &model.checkpoint.labels, gathers: arrays.is_some() };
     let desk = Desk::new(question, (args.input.shape(), together), style, &front);
@@ -141,7 +135,6 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         contents: None,
     });
     let goings: Vec<_> = goings.collect();
-    let maps = arrays.map(|file| Maps::begin(file, overwrite)).transpose()?;
     let (args, plan, model, desk) = (&*args, &plan, &model, &desk);
     let mut work = Work {
         args,
@@ -159,10 +152,23 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     work.draw_waiting()?;
     work.write_index()?;
     let done = (0..inputs).filter(|n| work.past.made.done(*n)).count();
-    if done > 0 {
+    if done > 0 && !work.plan.again {
         work.report.note(&format!("up to date: the outputs of {done} of {inputs} inputs were there already"));
     }
     Ok((work.report.finish(inputs), names))
+}
+
+/// A run of which everything is there already.
+fn tell_standing(report: Reporter, plan: &Plan, past: &Past, job: &Job) -> Result<ExitCode> {
+    let (mut index, model) = (Index::default(), &job.checkpoint.id);
+    for (number, source) in job.sources.list.iter().enumerate() {
+        tell_done(&report, plan, past, model, number, source)?;
+        let standing = past.made.records(number, &source.name, model, "");
+        index.note(number, &standing, plan, &source.stem);
+    }
+    index.finish(plan, model)?;
+    report.note("up to date: every output is there already (--overwrite makes them anew)");
+    Ok(report.finish(job.sources.list.len()))
 }
 
 /// What every output of the run depends on.

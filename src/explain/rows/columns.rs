@@ -27,18 +27,24 @@ type Row = Map<String, Value>;
 /// The rows of a file of JSON lines, so many at a time; one that was cut off is the end.
 fn groups(rows: &Path, mut each: impl FnMut(&[Row]) -> Result<()>) -> Result<()> {
     let failed = |e: std::io::Error| Error::Input(format!("{}: {e}", rows.display()));
-    let mut lines = BufReader::new(File::open(rows).map_err(failed)?).lines();
-    loop {
+    let (mut lines, mut whole) = (BufReader::new(File::open(rows).map_err(failed)?).lines(), true);
+    while whole {
         let mut group = Vec::new();
         for line in lines.by_ref().take(GROUP) {
-            let Ok(row) = serde_json::from_str(&line.map_err(failed)?) else { break };
-            group.push(row);
+            match serde_json::from_str(&line.map_err(failed)?) {
+                Ok(row) => group.push(row),
+                Err(_) => {
+                    whole = false;
+                    break;
+                }
+            }
         }
-        if group.is_empty() {
-            return Ok(());
+        whole &= !group.is_empty();
+        if !group.is_empty() {
+            each(&group)?;
         }
-        each(&group)?;
     }
+    Ok(())
 }
 
 /// Whether a Parquet file was written by us.
@@ -99,7 +105,15 @@ fn written(column: &Column, group: &[Row], into: &mut ColumnWriter<'_>) -> parqu
     Ok(())
 }
 
-/// The rows as arrays, one a column: where a row has nothing there is an empty text, -1 or NaN.
+/// Characters of a text in an array, at most: each takes as much room as the longest.
+const LONGEST: usize = 256;
+
+/// What of a text an array holds.
+fn beginning(text: &str) -> String {
+    text.chars().take(LONGEST).collect()
+}
+
+/// The rows as arrays, one a column: where a row has nothing there is an empty text, -1 or NaN. Of longer texts the beginning is in them.
 pub(super) fn arrays(rows: &Path) -> Result<Vec<u8>> {
     let (mut texts, mut integers, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
     for column in COLUMNS {
@@ -111,7 +125,7 @@ pub(super) fn arrays(rows: &Path) -> Result<Vec<u8>> {
     }
     groups(rows, |group| {
         for (column, own) in &mut texts {
-            own.extend(group.iter().map(|row| row.get(column.name).map_or_else(String::new, cell)));
+            own.extend(group.iter().map(|row| row.get(column.name).map_or_else(String::new, |v| beginning(&cell(v)))));
         }
         for (column, own) in &mut integers {
             own.extend(group.iter().map(|row| row.get(column.name).and_then(Value::as_i64).unwrap_or(-1)));

@@ -126,6 +126,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Whether a table of this name is made when a run ends, so that nothing can be put behind it.
+    pub fn late(path: &Path) -> bool {
+        Kind::of(path).is_some_and(Kind::late)
+    }
+
     /// Begins a table, in the place of an earlier one or, `further`, behind its rows.
     ///
     /// # Errors
@@ -144,9 +149,6 @@ impl Rows {
             return Err(Error::Usage(format!(
                 "--table {shown}: there is a file that is no table of vitx; name another"
             )));
-        }
-        if further && kind.late() {
-            return Err(Error::Usage(format!("--table {shown}: with --both pass a .csv or .jsonl file")));
         }
         let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         let further = further && path.exists();
@@ -280,7 +282,7 @@ mod tests {
             assert!(journal.exists() && !path.exists());
             rows.finish().unwrap();
             assert!(path.exists() && !journal.exists());
-            assert!(Rows::begin(&path, true).is_err());
+            assert!(Rows::late(&path) && !Rows::late(Path::new("t.csv")));
             Rows::begin(&path, false).unwrap().finish().unwrap();
             std::fs::write(&path, "mine").unwrap();
             assert!(Rows::begin(&path, false).is_err());

@@ -11,16 +11,17 @@ use krilla_svg::{SurfaceExt, SvgSettings};
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::fontdb::{Database, FaceInfo, Stretch, Style, Weight, ID};
 use resvg::usvg::{Options, Tree};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-/// Pixels of a PNG, at most: a text of some pages at 300 an inch has 20 million.
-const MOST: f32 = 200e6;
+/// Pixels of a PNG, at most: a page of text at 300 an inch has 8 million.
+const MOST: f32 = 100e6;
 
 /// # Errors
-/// [`Error::Usage`] for letters that no font has and for a figure that is too large.
+/// [`Error::Usage`] for a font that cannot be read and for a figure that is too large.
 pub(super) fn export(figure: &Figure, size: (f32, f32), print: &Print, kind: Kind) -> Result<Vec<u8>> {
-    let options = Options { fontdb: fonts(figure, print.font.as_deref())?, ..Options::default() };
+    let options = Options { fontdb: fonts(&figure.foreign, print.font.as_deref())?, ..Options::default() };
     let drawn = figure.svg(size, print, false);
     let tree = Tree::from_str(&drawn, &options).map_err(|e| Error::Fault(format!("a figure: {e}")))?;
     match kind {
@@ -80,7 +81,7 @@ fn pixels(tree: &Tree, print: &Print) -> Result<Vec<u8>> {
 
 /// The built-in font, and where it lacks letters of the figure the user's and the system's, which are read once: what is drawn from the
 /// first alone is the same on every machine.
-fn fonts(figure: &Figure, own: Option<&Path>) -> Result<Arc<Database>> {
+fn fonts(foreign: &BTreeSet<char>, own: Option<&Path>) -> Result<Arc<Database>> {
     static BUILT_IN: OnceLock<Arc<Database>> = OnceLock::new();
     static ALL: OnceLock<Arc<Database>> = OnceLock::new();
     let first = || {
@@ -88,7 +89,7 @@ fn fonts(figure: &Figure, own: Option<&Path>) -> Result<Arc<Database>> {
         fonts.load_font_data(FONT.to_vec());
         fonts
     };
-    if figure.foreign.is_empty() {
+    if foreign.is_empty() {
         return Ok(BUILT_IN.get_or_init(|| Arc::new(first())).clone());
     }
     let all = match ALL.get() {
@@ -111,21 +112,19 @@ fn fonts(figure: &Figure, own: Option<&Path>) -> Result<Arc<Database>> {
             ALL.get_or_init(|| Arc::new(fonts))
         }
     };
-    let has = |c: char| {
-        let mut faces = all.faces();
-        faces.any(|face| {
-            let glyph = |data: &[u8], index| {
-                FontRef::try_from_slice_and_index(data, index).ok().and_then(|font| builtin(&font, c))
-            };
-            all.with_face_data(face.id, glyph).flatten().is_some()
-        })
-    };
-    let lacking: Vec<String> = figure.foreign.iter().filter(|c| !has(**c)).take(12).map(char::to_string).collect();
-    if lacking.is_empty() {
-        return Ok(all.clone());
+    Ok(all.clone())
+}
+
+/// Those of some letters that no font has.
+pub(super) fn lacking(letters: &BTreeSet<char>, own: Option<&Path>) -> Result<Vec<char>> {
+    if letters.is_empty() {
+        return Ok(Vec::new());
     }
-    Err(Error::Usage(format!(
-        "no font here has the letters {}; install one or pass --font FILE, or write --format svg, which is drawn with the viewer's fonts",
-        lacking.join(" ")
-    )))
+    let all = fonts(letters, own)?;
+    let has = |c: char| {
+        let glyph =
+            |data: &[u8], index| FontRef::try_from_slice_and_index(data, index).ok().and_then(|font| builtin(&font, c));
+        all.faces().any(|face| all.with_face_data(face.id, glyph).flatten().is_some())
+    };
+    Ok(letters.iter().copied().filter(|c| !has(*c)).collect())
 }

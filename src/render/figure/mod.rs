@@ -7,11 +7,12 @@ mod words;
 pub(super) use words::Column;
 
 use super::colormap::Colormap;
-use super::lettering::{builtin, em, font, text_width, FONT};
+use super::lettering::{builtin, em, fitted, font, text_width, FONT};
 use super::png;
 use super::printable::in_a_line;
 use super::table::escaped;
 use crate::error::{Error, Result};
+use ab_glyph::FontRef;
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
 use image::{DynamicImage, RgbImage};
@@ -25,6 +26,8 @@ const CSS: f32 = 96.0;
 const POINTS: f32 = 72.0;
 /// Behind letters that the built-in font has, those of the viewer's own.
 const FONTS: &str = "DejaVu Sans, Verdana, Noto Sans, Noto Sans CJK SC, Noto Color Emoji, sans-serif";
+/// How much of its height a line may lose to fit.
+const LEAST: f32 = 0.65;
 /// Text on white.
 pub(super) const INK: &str = "#1e1e1e";
 
@@ -85,6 +88,24 @@ impl Print {
         }
     }
 
+    /// The title, where one was asked for.
+    pub(super) fn title(&self) -> Option<&str> {
+        self.title.as_deref().filter(|title| !title.trim().is_empty())
+    }
+
+    /// Refuses letters that leave no room for what they say: `room` holds fewer than `least` of them.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming what would help.
+    pub(super) fn readable(&self, size: f32, room: f32, least: f32, more: &str) -> Result<()> {
+        if size * least <= room {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "letters of {size:.0} pixels leave no room on {room:.0}; pass a smaller --font-size or a larger {more}"
+        )))
+    }
+
     /// Height of letters in pixels; `usual` where none was asked for.
     pub(super) fn letters(&self, kind: Kind, usual: f32) -> f32 {
         self.letters.map_or(usual, |points| points * self.density(kind) / POINTS)
@@ -112,7 +133,7 @@ pub(super) struct Figure {
 
 impl Figure {
     pub fn new(title: &str) -> Self {
-        let title = in_a_line(title).into_owned();
+        let title = in_a_line(title).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
         Figure { body: String::new(), title, bars: 0, foreign: BTreeSet::new(), lettered: false }
     }
 
@@ -123,8 +144,9 @@ impl Figure {
 
     fn letters(&mut self, text: &str) -> Result<String> {
         let font = font()?;
-        let own = in_a_line(text);
-        self.foreign.extend(own.chars().filter(|c| builtin(&font, *c).is_none() && !is_silent(*c)));
+        // XML has no place for the two that are no characters.
+        let own = in_a_line(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
+        self.foreign.extend(foreign(&font, &own));
         self.lettered = true;
         Ok(escaped(&own))
     }
@@ -140,11 +162,11 @@ impl Figure {
         Ok(())
     }
 
-    /// The same at its start, made smaller until it fits into so many pixels.
+    /// The same at its start, made somewhat smaller and then cut until it fits into so many pixels.
     pub fn fitted(&mut self, place: (f32, f32), size: f32, room: f32, text: &str) -> Result<()> {
-        let font = font()?;
-        let wide = text_width(&font, em(&font, size), &in_a_line(text));
-        self.text(place, (room / wide).clamp(0.35, 1.0) * size, Anchor::Start, text)
+        let (font, text) = (font()?, in_a_line(text));
+        let size = (room / text_width(&font, em(&font, size), &text)).clamp(LEAST, 1.0) * size;
+        self.text(place, size, Anchor::Start, &fitted(&font, em(&font, size), &text, room))
     }
 
     /// A text around a middle that is exactly so wide.
@@ -199,7 +221,7 @@ impl Figure {
     /// As a file of a kind, so many pixels wide and high.
     ///
     /// # Errors
-    /// [`Error::Usage`] for letters that no font has, and whatever the encoders report.
+    /// [`Error::Usage`] for a font that cannot be read and a figure that is too large, and whatever the encoders report.
     pub fn written(&self, size: (f32, f32), print: &Print, kind: Kind) -> Result<Vec<u8>> {
         match kind {
             Kind::Svg => Ok(self.svg(size, print, true).into_bytes()),
@@ -220,6 +242,29 @@ impl Figure {
         };
         format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" font-family=\"{FONTS}\" role=\"img\">\n<title>{title}</title>\n{font}{ground}{}</svg>\n", self.body)
     }
+}
+
+/// Letters of a text that the built-in font lacks.
+fn foreign<'t>(font: &'t FontRef<'_>, text: &'t str) -> impl Iterator<Item = char> + 't {
+    text.chars().filter(|c| builtin(font, *c).is_none() && !is_silent(*c))
+}
+
+/// Letters of texts that neither the built-in font nor any other here has: PDF and PNG show boxes in their place.
+///
+/// # Errors
+/// [`Error::Usage`] for a font of the user's that cannot be read.
+pub fn lacking(texts: &[String], print: &Print) -> Result<Vec<char>> {
+    let font = font()?;
+    let all: BTreeSet<char> = texts.iter().flat_map(|text| foreign(&font, text).collect::<Vec<_>>()).collect();
+    export::lacking(&all, print.font.as_deref())
+}
+
+/// What is said of them.
+pub fn boxes(letters: &[char]) -> Option<String> {
+    let some: Vec<String> = letters.iter().take(12).map(char::to_string).collect();
+    (!some.is_empty()).then(|| {
+        format!("no font here has the letters {}: pdf and png show boxes in their place; install one or pass --font FILE (svg and html are drawn with the viewer's fonts)", some.join(" "))
+    })
 }
 
 /// A character that no font draws: white space, joiners, marks of direction, the choice of a variant.

@@ -8,7 +8,9 @@ use super::Figure;
 use crate::error::Result;
 use crate::explanation::{Explanation, TextLayout};
 use ab_glyph::FontRef;
+use std::borrow::Cow;
 use unicode_bidi::{BidiInfo, Level};
+use unicode_bidi_mirroring::get_mirrored;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// From one line of a text to the next, in heights of its letters.
@@ -35,6 +37,16 @@ struct Atom {
     breaks: bool,
     /// Odd: it is read from the right.
     level: Level,
+}
+
+impl Atom {
+    /// The text as it is drawn: a bracket that is read from the right and stands alone, without a letter that says so, is turned around.
+    fn seen(&self) -> Cow<'_, str> {
+        if self.level.is_ltr() || self.text.chars().any(char::is_alphanumeric) {
+            return Cow::Borrowed(&self.text);
+        }
+        Cow::Owned(self.text.chars().rev().map(|c| get_mirrored(c).unwrap_or(c)).collect())
+    }
 }
 
 impl Figure {
@@ -97,7 +109,7 @@ impl Figure {
             }
             if !atom.text.trim().is_empty() {
                 let (middle, base) = (x + atom.width / 2.0, y + size * 1.02);
-                self.spread((middle, base), (size, atom.width - 2.0 * pad(size)), ink, &atom.text)?;
+                self.spread((middle, base), (size, atom.width - 2.0 * pad(size)), ink, &atom.seen())?;
             }
             x += atom.width;
         }
@@ -234,11 +246,12 @@ mod tests {
             let from_right = levelled(&mut own);
             let levels: Vec<Level> = own.iter().map(|a| a.level).collect();
             let seen: Vec<String> =
-                BidiInfo::reorder_visual(&levels).into_iter().map(|i| own[i].text.clone()).collect();
+                BidiInfo::reorder_visual(&levels).into_iter().map(|i| own[i].seen().into_owned()).collect();
             (seen.concat(), from_right)
         };
         assert_eq!(order("the film"), ("the film".into(), false));
         assert_eq!(order("סרט שקט"), ("שקט סרט".into(), true));
+        assert_eq!(order("סרט (שקט)"), (")שקט( סרט".replace(')', "<").replace('(', ")").replace('<', "("), true));
         assert_eq!(order("a סרט שקט b"), ("a שקט סרט b".into(), false), "Hebrew words in an English line");
     }
 }

@@ -235,6 +235,7 @@ function write(map) {
       first = false;
       Object.assign(span.style, { background: `rgb(${r},${g},${b})`, color: light(r, g, b) ? "#000" : "#fff" });
       span.tokens = [from, to];
+      if (data.token !== null && from <= data.token && data.token < to) Object.assign(span, { title: `${figure(value)}; its row is explained` }).classList.add("asked");
       const tellOf = () => at("value").replaceChildren(...named(text, value), ...link(span));
       span.addEventListener("pointerenter", tellOf);
       span.addEventListener("focus", tellOf);

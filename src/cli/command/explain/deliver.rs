@@ -25,7 +25,7 @@ impl<'a> Work<'a> {
     pub(super) fn chunk(&mut self, came: Came<'a>) -> Result<bool> {
         for going in &came.chunk {
             let (number, done) = (going.number, self.past.made.done(going.number));
-            if self.plan.page.is_some() && !done {
+            if self.plan.again || (self.plan.page.is_some() && !done) {
                 continue; // all of it is made again
             }
             if done {
@@ -190,8 +190,9 @@ impl<'a> Work<'a> {
                 path.display()
             )));
         }
-        // An input's results are made again for its page, though files of some stand.
-        let stands = self.plan.page.is_some() && std::fs::read(path).is_ok_and(|known| known == bytes);
+        // An input's results are made again for its page or the run's array, though files of some stand.
+        let again = self.plan.again || self.plan.page.is_some();
+        let stands = again && std::fs::read(path).is_ok_and(|known| known == bytes);
         if !stands {
             save::save(path, bytes, self.plan.replace)?;
         }
