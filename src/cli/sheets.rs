@@ -18,7 +18,7 @@ use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality, Model};
-use vitx::render::figure::{boxes, lacking, Kind};
+use vitx::render::figure::{lacking, Kind};
 use vitx::render::lines::{Line, Lines};
 use vitx::render::{Scene, Style};
 use vitx::resume::one::One;
@@ -203,7 +203,7 @@ impl Subject {
             Ready::Text(_) => self.model.checkpoint.id.clone(), // the text itself is in the figure
         };
         if let (Ready::Text(text), Some(Kind::Pdf | Kind::Png)) = (&self.ready, args.kind()) {
-            boxes(&lacking(&text.layout.texts, &self.style.print)?).iter().for_each(|note| report.note(note));
+            unseen(&lacking(&text.layout.texts, &self.style.print)?).iter().for_each(|note| report.note(note));
         }
         let bytes = Lines { title, columns, lines, by_line }.made(&scene, args.ending().as_deref(), args.cell)?;
         self.save(args, report, &bytes)

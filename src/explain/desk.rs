@@ -10,7 +10,7 @@ use crate::identity::Identity;
 use crate::input::image::Remark;
 use crate::input::{Preparer, Ready, Shape, Source};
 use crate::method::Configured;
-use crate::render::figure::{boxes, lacking, Kind};
+use crate::render::figure::{lacking, Kind};
 use crate::render::json::{Done, Record};
 use crate::render::page::{self, Panel};
 use crate::render::scale::{Range, Span};
@@ -361,7 +361,7 @@ impl<'a> Desk<'a> {
         let fixed = |format: &Renderer| matches!(Kind::of(format.name), Some(Kind::Pdf | Kind::Png));
         if let (Layout::Text(text), true) = (&answer.explanation.layout, places.iter().any(|(format, _)| fixed(format)))
         {
-            warnings.extend(boxes(&lacking(&text.texts, &self.style.print)?));
+            warnings.extend(unseen(&lacking(&text.texts, &self.style.print)?));
         }
         done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
         let record = Record::Ok(Box::new(done));

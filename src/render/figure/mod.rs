@@ -249,7 +249,7 @@ fn foreign<'t>(font: &'t FontRef<'_>, text: &'t str) -> impl Iterator<Item = cha
     text.chars().filter(|c| builtin(font, *c).is_none() && !is_silent(*c))
 }
 
-/// Letters of texts that neither the built-in font nor any other here has: PDF and PNG show boxes in their place.
+/// Letters of texts that neither the built-in font nor any other here has: PDF and PNG leave their places empty.
 ///
 /// # Errors
 /// [`Error::Usage`] for a font of the user's that cannot be read.
@@ -260,10 +260,10 @@ pub fn lacking(texts: &[String], print: &Print) -> Result<Vec<char>> {
 }
 
 /// What is said of them.
-pub fn boxes(letters: &[char]) -> Option<String> {
+pub fn unseen(letters: &[char]) -> Option<String> {
     let some: Vec<String> = letters.iter().take(12).map(char::to_string).collect();
     (!some.is_empty()).then(|| {
-        format!("no font here has the letters {}: pdf and png show boxes in their place; install one or pass --font FILE (svg and html are drawn with the viewer's fonts)", some.join(" "))
+        format!("no font here has the letters {}: pdf and png leave their places empty; install one or pass --font FILE (svg and html are drawn with the viewer's fonts)", some.join(" "))
     })
 }
 
