@@ -206,6 +206,16 @@ impl Explanation {
         }
     }
 
+    /// The shape of [`Explanation::content`]: `[gridH,gridW]` of images, `[T]` of texts, `[T,T]` of a matrix.
+    pub fn shape(&self) -> Vec<usize> {
+        let tokens = self.layout.len();
+        match &self.layout {
+            _ if self.matrix => vec![tokens, tokens],
+            Layout::Image(image) => vec![image.grid.0, image.grid.1],
+            Layout::Text(_) => vec![tokens],
+        }
+    }
+
     /// Relevance of the content tokens; every entry of a matrix.
     pub fn of_content(&self) -> impl Iterator<Item = f32> + '_ {
         let wanted = |(t, _): &(usize, &f32)| self.matrix || self.layout.is_content(*t);

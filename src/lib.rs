@@ -52,5 +52,6 @@ pub mod scale;
 pub mod summary;
 pub mod target;
 pub mod trace;
+pub mod worker;
 
 pub use error::{Error, Result};

@@ -40,6 +40,11 @@ pub const MAXIMIZE: &str = "Examples:
   vitx maximize --unit layer=8,channel=3 --steps 64 -o unit.png
   vitx maximize --target flower --frames steps/ --every 8 -o flower.png";
 
+pub const WORKER: &str = "Examples:
+  vitx worker --root photos/ < requests.jsonl > answers.jsonl
+  vitx worker -m ./my-checkpoint --method attn-lrp --listen 127.0.0.1:8080
+  vitx worker -m demo-bert --unordered --batch-size 16 --max-wait 20";
+
 pub const METHODS: &str = "Examples:
   vitx methods
   vitx methods gae

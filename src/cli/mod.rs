@@ -16,7 +16,7 @@ mod voice;
 
 use anyhow::Result;
 use clap::Parser;
-use command::{compare, evaluate, explain, heads, inspect, lists, maximize, predict, shell, summary, tune};
+use command::{compare, evaluate, explain, heads, inspect, lists, maximize, predict, shell, summary, tune, worker};
 use std::process::ExitCode;
 use vitx::guard;
 
@@ -45,6 +45,7 @@ enum Command {
     Tune(tune::Args),
     Summary(summary::Args),
     Maximize(maximize::Args),
+    Worker(worker::Args),
     Methods(lists::MethodsArgs),
     Metrics(lists::MetricsArgs),
     Models(lists::ModelsArgs),
@@ -72,6 +73,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Tune(args) => tune::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Maximize(args) => maximize::run(args),
+        Command::Worker(args) => worker::run(args),
         Command::Methods(args) => lists::methods(args),
         Command::Metrics(args) => lists::metrics(args),
         Command::Models(args) => lists::models(args),

@@ -2,17 +2,12 @@
 
 use super::Scene;
 use crate::error::{Error, Result};
-use crate::explanation::{Explanation, Layout};
+use crate::explanation::Explanation;
 use npyz::WriterBuilder;
 
 /// f32 `[gridH,gridW]` for images (prefix tokens dropped), `[T]` for texts (special tokens kept), `[T,T]` for a matrix (all tokens).
 pub fn render(_: &Scene<'_>, e: &Explanation) -> Result<Vec<u8>> {
-    let tokens = e.layout.len() as u64;
-    let shape: Vec<u64> = match &e.layout {
-        _ if e.matrix => vec![tokens, tokens],
-        Layout::Image(image) => vec![image.grid.0 as u64, image.grid.1 as u64],
-        Layout::Text(_) => vec![tokens],
-    };
+    let shape: Vec<u64> = e.shape().into_iter().map(|side| side as u64).collect();
     array(e.content(), &shape)
 }
 

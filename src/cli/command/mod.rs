@@ -11,3 +11,4 @@ pub mod predict;
 pub mod shell;
 pub mod summary;
 pub mod tune;
+pub mod worker;
