@@ -84,3 +84,6 @@ mod towers;
 mod twins;
 #[path = "all/twins_methods.rs"]
 mod twins_methods;
+#[cfg(all(feature = "cli", feature = "demo"))]
+#[path = "all/worker.rs"]
+mod worker;

@@ -113,7 +113,13 @@ impl Teller<'_> {
     ///
     /// # Errors
     /// What drawing and writing files report.
-    pub fn told(&self, (id, order): (&Id, &Order), ready: &Ready, made: &[&Answer], nothing: &[&Nothing]) -> Result<Told> {
+    pub fn told(
+        &self,
+        (id, order): (&Id, &Order),
+        ready: &Ready,
+        made: &[&Answer],
+        nothing: &[&Nothing],
+    ) -> Result<Told> {
         let parts = made.len() + nothing.len();
         if parts == 0 {
             return Err(Error::Fault("nothing came of what was asked".into()));

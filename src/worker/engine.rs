@@ -200,7 +200,10 @@ impl<'m> Engine<'m> {
             }
             let asking = self.asking(&order)?;
             if let (Some(m), Some(f)) = (asking.methods.iter().find(|m| m.matrix()), order.formats.drawn()) {
-                return Err(Error::Usage(format!("method `{}` gives a matrix, which `{}` cannot draw", m.spec, f.name)));
+                return Err(Error::Usage(format!(
+                    "method `{}` gives a matrix, which `{}` cannot draw",
+                    m.spec, f.name
+                )));
             }
             Ok((asking, order.source.prepare(preparer)?))
         });

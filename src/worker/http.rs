@@ -140,7 +140,9 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Reply {
         let body = serde_json::json!({"status": "error", "id": null, "error": said});
         let more = match status {
             StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, "1")),
-            StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, if said == "GET it" { "GET, HEAD" } else { "POST" })),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                Some((header::ALLOW, if said == "GET it" { "GET, HEAD" } else { "POST" }))
+            }
             _ => None,
         };
         reply(status, "application/json", format!("{body}\n"), more)
@@ -176,9 +178,9 @@ async fn explain(shared: &Shared, request: Request<Incoming>) -> std::result::Re
     let gone = Left(Arc::new(AtomicBool::new(false)));
     let told = answers(shared, lines, late, &gone);
     let told = match late {
-        Some(late) => timeout_at(late.into(), told).await.map_err(|_| {
-            Refusal(StatusCode::GATEWAY_TIMEOUT, "took longer than the time limit of a request".into())
-        })?,
+        Some(late) => timeout_at(late.into(), told)
+            .await
+            .map_err(|_| Refusal(StatusCode::GATEWAY_TIMEOUT, "took longer than the time limit of a request".into()))?,
         None => told.await,
     }?;
     drop(held);

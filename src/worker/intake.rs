@@ -94,7 +94,13 @@ impl Intake {
     }
 
     /// Takes in the request of a line (by its number), which has its place; `late` and `gone` are for those who do not wait for ever.
-    pub fn submit(&self, (line, number): (Vec<u8>, usize), place: Place, late: (Option<Instant>, Arc<AtomicBool>), then: Then) {
+    pub fn submit(
+        &self,
+        (line, number): (Vec<u8>, usize),
+        place: Place,
+        late: (Option<Instant>, Arc<AtomicBool>),
+        then: Then,
+    ) {
         let (since, metrics) = (Instant::now(), Arc::clone(&self.metrics));
         let waiting = Waiting { since, then: Some((then, place)), metrics, number, id: Id::default() };
         let (late, gone) = late;

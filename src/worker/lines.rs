@@ -176,10 +176,7 @@ mod tests {
         let mut input = std::io::Cursor::new(b"one\r\n\n0123456789012345\ntwo\n01234567\nend".to_vec());
         let all: Vec<Came> = std::iter::from_fn(|| next(&mut input, 8).unwrap()).collect();
         let whole = |text: &str| Came::Whole(text.into());
-        assert_eq!(
-            all,
-            [whole("one"), whole(""), Came::TooLong, whole("two"), whole("01234567"), whole("end")]
-        );
+        assert_eq!(all, [whole("one"), whole(""), Came::TooLong, whole("two"), whole("01234567"), whole("end")]);
     }
 
     #[test]
@@ -190,7 +187,11 @@ mod tests {
         let own = Arc::clone(&written);
         let write = move |bytes: &[u8]| {
             own.lock().unwrap().push_str(std::str::from_utf8(bytes).unwrap());
-            if bytes == b"3" { Err(Error::Input("full".into())) } else { Ok(()) }
+            if bytes == b"3" {
+                Err(Error::Input("full".into()))
+            } else {
+                Ok(())
+            }
         };
         let mut writer = Writer { write, ordered: true, next: 0, waiting: BTreeMap::new(), failed: None };
         for number in [1, 2, 0, 4, 5] {

@@ -53,7 +53,8 @@ impl Metrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut out = String::new();
         let head = |out: &mut String, name: &str, kind: &str, about: &str| {
-            let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} {kind}"); // writing to a String cannot fail
+            let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} {kind}");
+            // writing to a String cannot fail
         };
         head(&mut out, "vitx_requests_total", "counter", "Requests that were answered, by outcome.");
         let _ = writeln!(out, "vitx_requests_total{{outcome=\"ok\"}} {}", load(&self.ok));

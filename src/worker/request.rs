@@ -147,7 +147,12 @@ fn names(key: &str, raw: Option<&RawValue>) -> std::result::Result<Option<Vec<St
 }
 
 /// Reads a request, and its name, which is known also of many that are wrong.
-pub fn parse(line: &[u8], texts: bool, root: Option<&Root>, limits: &Limits) -> (Id, std::result::Result<Order, Failure>) {
+pub fn parse(
+    line: &[u8],
+    texts: bool,
+    root: Option<&Root>,
+    limits: &Limits,
+) -> (Id, std::result::Result<Order, Failure>) {
     let line = match std::str::from_utf8(line) {
         Ok(line) => line,
         Err(_) => return (Id::default(), Err(wrong("is not UTF-8 text".into()))),
@@ -336,9 +341,17 @@ mod tests {
     fn mistakes_are_named_and_ids_are_kept() {
         for (line, id, part) in [
             (r#"{"id": 1, "text": "a"}"#, "1", "a"),
-            (r#"{"id": {"z": [1.50, 12345678901234567890123]}, "text": "a"}"#, r#"{"z": [1.50, 12345678901234567890123]}"#, "a"),
+            (
+                r#"{"id": {"z": [1.50, 12345678901234567890123]}, "text": "a"}"#,
+                r#"{"z": [1.50, 12345678901234567890123]}"#,
+                "a",
+            ),
             (r#"{"id": "\u00e9", "txt": "a"}"#, r#""\u00e9""#, "unknown field `txt`, expected one of `id`, `path`"),
-            (r#"{"id": 2, "path": "a", "image": "b"}"#, "2", "expected one of `path`, `image`, `text`, `pair`, and got `path`, `image`"),
+            (
+                r#"{"id": 2, "path": "a", "image": "b"}"#,
+                "2",
+                "expected one of `path`, `image`, `text`, `pair`, and got `path`, `image`",
+            ),
             (r#"{"id": 3}"#, "3", "expected one of `path`"),
             (r#"{"id": 3, "text": null}"#, "3", "expected one of `path`"),
             (r#"{"id": 4, "text": 5}"#, "4", "text: expected a text"),

@@ -99,10 +99,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "target",
         ],
     ),
-    (
-        "worker",
-        &["error", "guard", "explain", "explanation", "input", "method", "model", "render", "run", "target"],
-    ),
+    ("worker", &["error", "guard", "explain", "explanation", "input", "method", "model", "render", "run", "target"]),
 ];
 
 #[test]
