@@ -60,6 +60,9 @@ struct Line<'a> {
     parts: usize,
     #[serde(flatten)]
     record: &'a Record,
+    /// What is to be said of how the input was read and of the method's own doubts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     relevance_values: Option<Values<'a>>,
     /// Files in base64, by format.
@@ -132,8 +135,8 @@ impl Teller<'_> {
             let target = self.asking.requests.get(nothing.request).map(|r| r.text.clone()).unwrap_or_default();
             let record = Record::Nothing { input: order.source.name.clone(), target, note: nothing.note.clone() };
             let part = made.len() + number + 1;
-            let files = Map::new();
-            text += &line(&Line { id: &id.0, part, parts, record: &record, relevance_values: None, files })?;
+            let (notes, files) = (Vec::new(), Map::new());
+            text += &line(&Line { id: &id.0, part, parts, record: &record, notes, relevance_values: None, files })?;
         }
         Ok(Told { text, failure: None })
     }
@@ -164,6 +167,8 @@ impl Teller<'_> {
             }
         }
         let caption = done.target.as_ref().map_or(method.spec.clone(), |t| format!("{} ({})", t.label, method.spec));
+        let remarks = ready.remarks().iter().map(ToString::to_string);
+        let notes = remarks.chain(done.warnings(&method.spec)).collect();
         let record = Record::Ok(Box::new(done));
         let scene = Scene { caption, record: Some(&record), ..Scene::of(ready, self.style) };
         let drawn = self.style.evidence.of(e);
@@ -181,7 +186,7 @@ impl Teller<'_> {
             }
         }
         let relevance_values = values(&order.formats, order.out.is_none(), &scene, e)?;
-        line(&Line { id: &id.0, part, parts, record: &record, relevance_values, files })
+        line(&Line { id: &id.0, part, parts, record: &record, notes, relevance_values, files })
     }
 
     /// Formats that become files of a method.

@@ -205,7 +205,14 @@ impl<'m> Engine<'m> {
                     m.spec, f.name
                 )));
             }
-            Ok((asking, order.source.prepare(preparer)?))
+            let mut ready = order.source.prepare(preparer)?;
+            if let Ready::Picture(picture) = &mut ready {
+                // Nothing is drawn on it: others have its memory.
+                if order.formats.files.is_empty() {
+                    picture.upright = Default::default();
+                }
+            }
+            Ok((asking, ready))
         });
         match ready {
             Ok((asking, ready)) => Some((asking, Begun { order, late, waiting }, ready)),

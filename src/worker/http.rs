@@ -34,13 +34,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Connections at a time; more are closed.
 const CONNECTIONS: usize = 512;
 /// How long a request's head may take, and the pause between two requests of a connection.
-const HEAD: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(20);
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
-/// After which a connection answers what it was asked and is closed.
-const LIFE: Duration = Duration::from_secs(60);
-/// How long the client may take to fetch what is left then.
-const LEAVE: Duration = Duration::from_secs(30);
+/// How long those who are connected may take to leave when the worker is stopped.
+const LEAVE: Duration = Duration::from_secs(5);
 
 type Reply = Response<Full<Bytes>>;
 
@@ -95,7 +93,7 @@ pub fn serve(engine: &Engine<'_>, address: &Address, listening: impl FnOnce(&str
     })
 }
 
-/// Sees to one connection until it is closed, for a while at most.
+/// Sees to one connection until it is closed, or until it has answered what it was asked when the worker is stopped.
 async fn connection(shared: &Arc<Shared>, stream: Stream) {
     let service = service_fn(|request| {
         let shared = Arc::clone(shared);
@@ -104,18 +102,10 @@ async fn connection(shared: &Arc<Shared>, stream: Stream) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let since = Instant::now();
-    let mut leaving = None;
-    loop {
-        if timeout(LOOK, connection.as_mut()).await.is_ok() {
-            return; // closed, by whomever
-        }
-        if leaving.is_none() && (since.elapsed() > LIFE || shared.stopped.load(Ordering::Relaxed)) {
+    // Closed by whomever, or too slow: nothing is left to be done for it.
+    while timeout(LOOK, connection.as_mut()).await.is_err() {
+        if shared.stopped.load(Ordering::Relaxed) {
             connection.as_mut().graceful_shutdown();
-            leaving = Some(Instant::now() + LEAVE + shared.intake.time.unwrap_or_default());
-        }
-        if leaving.is_some_and(|until| Instant::now() > until) {
-            return;
         }
     }
 }

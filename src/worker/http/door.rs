@@ -2,15 +2,18 @@
 
 use crate::error::{Error, Result};
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Sleep;
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +89,10 @@ impl Door {
             Door::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let _ = stream.set_nodelay(true); // answers are written whole
-                Ok(Stream::Tcp(stream))
+                Ok(Stream::new(Io::Tcp(stream)))
             }
             #[cfg(unix)]
-            Door::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Door::Unix(listener, _) => Ok(Stream::new(Io::Unix(listener.accept().await?.0))),
         }
     }
 }
@@ -115,40 +118,67 @@ fn remove_stale(path: &std::path::Path) -> io::Result<()> {
     Ok(())
 }
 
+/// How long a client may take to fetch what it is sent, piece by piece.
+const STALLED: Duration = Duration::from_secs(30);
+
 /// A client's connection.
-pub enum Stream {
+pub struct Stream {
+    io: Io,
+    /// Rings when nothing has been fetched for too long.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+enum Io {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
 }
 
+impl Stream {
+    fn new(io: Io) -> Self {
+        Stream { io, stalled: None }
+    }
+
+    /// An error where writing waits for a client that does not read.
+    fn patient<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        sleep.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 /// Does the same to whatever kind of stream it is.
 macro_rules! each {
     ($own:expr, $stream:ident => $done:expr) => {
-        match $own.get_mut() {
-            Stream::Tcp($stream) => $done,
+        match &mut $own.io {
+            Io::Tcp($stream) => $done,
             #[cfg(unix)]
-            Stream::Unix($stream) => $done,
+            Io::Unix($stream) => $done,
         }
     };
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = each!(self, stream => Pin::new(stream).poll_write(cx, buf));
+        self.patient(written, cx)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = each!(self, stream => Pin::new(stream).poll_flush(cx));
+        self.patient(written, cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
