@@ -147,6 +147,9 @@ impl<'m> Engine<'m> {
                 continue;
             }
             let jobs: Vec<Job> = jobs.into_iter().filter(|job| !job.gone.load(Ordering::Relaxed)).collect();
+            if jobs.is_empty() {
+                continue;
+            }
             self.intake.metrics.batch(jobs.len());
             // A panic loses no answer: whoever waits is told when what he waits for is dropped.
             drop(guarded(|| {

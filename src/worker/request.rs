@@ -2,7 +2,7 @@
 
 use super::root::Root;
 use super::{Failure, Kind};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::input::text::Text;
 use crate::input::{decode, formats, Input, Source};
 use crate::render::{chosen, Draws, Renderer};
@@ -25,11 +25,13 @@ pub struct Limits {
     pub picture: usize,
     /// Pixels of a picture: few bytes can hold many.
     pub pixels: u64,
+    /// Bytes of a text: cutting it into tokens cannot be interrupted.
+    pub text: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { line: 64 << 20, picture: 32 << 20, pixels: 50_000_000 }
+        Limits { line: 64 << 20, picture: 32 << 20, pixels: 50_000_000, text: 1 << 20 }
     }
 }
 
@@ -117,7 +119,14 @@ pub struct Order {
     pub overwrite: bool,
 }
 
+/// Names in a list, and characters of a name: those of methods are compared with all that are known.
+const NAMES: usize = 256;
+const LETTERS: usize = 1000;
+
 fn wrong(said: String) -> Failure {
+    // What was wrong may be part of it, and that may be long.
+    let short = said.chars().count() <= LETTERS;
+    let said = if short { said } else { said.chars().take(LETTERS).chain("...".chars()).collect() };
     Failure { kind: Kind::Request, said }
 }
 
@@ -140,10 +149,15 @@ fn read<'a, T: Deserialize<'a>>(
 
 fn names(key: &str, raw: Option<&RawValue>) -> std::result::Result<Option<Vec<String>>, Failure> {
     let read: Option<Names> = read(key, "a name or a list of names", raw)?;
-    Ok(read.map(|names| match names {
-        Names::One(name) => vec![name],
-        Names::Several(names) => names,
-    }))
+    let all = match read {
+        None => return Ok(None),
+        Some(Names::One(name)) => vec![name],
+        Some(Names::Several(names)) => names,
+    };
+    if all.len() > NAMES || all.iter().any(|name| name.len() > LETTERS) {
+        return Err(wrong(format!("{key}: at most {NAMES} names of at most {LETTERS} bytes are read")));
+    }
+    Ok(Some(all))
 }
 
 /// Reads a request, and its name, which is known also of many that are wrong.
@@ -176,12 +190,10 @@ fn unread(line: &str, e: &serde_json::Error) -> String {
     }
 }
 
-/// A name that was given over several lines must not break the line of its answer.
+/// A name that was given over several lines must not break the line of its answer; within its strings there are no line ends.
 fn owned(id: &RawValue) -> Id {
-    let text = id.get();
-    let compact = text.contains(['\n', '\r']).then(|| serde_json::from_str::<serde_json::Value>(text).ok()).flatten();
-    let compact = compact.and_then(|value| serde_json::value::to_raw_value(&value).ok());
-    Id(compact.unwrap_or_else(|| id.to_owned()))
+    let text = id.get().replace(['\n', '\r'], " ");
+    Id(RawValue::from_string(text).unwrap_or_else(|_| id.to_owned()))
 }
 
 fn order(line: &str, texts: bool, root: Option<&Root>, limits: &Limits) -> std::result::Result<Order, Failure> {
@@ -241,14 +253,22 @@ fn source(written: &Written<'_>, root: Option<&Root>, limits: &Limits) -> std::r
             return Err(wrong(format!("expected one of `path`, `image`, `text`, `pair`, and got {}", keys.join(", "))));
         }
     };
-    if let Input::Bytes(bytes) = &input {
-        few_pixels(bytes, limits).map_err(of_key(given[0].0))?;
+    let key = given.first().map_or("", |(key, _)| *key);
+    match &input {
+        Input::Bytes(bytes) => few_pixels(bytes, limits).map_err(of_key(key))?,
+        Input::Text(text) => {
+            let bytes = text.first.len() + text.second.as_ref().map_or(0, String::len);
+            if bytes > limits.text {
+                return Err(wrong(format!("{key}: has {bytes} bytes; at most {} are read", limits.text)));
+            }
+        }
+        _ => {}
     }
     Ok(Source { name, stem: PathBuf::new(), input: Ok(input) })
 }
 
 /// Bytes of a picture in base64, with the head of a `data:` address or without.
-fn decoded(letters: &str, limits: &Limits) -> crate::Result<Vec<u8>> {
+fn decoded(letters: &str, limits: &Limits) -> Result<Vec<u8>> {
     let letters = match letters.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")) {
         Some((_, letters)) => letters,
         None => letters,
@@ -271,7 +291,7 @@ fn large(bytes: usize, limits: &Limits) -> Error {
 }
 
 /// Refuses by its head a picture that would fill the memory.
-fn few_pixels(bytes: &[u8], limits: &Limits) -> crate::Result<()> {
+fn few_pixels(bytes: &[u8], limits: &Limits) -> Result<()> {
     match decode::dimensions(bytes) {
         Some((width, height)) if u64::from(width) * u64::from(height) > limits.pixels => Err(Error::Usage(format!(
             "has {width}x{height} pixels; at most {} are read; scale it down first",
@@ -282,7 +302,7 @@ fn few_pixels(bytes: &[u8], limits: &Limits) -> crate::Result<()> {
 }
 
 /// A file by its ending, read now where it is small enough.
-fn opened(path: &Path, limits: &Limits) -> crate::Result<Input> {
+fn opened(path: &Path, limits: &Limits) -> Result<Input> {
     let failed = |e: std::io::Error| Error::Input(format!("cannot be read: {e}"));
     let file = std::fs::File::open(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
@@ -306,7 +326,7 @@ impl Formats {
     ///
     /// # Errors
     /// As [`chosen`].
-    pub fn named(names: &[String], texts: bool) -> crate::Result<Self> {
+    pub fn named(names: &[String], texts: bool) -> Result<Self> {
         let mut own = Formats::default();
         for name in names {
             match name.as_str() {
@@ -374,13 +394,20 @@ mod tests {
         }
         let (_, large) = said(&format!(r#"{{"image": "{}"}}"#, "A".repeat(400)));
         assert_eq!(large, "image: has 300 bytes; at most 40 are read");
+        let long = |key: &str, n| said(&format!("{{\"id\": 1, \"text\": \"a\", \"{key}\": \"{}\"}}", "m".repeat(n))).1;
+        assert!(long("method", 1001).contains("at most 256 names") && long("method", 1000) == "a");
+        assert!(long(&"k".repeat(5000), 1).len() < 1010);
+        assert_eq!(
+            said(&format!("{{\"text\": \"{}\"}}", "m".repeat(1 << 21))).1,
+            "text: has 2097152 bytes; at most 1048576 are read"
+        );
         let bytes = parse(b"{\"text\": \"\xff\"}", true, None, &Limits::default()).1;
         assert_eq!(bytes.map_or_else(|f| f.said, |_| String::new()), "is not UTF-8 text");
     }
 
     #[test]
     fn an_id_of_several_lines_becomes_one() {
-        assert_eq!(said("{\"id\": [1,\n 2], \"text\": \"a\"}").0, "[1,2]");
+        assert_eq!(said("{\"id\": [1,\n 2.50], \"text\": \"a\"}").0, "[1,  2.50]");
     }
 
     #[test]

@@ -87,6 +87,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         line: args.max_body.most,
         picture: args.max_picture.most,
         pixels: u64::from(args.max_megapixels) * 1_000_000,
+        ..Limits::default()
     };
     let settings = Settings {
         memory: args.model.memory(),
