@@ -84,7 +84,8 @@ impl Job {
     }
 }
 
-fn default_model(text: bool, reporting: ReportArgs) -> String {
+/// The built-in model of such inputs, and what is to be known of it.
+pub fn default_model(text: bool, reporting: ReportArgs) -> String {
     let (id, real) = usual(text);
     if !reporting.quiet {
         voice::say(&format!(

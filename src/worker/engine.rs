@@ -10,7 +10,7 @@ use crate::explain::desk::lanes;
 use crate::explain::{methods, requests, Asked};
 use crate::guard::guarded;
 use crate::input::{Preparer, Ready, Shape};
-use crate::model::{Modality, Model};
+use crate::model::{Checkpoint, Modality, Model};
 use crate::render::Style;
 use crate::run::Memory;
 use std::collections::HashMap;
@@ -69,6 +69,16 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Finds mistakes in what requests ask for by default, which needs no weights.
+    ///
+    /// # Errors
+    /// As [`methods`] and [`requests`].
+    pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        asking(checkpoint, &self.method, &self.target).map(drop)
+    }
+}
+
 /// A request that is ready for the model.
 struct Begun {
     order: Order,
@@ -76,12 +86,18 @@ struct Begun {
     waiting: Waiting,
 }
 
+/// Methods and targets, as they were named.
+type Names = (Vec<String>, Vec<String>);
+
+/// Requests that ask alike.
+type Group = (Arc<Asking>, Vec<(Begun, Ready)>);
+
 /// A model with its queue.
 pub struct Engine<'m> {
     model: &'m Model,
     settings: Settings,
     usual: Arc<Asking>,
-    known: Mutex<HashMap<(Vec<String>, Vec<String>), Arc<Asking>>>,
+    known: Mutex<HashMap<Names, Arc<Asking>>>,
     intake: Arc<Intake>,
     lanes: usize,
     style: Style,
@@ -94,7 +110,7 @@ impl<'m> Engine<'m> {
     /// # Errors
     /// As [`methods`] and [`requests`].
     pub fn new(model: &'m Model, mut settings: Settings, going: &'m (dyn Fn() -> bool + Sync)) -> Result<Self> {
-        let usual = Arc::new(asking(model, &settings.method, &settings.target)?);
+        let usual = Arc::new(asking(&model.checkpoint, &settings.method, &settings.target)?);
         let asked = asked(model, &usual, settings.seed, settings.memory);
         let lanes = lanes(&asked, settings.shape, settings.together);
         settings.memory = settings.memory.map(|memory| memory.shared_by(lanes));
@@ -161,7 +177,7 @@ impl<'m> Engine<'m> {
 
     /// Reads, groups, explains and answers.
     fn answer(&self, jobs: Vec<Job>) {
-        let mut groups: Vec<(Arc<Asking>, Vec<(Begun, Ready)>)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         let mut preparer = Preparer::new(&self.model.checkpoint.processor, self.settings.shape);
         for job in jobs {
             let Some((asking, begun, ready)) = self.begun(job, &mut preparer) else { continue };
@@ -236,7 +252,7 @@ impl<'m> Engine<'m> {
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(known));
         }
-        let asking = Arc::new(asking(self.model, &key.0, &key.1)?);
+        let asking = Arc::new(asking(&self.model.checkpoint, &key.0, &key.1)?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN {
             known.clear();
@@ -286,8 +302,8 @@ impl<'m> Engine<'m> {
     }
 }
 
-fn asking(model: &Model, method: &[String], target: &[String]) -> Result<Asking> {
-    let (methods, requests) = (methods(method, &model.checkpoint)?, requests(target, &model.checkpoint)?);
+fn asking(checkpoint: &Checkpoint, method: &[String], target: &[String]) -> Result<Asking> {
+    let (methods, requests) = (methods(method, checkpoint)?, requests(target, checkpoint)?);
     Ok(Asking { methods, requests })
 }
 

@@ -171,20 +171,21 @@ pub fn parse(
         Ok(line) => line,
         Err(_) => return (Id::default(), Err(wrong("is not UTF-8 text".into()))),
     };
+    // A list would be read as the values of the keys in their order.
+    if !line.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok() {
+        let expected = "expected an object, such as {\"id\": 1, \"path\": \"cat.jpg\"}";
+        return (Id::default(), Err(wrong(expected.into())));
+    }
     let id = match serde_json::from_str::<Named<'_>>(line) {
         Ok(named) => named.id.map(owned).unwrap_or_default(),
-        Err(e) => return (Id::default(), Err(wrong(unread(line, &e)))),
+        Err(e) => return (Id::default(), Err(wrong(unread(&e)))),
     };
     (id, order(line, texts, root, limits))
 }
 
 /// Why a line is no request.
-fn unread(line: &str, e: &serde_json::Error) -> String {
-    let object = line.trim_start().starts_with('{');
+fn unread(e: &serde_json::Error) -> String {
     match e.classify() {
-        serde_json::error::Category::Data if !object => {
-            "expected an object, such as {\"id\": 1, \"path\": \"cat.jpg\"}".into()
-        }
         serde_json::error::Category::Data => e.to_string(),
         _ => format!("is not JSON: {e}"),
     }
@@ -197,7 +198,7 @@ fn owned(id: &RawValue) -> Id {
 }
 
 fn order(line: &str, texts: bool, root: Option<&Root>, limits: &Limits) -> std::result::Result<Order, Failure> {
-    let written: Written<'_> = serde_json::from_str(line).map_err(|e| wrong(unread(line, &e)))?;
+    let written: Written<'_> = serde_json::from_str(line).map_err(|e| wrong(unread(&e)))?;
     let source = source(&written, root, limits)?;
     let out: Option<String> = read("out", "a path", written.out)?;
     let formats = match names("formats", written.formats)? {
@@ -248,7 +249,7 @@ fn source(written: &Written<'_>, root: Option<&Root>, limits: &Limits) -> std::r
             (first.clone(), Input::Text(Text { first, second: Some(second) }))
         }
         [] => return Err(wrong("expected one of `path`, `image`, `text`, `pair`".into())),
-        [ref several @ ..] => {
+        ref several => {
             let keys: Vec<String> = several.iter().map(|(key, _)| format!("`{key}`")).collect();
             return Err(wrong(format!("expected one of `path`, `image`, `text`, `pair`, and got {}", keys.join(", "))));
         }
@@ -387,6 +388,7 @@ mod tests {
             ("{\"id\": 7", "null", "is not JSON: EOF"),
             ("[1]", "null", "expected an object"),
             ("17", "null", "expected an object"),
+            ("nonsense", "null", "is not JSON"),
             ("", "null", "is not JSON"),
         ] {
             let (got, text) = said(line);

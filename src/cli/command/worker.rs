@@ -18,16 +18,12 @@ use vitx::worker::{lines, Engine, Limits, Root, Settings};
 #[derive(Parser, Debug)]
 #[command(after_help = crate::cli::examples::WORKER)]
 pub struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     /// NAME[:key=value,...] of requests that name none (default: the usual one of the model)
     #[arg(long, value_name = "METHOD", value_parser = offered::METHODS, hide_possible_values = true)]
     method: Vec<String>,
     /// The target of requests that name none
     #[arg(short, long, default_value = "predicted", value_name = "TARGET", value_parser = offered::TARGETS, hide_possible_values = true, allow_hyphen_values = true)]
     target: Vec<String>,
-    #[command(flatten)]
-    shape: ShapeArgs,
     /// Seed of methods that draw random numbers
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -39,7 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Answer as soon as it is done, and not in the order of the lines
-    #[arg(long)]
+    #[cfg_attr(feature = "serve", arg(long, conflicts_with = "listen"))]
+    #[cfg_attr(not(feature = "serve"), arg(long))]
     unordered: bool,
     /// Requests that may go through the model together
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -65,6 +62,13 @@ pub struct Args {
     /// Only errors on stderr
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Read texts that are too long in overlapping windows, of which neighbours share N tokens (default: cut them off)
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
 }
 
 /// Runs the subcommand.
@@ -73,12 +77,10 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let reporting = ReportArgs { json: true, quiet: args.quiet, verbose: false };
     let root = args.root.as_deref().map(Root::new).transpose()?;
     let device = job::device(&args.model)?;
-    let id = args.model.model.clone().unwrap_or_else(|| "demo-vit".into());
+    let id = args.model.model.clone().unwrap_or_else(|| job::default_model(false, reporting));
     let checkpoint = job::open(&id, &args.model, reporting)?;
-    let shape: Shape = args.shape.shape();
+    let shape = Shape { stride: args.stride, ..args.shape.shape() };
     checkpoint.check_shape(shape)?;
-    catch_interrupts()?;
-    let model = Job::load(checkpoint, &args.model, &device, reporting)?;
     #[cfg(feature = "serve")]
     let usual = args.listen.is_some().then_some(60);
     #[cfg(not(feature = "serve"))]
@@ -98,10 +100,16 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         method: args.method,
         target: args.target,
         seed: args.seed,
-        ..Settings::default()
+        bytes: Settings::default().bytes.max(limits.line),
+        shape,
+        limits,
+        root,
     };
+    settings.check(&checkpoint)?;
+    catch_interrupts()?;
+    let model = Job::load(checkpoint, &args.model, &device, reporting)?;
     let going = || !interrupted();
-    let engine = Engine::new(&model, Settings { shape, limits, root, ..settings }, &going)?;
+    let engine = Engine::new(&model, settings, &going)?;
     #[cfg(feature = "serve")]
     if let Some(address) = &args.listen {
         vitx::worker::http::serve(&engine, address, |place| voice::say(&format!("listening on {place}")))?;
@@ -119,9 +127,5 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
 }
 
 fn ended() -> ExitCode {
-    if interrupted() {
-        ExitCode::from(INTERRUPTED)
-    } else {
-        ExitCode::SUCCESS
-    }
+    ExitCode::from(if interrupted() { INTERRUPTED } else { 0 })
 }
