@@ -18,7 +18,7 @@ use vitx::input::Source;
 use vitx::input::{Preparer, Ready};
 use vitx::method::Configured;
 use vitx::model::{Checkpoint, Modality, Model};
-use vitx::render::figure::{lacking, Kind};
+use vitx::render::figure::{lacking, unseen, Kind};
 use vitx::render::lines::{Line, Lines};
 use vitx::render::{Scene, Style};
 use vitx::resume::one::One;

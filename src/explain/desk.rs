@@ -10,7 +10,7 @@ use crate::identity::Identity;
 use crate::input::image::Remark;
 use crate::input::{Preparer, Ready, Shape, Source};
 use crate::method::Configured;
-use crate::render::figure::{lacking, Kind};
+use crate::render::figure::{lacking, unseen, Kind};
 use crate::render::json::{Done, Record};
 use crate::render::page::{self, Panel};
 use crate::render::scale::{Range, Span};

@@ -308,5 +308,5 @@ fn asking(checkpoint: &Checkpoint, method: &[String], target: &[String]) -> Resu
 }
 
 fn asked<'a>(model: &'a Model, asking: &'a Asking, seed: u64, memory: Option<Memory>) -> Asked<'a> {
-    Asked { model, methods: &asking.methods, requests: &asking.requests, row: None, seed, memory, links: false }
+    Asked { model, methods: &asking.methods, requests: &asking.requests, row: None, seed, memory, links: 0 }
 }

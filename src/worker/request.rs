@@ -4,7 +4,7 @@ use super::root::Root;
 use super::{Failure, Kind};
 use crate::error::{Error, Result};
 use crate::input::text::Text;
-use crate::input::{decode, formats, Input, Source};
+use crate::input::{formats, Input, Source};
 use crate::render::{chosen, Draws, Renderer};
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -23,15 +23,13 @@ pub struct Limits {
     pub line: usize,
     /// Bytes of a picture, or of another file.
     pub picture: usize,
-    /// Pixels of a picture: few bytes can hold many.
-    pub pixels: u64,
     /// Bytes of a text: cutting it into tokens cannot be interrupted.
     pub text: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { line: 64 << 20, picture: 32 << 20, pixels: 50_000_000, text: 1 << 20 }
+        Limits { line: 64 << 20, picture: 32 << 20, text: 1 << 20 }
     }
 }
 
@@ -255,15 +253,11 @@ fn source(written: &Written<'_>, root: Option<&Root>, limits: &Limits) -> std::r
         }
     };
     let key = given.first().map_or("", |(key, _)| *key);
-    match &input {
-        Input::Bytes(bytes) => few_pixels(bytes, limits).map_err(of_key(key))?,
-        Input::Text(text) => {
-            let bytes = text.first.len() + text.second.as_ref().map_or(0, String::len);
-            if bytes > limits.text {
-                return Err(wrong(format!("{key}: has {bytes} bytes; at most {} are read", limits.text)));
-            }
+    if let Input::Text(text) = &input {
+        let bytes = text.first.len() + text.second.as_ref().map_or(0, String::len);
+        if bytes > limits.text {
+            return Err(wrong(format!("{key}: has {bytes} bytes; at most {} are read", limits.text)));
         }
-        _ => {}
     }
     Ok(Source { name, stem: PathBuf::new(), input: Ok(input) })
 }
@@ -289,17 +283,6 @@ fn decoded(letters: &str, limits: &Limits) -> Result<Vec<u8>> {
 
 fn large(bytes: usize, limits: &Limits) -> Error {
     Error::Usage(format!("has {bytes} bytes; at most {} are read", limits.picture))
-}
-
-/// Refuses by its head a picture that would fill the memory.
-fn few_pixels(bytes: &[u8], limits: &Limits) -> Result<()> {
-    match decode::dimensions(bytes) {
-        Some((width, height)) if u64::from(width) * u64::from(height) > limits.pixels => Err(Error::Usage(format!(
-            "has {width}x{height} pixels; at most {} are read; scale it down first",
-            limits.pixels
-        ))),
-        _ => Ok(()),
-    }
 }
 
 /// A file by its ending, read now where it is small enough.
@@ -410,16 +393,5 @@ mod tests {
     #[test]
     fn an_id_of_several_lines_becomes_one() {
         assert_eq!(said("{\"id\": [1,\n 2.50], \"text\": \"a\"}").0, "[1,  2.50]");
-    }
-
-    #[test]
-    fn a_picture_of_too_many_pixels_is_refused_by_its_head() {
-        let mut bytes = std::io::Cursor::new(Vec::new());
-        let picture = image::GrayImage::new(300, 200);
-        picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-        let limits = Limits { pixels: 59_999, ..Limits::default() };
-        let error = few_pixels(bytes.get_ref(), &limits).unwrap_err().to_string();
-        assert!(error.contains("300x200 pixels; at most 59999"), "{error}");
-        assert!(few_pixels(bytes.get_ref(), &Limits::default()).is_ok());
     }
 }

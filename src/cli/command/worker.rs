@@ -53,9 +53,6 @@ pub struct Args {
     /// Largest picture file, in base64 or by its path
     #[arg(long, default_value = "32M", value_name = "BYTES", value_parser = Memory::parse)]
     max_picture: Memory,
-    /// Largest picture, in millions of pixels
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    max_megapixels: u32,
     /// Longest time for a request, in seconds (default: 60 over HTTP, none for lines)
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     time_limit: Option<u32>,
@@ -85,12 +82,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let usual = args.listen.is_some().then_some(60);
     #[cfg(not(feature = "serve"))]
     let usual = None;
-    let limits = Limits {
-        line: args.max_body.most,
-        picture: args.max_picture.most,
-        pixels: u64::from(args.max_megapixels) * 1_000_000,
-        ..Limits::default()
-    };
+    let limits = Limits { line: args.max_body.most, picture: args.max_picture.most, ..Limits::default() };
     let settings = Settings {
         memory: args.model.memory(),
         together: args.batch_size.into(),
