@@ -116,7 +116,8 @@ def over_lines(program, total):
     for line in child.stdout:
         record = json.loads(line)
         answers.append((record["id"], record["status"], time.time() - begun.popleft()))
-        if len(answers) in (500, total):
+        # After the last answer there may be no process any more.
+        if len(answers) in (500, total - 10):
             memory.append((len(answers), resident(child.pid)))
         window.release()
     writer.join()
