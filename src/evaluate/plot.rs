@@ -143,9 +143,12 @@ fn ticks(low: f64, high: f64, unit: &str) -> Vec<(f64, String)> {
 mod tests {
     use super::*;
 
-    fn curves(lines: Vec<(&str, bool, Vec<(f64, f64)>)>) -> Curves {
+    /// Name, whether it is a control, and points.
+    type Plain<'a> = (&'a str, bool, Vec<(f64, f64)>);
+
+    fn curves(lines: Vec<Plain<'_>>) -> Curves {
         let axes = Axes { x: "share of tokens cut out".into(), y: "fall of the probability".into() };
-        let line = |(name, control, points): (&str, bool, Vec<(f64, f64)>)| Line { name: name.into(), control, points };
+        let line = |(name, control, points): Plain<'_>| Line { name: name.into(), control, points };
         Curves { metric: "m".into(), axes, lines: lines.into_iter().map(line).collect() }
     }
 

@@ -215,7 +215,7 @@ fn own(path: &Path, kind: Kind) -> bool {
         Kind::Lines => {
             let row: Option<Map<String, Value>> = serde_json::from_str(&first()).ok();
             let known = |key: &String| COLUMNS.iter().any(|column| column.name == key);
-            row.is_some_and(|row| row.contains_key("input") && row.keys().all(|key| known(key)))
+            row.is_some_and(|row| row.contains_key("input") && row.keys().all(known))
         }
         Kind::Parquet => columns::own_parquet(path),
         Kind::Arrays => columns::own_npz(path),
