@@ -83,7 +83,7 @@ mod tests {
     /// Words as a shell splits them; what follows a redirection is the shell's own.
     fn words(line: &str) -> Vec<String> {
         let line = line.rsplit(" | vitx ").next().unwrap();
-        let line = line.split(" > ").next().unwrap().split(" | ").next().unwrap();
+        let line = [" > ", " < ", " | "].iter().fold(line, |line, sign| line.split(sign).next().unwrap());
         let quoted = line.split('\'').enumerate();
         let parts = quoted.flat_map(|(i, part)| match i % 2 {
             0 => part.split_whitespace().map(String::from).collect(),
