@@ -56,8 +56,7 @@ impl Asked<'_> {
 
     /// What needs the whole text in one pass.
     fn refuse(&self) -> Result<()> {
-        let why =
-            |what: &str| Err(Error::Input(format!("it is too long for one pass, and --stride is not for {what}")));
+        let why = |what: &str| Err(too_long(what));
         match self.methods.iter().find(|m| m.matrix()) {
             Some(m) => why(&format!("the whole matrix of `{}`", m.spec)),
             None if self.row.is_some() => why("--row"),
@@ -84,7 +83,11 @@ pub(super) fn whole<'a>(one: &'a Ready, what: &str) -> Result<&'a Ready> {
     if parts(one).is_empty() {
         return Ok(one);
     }
-    Err(Error::Input(format!("it is too long for one pass, and --stride is not for {what}")))
+    Err(too_long(what))
+}
+
+fn too_long(what: &str) -> Error {
+    Error::Input(format!("it is too long for one pass, and --stride is not for {what}"))
 }
 
 /// Logits over windows.

@@ -133,8 +133,7 @@ pub(super) struct Figure {
 
 impl Figure {
     pub fn new(title: &str) -> Self {
-        let title = in_a_line(title).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
-        Figure { body: String::new(), title, bars: 0, foreign: BTreeSet::new(), lettered: false }
+        Figure { body: String::new(), title: line_of_xml(title), bars: 0, foreign: BTreeSet::new(), lettered: false }
     }
 
     fn add(&mut self, part: std::fmt::Arguments<'_>) {
@@ -144,8 +143,7 @@ impl Figure {
 
     fn letters(&mut self, text: &str) -> Result<String> {
         let font = font()?;
-        // XML has no place for the two that are no characters.
-        let own = in_a_line(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
+        let own = line_of_xml(text);
         self.foreign.extend(foreign(&font, &own));
         self.lettered = true;
         Ok(escaped(&own))
@@ -242,6 +240,11 @@ impl Figure {
         };
         format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" font-family=\"{FONTS}\" role=\"img\">\n<title>{title}</title>\n{font}{ground}{}</svg>\n", self.body)
     }
+}
+
+/// A line that may stand in XML, once it is escaped: that has no place for the two code points that are no characters.
+fn line_of_xml(text: &str) -> String {
+    in_a_line(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
 /// Letters of a text that the built-in font lacks.
