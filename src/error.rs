@@ -30,13 +30,13 @@ pub enum Error {
     /// The user asked to stop in the middle of an input.
     #[error("interrupted before it was finished")]
     Interrupted,
-    /// A file that could not be read or written.
-    #[error("{}: {source}", path.display())]
+    /// A file that could not be read or written. What the system said is in the message, and not its source, to be told once.
+    #[error("{}: {said}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        said: std::io::Error,
     },
     /// A tensor operation failed (shapes, device, memory).
     #[error("tensor operation: {0}")]
@@ -45,8 +45,14 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Io`] that names its file.
-    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Error::Io { path: path.as_ref().to_path_buf(), source }
+    pub fn io(path: impl AsRef<Path>, said: std::io::Error) -> Self {
+        Error::Io { path: path.as_ref().to_path_buf(), said }
+    }
+
+    /// Whether it is the place's where results go, and will be met by everything that is still to be written there.
+    pub fn is_of_the_place(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(self, Error::Io { said, .. } if matches!(said.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
     }
 }
 

@@ -46,6 +46,9 @@ mod judging;
 mod kin;
 #[path = "all/loaders.rs"]
 mod loaders;
+#[cfg(feature = "cli")]
+#[path = "all/long_runs.rs"]
+mod long_runs;
 #[path = "all/maximize.rs"]
 mod maximize;
 #[path = "all/metrics.rs"]

@@ -145,11 +145,22 @@ impl Reporter {
     /// A JSON object, if `--json` is set.
     pub fn json_line(&self, value: &serde_json::Value) -> Result<()> {
         self.row(value)?;
+        self.printed(value)
+    }
+
+    fn printed(&self, value: &serde_json::Value) -> Result<()> {
         if self.args.json {
             self.stdout(json(&format!("{value}\n")).as_bytes())
         } else {
             Ok(())
         }
+    }
+
+    /// A record of what stands already. Its row is as the run that made it has written it.
+    pub fn standing(&self, mut record: serde_json::Value, status: &str) -> Result<()> {
+        self.row(&record)?;
+        record["status"] = status.into();
+        self.printed(&record)
     }
 
     /// Whether `--json` is set.

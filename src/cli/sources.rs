@@ -96,7 +96,9 @@ impl Sources {
         let place = out.map_or_else(|| PathBuf::from("vitx-out"), Path::to_path_buf);
         let (own, root) = (place.canonicalize().ok(), path.canonicalize().ok());
         let mut ours = Own::default();
-        ours.learn(&place);
+        if own.as_ref().zip(root.as_ref()).is_some_and(|(own, root)| root.starts_with(own)) {
+            ours.learn(&place); // elsewhere it says nothing of this folder, and may be long
+        }
         let walk = walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name().into_iter();
         let walk = walk.filter_entry(|e| {
             !e.file_type().is_dir() || own.is_none() || own == root || e.path().canonicalize().ok() != own

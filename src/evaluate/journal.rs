@@ -104,7 +104,7 @@ impl Journal {
             journal.done.clear();
         }
         match begun {
-            Ok(()) => Ok(Journal { ledger: Some(ledger), notes: if resume { notes } else { Vec::new() }, ..journal }),
+            Ok(_) => Ok(Journal { ledger: Some(ledger), notes: if resume { notes } else { Vec::new() }, ..journal }),
             Err(e) if resume => Err(e),
             Err(e) => Ok(journal.without(&e)),
         }
@@ -125,19 +125,19 @@ impl Journal {
     /// Takes what of a ledger still holds; what there is to say of the rest.
     fn read(&mut self, ledger: &Ledger) -> Result<Vec<String>> {
         for input in 0..self.inputs.len() {
-            let records = ledger.standing(&self.identity(input)).unwrap_or_default();
-            let judged = records.into_iter().next_back().and_then(|r| serde_json::from_value::<Judged>(r).ok());
+            let records = ledger.standing(&self.identity(input)).map(|place| ledger.records(place)).transpose()?;
+            let judged = records.and_then(|mut r| serde_json::from_value::<Judged>(r.pop()?).ok());
             self.done.extend(judged.map(|judged| Judged { input, ..judged }));
         }
         let asked = self.study.value().map_err(unwritten)?;
         let (mut study, mut contents) = (BTreeSet::new(), BTreeSet::new());
         let mut parts = BTreeSet::new();
-        for (key, _) in ledger.lines() {
+        for key in ledger.keys() {
             let number = key.get("number").and_then(serde_json::Value::as_u64).map(|n| n as usize);
             if number.is_some_and(|n| self.done.iter().any(|j| j.input == n)) {
                 continue;
             }
-            let mut differ = differing(&asked, key);
+            let mut differ = differing(&asked, &key);
             differ.retain(|part| part != "input");
             let lines = if differ.is_empty() { &mut contents } else { &mut study };
             lines.insert(number);

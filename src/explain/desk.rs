@@ -363,8 +363,8 @@ impl<'a> Desk<'a> {
         {
             warnings.extend(unseen(&lacking(&text.texts, &self.style.print)?));
         }
-        done.ms = ((answer.ms + start.elapsed().as_secs_f64() * 1e3) * 10.0).round() / 10.0;
-        let record = Record::Ok(Box::new(done));
+        let ms = answer.ms + start.elapsed().as_secs_f64() * 1e3;
+        let mut record = Record::Ok(Box::new(done)); // files hold no time: made again they are the same
         let (caption, drawn) = (headline.clone(), self.style.evidence.of(&answer.explanation));
         let row = self.asked.row.map(|row| row.token(&answer.explanation.layout)).transpose()?;
         let scene = Scene { caption, shared, row, record: Some(&record), ..Scene::of(ready, self.style) };
@@ -377,6 +377,7 @@ impl<'a> Desk<'a> {
         let shown = self.front.shows() && !answer.again;
         let tokens = shown.then(|| (find("ansi")?.render)(&scene, &drawn)).transpose()?;
         let (request, method, again) = (answer.request, answer.method, answer.again);
+        record.took(ms);
         let map = if self.front.gathers() && !again { maps::Map::of(&answer.explanation) } else { None };
         Ok(Sheet { request, method, record, headline, warnings, again, files, tokens, map })
     }

@@ -7,10 +7,12 @@ use crate::input::source::refuse_inputs;
 use crate::input::Source;
 use crate::method::Configured;
 use crate::model::Checkpoint;
+use crate::render::save;
 use crate::render::scale::Span;
 use crate::resume::{past, Ledger, Written};
 use crate::target::Request;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What stands of a run.
@@ -41,7 +43,8 @@ impl Past {
         common: impl FnOnce() -> Result<Identity>,
     ) -> Result<Self> {
         let slots = plan.requests.len() * plan.methods.len();
-        let made = past::Past::new(plan.ledger_folder().map(Ledger::read), sources.len(), slots);
+        let made =
+            past::Past::new(plan.ledger_folder().map(|folder| Ledger::read(folder, plan.part)), sources.len(), slots);
         let mut own = Past { made, stated: Stated(None), methods: plan.methods.len() };
         let shared = plan.style.scale == Span::Shared;
         if own.made.is_noted() || stated {
@@ -76,6 +79,18 @@ impl Past {
             own.refuse_existing(plan, &known, sources)?;
         }
         Ok(own)
+    }
+
+    /// Opens the ledger, and takes away what a killed run has left where results go; whether another run writes there too.
+    ///
+    /// # Errors
+    /// As [`Ledger::begin`].
+    pub fn begin(&mut self, plan: &Plan, sources: &[Source]) -> Result<bool> {
+        let others = self.made.begin()?;
+        let Some(folder) = plan.ledger_folder() else { return Ok(others) };
+        let folders: BTreeSet<_> = sources.iter().filter_map(|s| s.stem.parent()).map(|own| folder.join(own)).collect();
+        folders.iter().for_each(|folder| save::sweep(folder));
+        Ok(others)
     }
 
     /// What is there and not up to date stays, unless the user says otherwise.

@@ -11,7 +11,9 @@ use crate::method::Configured;
 use crate::render::names::target_part;
 use crate::render::out::{Format, Out};
 use crate::target::{Output, Request};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 
 /// Where results go, and what they depend on.
 pub struct Places<'a> {
@@ -60,5 +62,19 @@ impl Front for Places<'_> {
 
     fn page(&self, source: &Source) -> Option<Place> {
         self.plan.place(&source.stem)
+    }
+}
+
+/// The files that a run has written, by hashes of their paths: of a long run there are many. That two of a million share one has a
+/// chance of 3 in 10^8, and costs one of the two.
+#[derive(Debug, Default)]
+pub struct Taken(HashSet<u64>);
+
+impl Taken {
+    /// Takes a place; whether it was free.
+    pub fn take(&mut self, path: &Path) -> bool {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        self.0.insert(hasher.finish())
     }
 }

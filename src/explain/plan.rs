@@ -36,6 +36,8 @@ pub struct Choices<'a> {
     pub arrays: Option<&'a Path>,
     /// Of random numbers.
     pub seed: u64,
+    /// Which part of the inputs this run has, of how many.
+    pub part: Option<(usize, usize)>,
     /// Keep what is up to date, and make the rest anew.
     pub resume: bool,
     /// Make everything anew.
@@ -65,6 +67,8 @@ pub struct Plan {
     pub row: Option<RowRequest>,
     /// Of random numbers.
     pub seed: u64,
+    /// Which part of the inputs this run has, of how many.
+    pub part: Option<(usize, usize)>,
     /// What exists may be replaced.
     pub replace: bool,
     /// What is up to date is kept.
@@ -149,6 +153,7 @@ impl Plan {
             style,
             row,
             seed: asked.seed,
+            part: asked.part,
             replace: asked.overwrite || asked.resume,
             resume: asked.resume,
             to_stdout,

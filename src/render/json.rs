@@ -55,6 +55,13 @@ pub enum Record {
 }
 
 impl Record {
+    /// Says how long it took, in milliseconds.
+    pub fn took(&mut self, ms: f64) {
+        if let Record::Ok(done) = self {
+            done.ms = Some((ms * 10.0).round() / 10.0);
+        }
+    }
+
     /// As it is printed: with the digits that tell an `f32`, and not those of the `f64` beside it.
     ///
     /// # Errors
@@ -119,8 +126,9 @@ pub struct Done {
     /// Everything the result depends on; none where it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// How long it took.
-    pub ms: f64,
+    /// How long it took; files do not hold it, so that made again they are the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<f64>,
 }
 
 /// Which model.
@@ -289,7 +297,7 @@ impl Done {
         constant.into_iter().chain(own).collect()
     }
 
-    /// The record of an explanation; `size`, `identity`, `outputs` and `ms` are filled in once its files are written.
+    /// The record of an explanation; `size`, `identity` and `outputs` are filled in by whoever knows them, `ms` once its files are drawn.
     pub fn new(input: &str, about: &About<'_>, logits: &[f32], e: &Explanation, seed: u64) -> Self {
         let (min, max) = e.range();
         let mut checks = e.checks.clone();
@@ -323,7 +331,7 @@ impl Done {
             version: env!("CARGO_PKG_VERSION"),
             instructions: about.instructions,
             identity: None,
-            ms: 0.0,
+            ms: None,
         }
     }
 }

@@ -1,8 +1,13 @@
 //! Writing files: to a temporary name in the same folder, then renamed, so that no reader ever sees half a file.
 
 use crate::error::{Error, Result};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use tempfile::NamedTempFile;
+
+/// Names of temporary files begin and end so.
+const TEMPORARY: (&str, &str) = (".vitx-", ".tmp");
 
 /// Writes a file whole or not at all, creating its folder. An existing file is replaced only if `replace`.
 ///
@@ -11,8 +16,7 @@ use std::path::Path;
 pub fn save(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let file = tempfile::Builder::new().prefix(".vitx-").suffix(".tmp").tempfile_in(folder);
-    let mut file = file.map_err(|e| Error::io(path, cause(e)))?;
+    let mut file = temporary(folder).map_err(|e| Error::io(path, cause(e)))?;
     file.write_all(bytes).map_err(|e| Error::io(path, cause(e)))?;
     set_permissions(file.path()).map_err(|e| Error::io(path, e))?;
     let saved = if replace { file.persist(path) } else { file.persist_noclobber(path) };
@@ -20,6 +24,30 @@ pub fn save(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
         Ok(_) => Ok(()),
         Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(path)),
         Err(e) => Err(Error::io(path, cause(e.error))),
+    }
+}
+
+/// A temporary file, locked: the lock goes with its process, by which [`sweep`] knows what a killed one has left.
+fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new().prefix(TEMPORARY.0).suffix(TEMPORARY.1).tempfile_in(folder)?;
+        // Where a file system has no locks nothing is ever swept. Where somebody sweeps at this very moment, the file may be gone.
+        let _ = file.as_file().lock();
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes the temporary files that killed processes have left in a folder; those of living ones stay.
+pub fn sweep(folder: &Path) {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().filter_map(std::result::Result::ok) {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1));
+        if ours && File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = std::fs::remove_file(entry.path()); // one that stays does no harm
+        }
     }
 }
 
@@ -72,6 +100,10 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "no temporary file stays");
         assert!(save(&path.join("c"), b"x", true).is_err());
+        std::fs::write(dir.path().join(".vitx-killed.tmp"), "half").unwrap();
+        let living = temporary(dir.path()).unwrap();
+        sweep(dir.path());
+        assert!(living.path().exists() && !dir.path().join(".vitx-killed.tmp").exists());
         let missing = tempfile::Builder::new().prefix(".vitx-").tempfile_in(dir.path().join("no")).unwrap_err();
         let (whole, told) = (missing.to_string(), cause(missing).to_string());
         assert!(!told.contains(".vitx-") && !told.is_empty() && whole.starts_with(&told), "{told}");

@@ -25,8 +25,9 @@ pub enum Look {
 impl One {
     /// Looks in the ledger of the file's folder; `anew` takes nothing for up to date.
     pub fn look(file: &Path, asked: Identity, anew: bool) -> Look {
-        let ledger = Ledger::read(file.parent().unwrap_or(Path::new("")));
-        match ledger.standing(&asked).filter(|_| !anew).and_then(|mut records| records.pop()) {
+        let ledger = Ledger::read(file.parent().unwrap_or(Path::new("")), None);
+        let standing = ledger.standing(&asked).filter(|_| !anew);
+        match standing.and_then(|place| ledger.records(place).ok()?.pop()) {
             Some(mut record) => {
                 record["status"] = "unchanged".into();
                 Look::Standing(record)

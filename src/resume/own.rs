@@ -1,6 +1,6 @@
 //! Which files of a folder vitx made itself: a folder that holds pictures and their overlays is explained again without them.
 
-use super::{Ledger, Written, NAME};
+use super::{has, Ledger, Written};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -21,11 +21,11 @@ impl Own {
     /// Reads the ledger of a folder, if it has one.
     pub fn learn(&mut self, folder: &Path) {
         let Ok(base) = folder.canonicalize() else { return };
-        if !base.join(NAME).is_file() || !self.known.insert(base.clone()) {
+        if self.known.contains(&base) || !has(&base) {
             return;
         }
-        let files = Ledger::read(&base).into_files();
-        for (path, written) in files {
+        self.known.insert(base.clone());
+        for (path, written) in Ledger::read(&base, None).files() {
             self.made.entry(path).or_default().push((base.clone(), written));
         }
     }

@@ -1,6 +1,6 @@
 //! What of a run an earlier one has made: results whose identity matches and whose files are still what was written.
 
-use super::{Ledger, Written};
+use super::{Ledger, Place, Written};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use rayon::prelude::*;
@@ -11,8 +11,8 @@ use std::path::Path;
 /// are made of each input.
 pub struct Past {
     ledger: Option<Ledger>,
-    /// `[input][slot]`: the records of what stands.
-    standing: Vec<Vec<Option<Vec<Value>>>>,
+    /// `[input][slot]`: where the records are of what stands.
+    standing: Vec<Vec<Option<Place>>>,
 }
 
 impl Past {
@@ -30,9 +30,7 @@ impl Past {
     /// an input's contents may be large.
     pub fn compare(&mut self, names: &[String], asked: impl Fn(usize) -> Option<Vec<Identity>> + Sync) {
         let Some(ledger) = self.ledger.as_ref().filter(|l| !l.is_empty()) else { return };
-        let known = ledger.names();
-        let inputs =
-            self.standing.par_iter_mut().zip(names).enumerate().filter(|(_, (_, n))| known.contains(n.as_str()));
+        let inputs = self.standing.par_iter_mut().zip(names).enumerate().filter(|(_, (_, n))| ledger.knows(n));
         inputs.for_each(|(input, (own, _))| {
             for (slot, asked) in own.iter_mut().zip(asked(input).unwrap_or_default()) {
                 *slot = ledger.standing(&asked);
@@ -50,12 +48,12 @@ impl Past {
         self.ledger.as_ref()?.differs(path, asked)
     }
 
-    /// Opens the ledger for writing.
+    /// Opens the ledger for writing; whether another run writes it too.
     ///
     /// # Errors
     /// As [`Ledger::begin`].
-    pub fn begin(&mut self) -> Result<()> {
-        self.ledger.as_mut().map_or(Ok(()), Ledger::begin)
+    pub fn begin(&mut self) -> Result<bool> {
+        self.ledger.as_mut().map_or(Ok(false), Ledger::begin)
     }
 
     /// Whether every result of the run stands.
@@ -78,16 +76,21 @@ impl Past {
         self.of(input).map(Option::is_none).collect()
     }
 
-    fn of(&self, input: usize) -> impl Iterator<Item = &Option<Vec<Value>>> {
+    fn of(&self, input: usize) -> impl Iterator<Item = &Option<Place>> {
         self.standing.get(input).into_iter().flatten()
     }
 
     /// The records of what stands of an input, each once, as a run would give them now.
-    pub fn records(&self, input: usize, name: &str, model: &str, status: &str) -> Vec<Value> {
+    ///
+    /// # Errors
+    /// As [`Ledger::records`].
+    pub fn records(&self, input: usize, name: &str, model: &str) -> Result<Vec<Value>> {
         let mut records: Vec<Value> = Vec::new();
-        for record in self.of(input).flatten().flatten() {
-            let mut record = record.clone();
-            record["status"] = status.into();
+        let places = self.ledger.iter().flat_map(|ledger| self.of(input).flatten().map(move |place| (ledger, *place)));
+        for record in
+            places.map(|(ledger, place)| ledger.records(place)).collect::<Result<Vec<_>>>()?.into_iter().flatten()
+        {
+            let mut record: Value = record;
             record["input"] = name.into();
             if let Some(id) = record.get_mut("model").and_then(|m| m.get_mut("id")) {
                 *id = model.into();
@@ -102,7 +105,7 @@ impl Past {
                 records.push(record);
             }
         }
-        records
+        Ok(records)
     }
 
     /// Notes what was asked, where there is a ledger. It is as [`Ledger::add`] has it.

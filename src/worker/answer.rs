@@ -157,7 +157,6 @@ impl Teller<'_> {
         let e = &answer.explanation;
         let mut done = Done::new(&order.source.name, &self.model.into(), &answer.logits, e, self.seed);
         done.size = matches!(ready, Ready::Picture(_)).then(|| ready.size());
-        done.ms = (answer.ms * 10.0).round() / 10.0;
         let formats = self.formats(order, method);
         let target = target_part(request, e.output, &self.model.checkpoint.labels);
         if let Some(stem) = &order.out {
@@ -169,7 +168,7 @@ impl Teller<'_> {
         let caption = done.target.as_ref().map_or(method.spec.clone(), |t| format!("{} ({})", t.label, method.spec));
         let remarks = ready.remarks().iter().map(ToString::to_string);
         let notes = remarks.chain(done.warnings(&method.spec)).collect();
-        let record = Record::Ok(Box::new(done));
+        let mut record = Record::Ok(Box::new(done));
         let scene = Scene { caption, record: Some(&record), ..Scene::of(ready, self.style) };
         let drawn = self.style.evidence.of(e);
         let mut files = Map::new();
@@ -186,6 +185,7 @@ impl Teller<'_> {
             }
         }
         let relevance_values = values(&order.formats, order.out.is_none(), &scene, e)?;
+        record.took(answer.ms);
         line(&Line { id: &id.0, part, parts, record: &record, notes, relevance_values, files })
     }
 
@@ -216,7 +216,7 @@ fn saved(path: &Path, bytes: &[u8], overwrite: bool, root: &Root) -> Result<()> 
         return Err(Error::Usage(format!("out: {shown} exists; pass \"overwrite\": true to replace it")));
     }
     save::save(path, bytes, overwrite).map_err(|e| match e {
-        Error::Io { source, .. } => Error::Input(format!("out: {shown} cannot be written: {source}")),
+        Error::Io { said, .. } => Error::Input(format!("out: {shown} cannot be written: {said}")),
         _ => Error::Usage(format!("out: {shown} exists; pass \"overwrite\": true to replace it")),
     })
 }

@@ -94,7 +94,7 @@ fn a_mistake_gets_the_right_hint() {
 }
 
 /// A small model in a folder that may be changed.
-fn small_model(dir: &Path) -> PathBuf {
+pub fn small_model(dir: &Path) -> PathBuf {
     let to = dir.join("model");
     std::fs::create_dir(&to).unwrap();
     for entry in std::fs::read_dir(case_dir("vit-square").join("model")).unwrap() {
@@ -106,40 +106,40 @@ fn small_model(dir: &Path) -> PathBuf {
 }
 
 /// Pictures of different colours, in a folder.
-fn pictures(folder: &Path, names: &[&str]) {
+pub fn pictures(folder: &Path, names: &[&str]) {
     for (i, name) in names.iter().enumerate() {
         let path = folder.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let own = |x: u32, y: u32| image::Rgb([(x * 9) as u8, (y * 9) as u8, 40 * i as u8]);
+        let own = |x: u32, y: u32| image::Rgb([(x * 9) as u8, (y * 9) as u8, (40 * i) as u8]);
         let mut bytes = std::io::Cursor::new(Vec::new());
         image::RgbImage::from_fn(24, 20, own).write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
         std::fs::write(path, bytes.into_inner()).unwrap();
     }
 }
 
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let all = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file());
     let read = |p: PathBuf| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(p).unwrap());
     all.map(read).filter(|(name, _)| !name.starts_with('.')).collect()
 }
 
-fn status(output: &Output) -> Vec<String> {
+pub fn status(output: &Output) -> Vec<String> {
     records(output).iter().map(|r| r["status"].as_str().unwrap().to_string()).collect()
 }
 
 /// Runs with the small model, in the folder.
-fn small(dir: &Path, args: &[&str]) -> Output {
+pub fn small(dir: &Path, args: &[&str]) -> Output {
     vitx(dir, &[&args[..1], &["-m", "model", "-q", "--json"], &args[1..]].concat())
 }
 
-fn done(dir: &Path, args: &[&str]) -> Vec<String> {
+pub fn done(dir: &Path, args: &[&str]) -> Vec<String> {
     let output = small(dir, args);
     assert!(output.status.success(), "{args:?}: {}", stderr(&output));
     status(&output)
 }
 
-fn append(path: &Path, bytes: &[u8]) {
-    std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
+pub fn append(path: &Path, bytes: &[u8]) {
+    std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
 #[test]

@@ -10,14 +10,12 @@ use crate::cli::{examples, offered};
 use anyhow::{bail, Result};
 use candle_core::Device;
 use clap::Parser;
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use vitx::explain::desk::{Desk, Going, Item};
 use vitx::explain::maps::Maps;
 use vitx::explain::pages::Index;
 use vitx::explain::past::Past;
-use vitx::explain::places::Places;
+use vitx::explain::places::{Places, Taken};
 use vitx::explain::plan::{Choices, Plan};
 use vitx::explain::rows::Rows;
 use vitx::explain::{likeness::turned, Asked as Question};
@@ -26,7 +24,6 @@ use vitx::input::Source;
 use vitx::model::{Checkpoint, Model};
 use vitx::render::scale::Span;
 use vitx::render::Style;
-use vitx::resume::Written;
 use vitx::target::texts;
 
 /// Explain what a classifier saw: heatmaps over images, coloured tokens for texts
@@ -95,7 +92,8 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     let OutputArgs { out, format, legend: _, panel: _, table, arrays, seed, resume, overwrite } = output;
     let (out, table, arrays, json) = (out.as_deref(), table.as_deref(), arrays.as_deref(), args.report.json);
     let (seed, resume, overwrite) = (*seed, *resume, *overwrite);
-    let asked = Choices { method, target, row, out, format, table, arrays, seed, resume, overwrite, json };
+    let part = args.input.shard;
+    let asked = Choices { method, target, row, out, format, table, arrays, seed, part, resume, overwrite, json };
     let sources = (&job.sources.list[..], job.sources.from_folder);
     let plan = Plan::resolve(&asked, style, &job.checkpoint, sources)?;
     args.style.refuse_idle(plan.drawn())?;
@@ -116,7 +114,9 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         return Ok((tell_standing(report.tabled(table.as_deref(), further)?, &plan, &past, &job)?, names));
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-    past.made.begin()?;
+    if past.begin(&plan, &job.sources.list)? {
+        report.note("note: another run of vitx writes into this folder too; each keeps what it makes, but what both make is made twice");
+    }
     let report = report.tabled(table.as_deref(), further)?;
     report.patience(&model.checkpoint, &plan.methods, args.input.shape());
     report.detail(&format!("model {} on {:?}, {} inputs", model.checkpoint.id, job.device.location(), inputs));
@@ -144,13 +144,17 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         report,
         past,
         waiting: Vec::new(),
-        written: HashMap::new(),
+        taken: Taken::default(),
+        full: false,
         index: Index::default(),
         maps,
     };
     desk.work((&goings, together), &watch, |came| work.chunk(came))?;
     work.draw_waiting()?;
     work.write_index()?;
+    if work.full {
+        work.report.note("the run ends there; what was finished is complete (continue with --resume)");
+    }
     let done = (0..inputs).filter(|n| work.past.made.done(*n)).count();
     if done > 0 && !work.plan.again {
         work.report.note(&format!("up to date: the outputs of {done} of {inputs} inputs were there already"));
@@ -163,7 +167,7 @@ fn tell_standing(report: Reporter, plan: &Plan, past: &Past, job: &Job) -> Resul
     let (mut index, model) = (Index::default(), &job.checkpoint.id);
     for (number, source) in job.sources.list.iter().enumerate() {
         tell_done(&report, plan, past, model, number, source)?;
-        let standing = past.made.records(number, &source.name, model, "");
+        let standing = past.made.records(number, &source.name, model)?;
         index.note(number, &standing, plan, &source.stem);
     }
     index.finish(plan, model)?;
@@ -182,7 +186,7 @@ fn common(args: &Args, plan: &Plan, checkpoint: &Checkpoint, device: &Device) ->
 fn tell_done(report: &Reporter, plan: &Plan, past: &Past, model: &str, number: usize, source: &Source) -> Result<()> {
     let status = if plan.resume { "skipped" } else { "unchanged" };
     report.detail(&format!("{}: {status}", source.name));
-    past.made.records(number, &source.name, model, status).iter().try_for_each(|record| report.json_line(record))
+    past.made.records(number, &source.name, model)?.into_iter().try_for_each(|record| report.standing(record, status))
 }
 
 /// What is written and said of a run, in the order of the inputs.
@@ -195,8 +199,10 @@ struct Work<'a> {
     past: Past,
     /// Explanations that wait for the scale of the whole run.
     waiting: Vec<Item<'a>>,
-    /// What this run has written.
-    written: HashMap<PathBuf, Option<Written>>,
+    /// The places of what this run has written.
+    taken: Taken,
+    /// Whether nothing more can be written there.
+    full: bool,
     /// Of the pages.
     index: Index,
     /// Of all pictures.

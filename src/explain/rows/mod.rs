@@ -6,7 +6,7 @@ mod columns;
 use crate::error::{Error, Result};
 use crate::render::save;
 use serde_json::{Map, Value};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -134,7 +134,7 @@ impl Rows {
     /// Begins a table, in the place of an earlier one or, `further`, behind its rows.
     ///
     /// # Errors
-    /// [`Error::Usage`] for another ending, and for a file that is no table of ours; [`Error::Input`] when it cannot be written.
+    /// [`Error::Usage`] for another ending, for a file that is no table of ours, and for one that another run is writing; [`Error::Input`] when it cannot be written.
     pub fn begin(path: &Path, further: bool) -> Result<Self> {
         let shown = path.display();
         let Some(kind) = Kind::of(path) else {
@@ -152,8 +152,15 @@ impl Rows {
         }
         let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         let further = further && path.exists();
-        let open = || File::options().create(true).write(true).append(further).truncate(!further).open(&journal);
+        let open = || File::options().create(true).append(true).open(&journal);
         let file = made.and_then(|()| open()).map_err(|e| failed(path, &e))?;
+        // Two runs would mix their rows. The lock goes with the process; a file system without locks is taken as it is.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(Error::Usage(format!("--table {shown}: another run of vitx is writing it; name another")));
+        }
+        if !further && journal.is_file() {
+            file.set_len(0).map_err(|e| failed(path, &e))?;
+        }
         let mut rows = Rows { path: path.to_path_buf(), kind, journal, file };
         if kind == Kind::Commas && !further {
             rows.line(COLUMNS.iter().map(|column| column.name.to_string()).collect())?;

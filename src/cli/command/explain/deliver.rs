@@ -4,8 +4,8 @@ use super::{tell_done, Work};
 use crate::cli::noted::lost;
 use crate::cli::report::interrupted;
 use anyhow::Result;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use vitx::abreast::abreast;
 use vitx::explain::desk::{Came, Going, Item, Part, Read, Sheet, Sheets};
 use vitx::explain::Nothing;
@@ -18,7 +18,7 @@ use vitx::resume::Written;
 impl<'a> Work<'a> {
     /// Whether no further input is to be begun.
     fn stopped(&self) -> bool {
-        interrupted() || (self.args.input.fail_fast && self.report.failures() > 0)
+        interrupted() || self.full || (self.args.input.fail_fast && self.report.failures() > 0)
     }
 
     /// Writes and says what came of some inputs; whether to go on.
@@ -29,7 +29,7 @@ impl<'a> Work<'a> {
                 continue; // all of it is made again
             }
             if done {
-                let standing = self.past.made.records(number, &going.source.name, &self.model.checkpoint.id, "");
+                let standing = self.past.made.records(number, &going.source.name, &self.model.checkpoint.id)?;
                 self.index.note(number, &standing, self.plan, &going.source.stem);
             }
             tell_done(&self.report, self.plan, &self.past, &self.model.checkpoint.id, going.number, going.source)?;
@@ -100,9 +100,9 @@ impl<'a> Work<'a> {
 
     /// Writes all explanations of one input and notes them; the first failure is the input's.
     fn sheets(&mut self, Sheets { going, drawn, whole, asked, mut failure }: Sheets<'a>) -> Result<()> {
-        let mut written: Vec<(&Sheet, Vec<Written>)> = Vec::new();
+        let (mut written, mut own): (Vec<(&Sheet, Vec<Written>)>, _) = (Vec::new(), HashMap::new());
         for sheet in &drawn {
-            match self.sheet(&going, sheet)? {
+            match self.sheet(&going, sheet, &mut own)? {
                 Ok(files) => written.push((sheet, files)),
                 Err(e) => {
                     failure = Some(e);
@@ -148,19 +148,28 @@ impl<'a> Work<'a> {
             }
         }
         match failure {
-            Some(e) => self.report.failed(&going.source.name, &e.to_string()),
+            Some(e) => {
+                self.full |= e.is_of_the_place();
+                self.report.failed(&going.source.name, &e.to_string())
+            }
             None => Ok(()),
         }
     }
 
-    /// Writes one explanation and says so. The outer error ends the run, the inner one is the input's.
-    fn sheet(&mut self, going: &Going<'a>, sheet: &Sheet) -> Result<vitx::Result<Vec<Written>>> {
+    /// Writes one explanation and says so; the input's `own` files are those written before. The outer error ends the run, the inner
+    /// one is the input's.
+    fn sheet(
+        &mut self,
+        going: &Going<'a>,
+        sheet: &Sheet,
+        own: &mut HashMap<PathBuf, Option<Written>>,
+    ) -> Result<vitx::Result<Vec<Written>>> {
         let name = &going.source.name;
         sheet.warnings.iter().for_each(|w| self.report.note(&format!("warning: {name}: {w}")));
         let mut files = Vec::new();
         for (path, bytes) in &sheet.files {
             if sheet.again {
-                files.extend(self.written.get(path).cloned().flatten());
+                files.extend(own.get(path).cloned().flatten());
                 continue;
             }
             if self.plan.out == Out::Stdout {
@@ -168,7 +177,10 @@ impl<'a> Work<'a> {
                 continue;
             }
             match self.write(path, bytes) {
-                Ok(written) => files.extend(written),
+                Ok(written) => {
+                    own.insert(path.clone(), written.clone());
+                    files.extend(written);
+                }
                 Err(e) => return Ok(Err(e)),
             }
         }
@@ -184,7 +196,7 @@ impl<'a> Work<'a> {
 
     /// Writes a file of this run, once.
     fn write(&mut self, path: &Path, bytes: &[u8]) -> vitx::Result<Option<Written>> {
-        if self.written.contains_key(path) {
+        if !self.taken.take(path) {
             return Err(vitx::Error::Input(format!(
                 "{} is another result of this run already; pass an --out of its own for this one",
                 path.display()
@@ -196,9 +208,7 @@ impl<'a> Work<'a> {
         if !stands {
             save::save(path, bytes, self.plan.replace)?;
         }
-        let written = self.past.made.written(path, bytes);
-        self.written.insert(path.to_path_buf(), written.clone());
-        Ok(written)
+        Ok(self.past.made.written(path, bytes))
     }
 
     /// The result on stdout: a record, or a line and, for texts, the tokens; with the `place` of its map in the run's array.
