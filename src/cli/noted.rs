@@ -38,6 +38,7 @@ pub fn look(file: &Path, asked: Identity, replace: bool, report: ReportArgs) -> 
 /// # Errors
 /// When either cannot be written.
 pub fn write(one: One, bytes: &[u8], record: &Value, replace: bool) -> Result<()> {
+    save::sweep(one.file.parent().unwrap_or(Path::new("")));
     lost(one.save(bytes, record, |file, bytes| save::save(file, bytes, replace))?);
     Ok(())
 }

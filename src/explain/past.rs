@@ -81,16 +81,12 @@ impl Past {
         Ok(own)
     }
 
-    /// Opens the ledger, and takes away what a killed run has left where results go; whether another run writes there too.
-    ///
-    /// # Errors
-    /// As [`Ledger::begin`].
-    pub fn begin(&mut self, plan: &Plan, sources: &[Source]) -> Result<bool> {
-        let others = self.made.begin()?;
-        let Some(folder) = plan.ledger_folder() else { return Ok(others) };
-        let folders: BTreeSet<_> = sources.iter().filter_map(|s| s.stem.parent()).map(|own| folder.join(own)).collect();
-        folders.iter().for_each(|folder| save::sweep(folder));
-        Ok(others)
+    /// Takes away what a killed run has left where results go.
+    pub fn sweep(plan: &Plan, sources: &[Source]) {
+        let beside = plan.beside.iter().filter_map(|file| file.parent()).map(Path::to_path_buf);
+        let own = |folder: &Path| sources.iter().filter_map(|s| s.stem.parent()).map(|own| folder.join(own)).collect();
+        let results: BTreeSet<_> = plan.ledger_folder().map(own).unwrap_or_default();
+        results.into_iter().chain(beside).collect::<BTreeSet<_>>().iter().for_each(|folder| save::sweep(folder));
     }
 
     /// What is there and not up to date stays, unless the user says otherwise.

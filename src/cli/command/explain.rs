@@ -103,6 +103,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     let stated = args.report.json || plan.formats.iter().any(|f| f.name == "json");
     let common = || common(args, &plan, &job.checkpoint, &job.device);
     let mut past = Past::look(&plan, &job.checkpoint, &job.sources.list, stated, common)?;
+    Past::sweep(&plan, &job.sources.list);
     let (inputs, names) = (job.sources.list.len(), job.sources.list.iter().map(|s| s.name.clone()).collect());
     let report = Reporter::new(args.report, inputs).resumable();
     if let Some(folder) = plan.ledger_folder().filter(|_| plan.indexed) {
@@ -114,7 +115,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         return Ok((tell_standing(report.tabled(table.as_deref(), further)?, &plan, &past, &job)?, names));
     }
     let model = Job::load(job.checkpoint, &args.model, &job.device, args.report)?;
-    if past.begin(&plan, &job.sources.list)? {
+    if past.made.begin()? {
         report.note("note: another run of vitx writes into this folder too; each keeps what it makes, but what both make is made twice");
     }
     let report = report.tabled(table.as_deref(), further)?;
