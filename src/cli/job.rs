@@ -126,27 +126,43 @@ pub fn access(args: &ModelArgs, reporting: ReportArgs) -> Access {
         revision: args.revision.clone(),
         offline: args.offline,
         #[cfg(feature = "hub")]
-        on_download: (!reporting.quiet).then(downloads),
+        on_download: Some(downloads(reporting.quiet)),
     }
 }
 
-/// Progress of downloads on stderr: a bar on a terminal, a line a file elsewhere.
+/// What of downloads is told on stderr: a line a file and why it is waited, a bar on a terminal; of quiet runs nothing. Ctrl-C ends
+/// the program at once meanwhile, wherever in its work that is.
 #[cfg(feature = "hub")]
-fn downloads() -> vitx::model::hub::OnDownload {
+fn downloads(quiet: bool) -> vitx::model::hub::OnDownload {
     use indicatif::{ProgressBar, ProgressStyle};
     use std::io::IsTerminal;
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    use vitx::model::hub::Download;
+    let shown = !quiet && std::io::stderr().is_terminal();
+    let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{msg} {bar:32} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    std::sync::Arc::new(move |file, done, total| {
-        if bar.is_hidden() && done == total && total > 0 {
-            voice::say(&format!("downloaded {file} ({total} bytes)"));
+    let say = move |bar: &ProgressBar, line: &str| {
+        if !quiet {
+            bar.suspend(|| voice::say(line));
         }
-        bar.set_message(file.to_string());
-        bar.set_length(total);
-        bar.set_position(done);
-        if done == total {
-            bar.reset();
+    };
+    std::sync::Arc::new(move |download| match download {
+        Download::Begins => report::downloading(true),
+        Download::Over => {
+            bar.finish_and_clear();
+            report::downloading(false);
+        }
+        Download::Comes { file, done, total } => {
+            if bar.is_finished() {
+                bar.reset();
+            }
+            bar.set_message(file.to_string());
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+        Download::Waits(why) => say(&bar, &format!("note: {why}")),
+        Download::Done { file, size, folder } => {
+            say(&bar, &format!("downloaded {file} ({size} bytes) to {}", folder.display()));
         }
     })
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use vitx::explain::{patience, rows::Rows};
 use vitx::input::image::Remark;
 use vitx::input::{Preparer, Ready, Shape, Source};
@@ -21,12 +21,22 @@ use vitx::run::Watch;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
+/// Downloads that go on.
+static DOWNLOADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Catches Ctrl-C and SIGTERM: the first stops at the next step (an input that is not finished leaves nothing behind), the
 /// second ends at once. Once is enough.
 pub fn catch_interrupts() -> Result<()> {
     let caught = ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::SeqCst) || AT_ONCE.load(Ordering::SeqCst) {
+        let (again, downloads) = (STOP.swap(true, Ordering::SeqCst), DOWNLOADS.load(Ordering::SeqCst) > 0);
+        if downloads {
+            voice::say(
+                "interrupted: nothing is half done; a download that was not finished goes on there in the next run",
+            );
+        } else if AT_ONCE.load(Ordering::SeqCst) {
+            voice::say("interrupted before anything was done");
+        }
+        if again || downloads || AT_ONCE.load(Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
     });
@@ -42,6 +52,18 @@ pub fn ending_at_once<T>(work: impl FnOnce() -> T) -> T {
     let done = work();
     AT_ONCE.store(false, Ordering::SeqCst);
     done
+}
+
+/// Notes that a download begins or is over.
+#[cfg(feature = "hub")]
+pub fn downloading(begins: bool) {
+    if begins {
+        // Where it cannot be caught, Ctrl-C ends the program anyway.
+        let _ = catch_interrupts();
+        DOWNLOADS.fetch_add(1, Ordering::SeqCst);
+    } else {
+        DOWNLOADS.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Whether the user has asked to stop.

@@ -64,7 +64,7 @@ impl Files {
 
     #[cfg(feature = "hub")]
     fn hub(id: &str, access: &Access) -> Result<Self> {
-        let silent: super::hub::OnDownload = std::sync::Arc::new(|_, _, _| ());
+        let silent: super::hub::OnDownload = std::sync::Arc::new(|_| ());
         let tell = access.on_download.clone().unwrap_or(silent);
         let repo = super::hub::HubRepo::open(id, access.revision.as_deref(), access.offline, tell)?;
         let found = repo.file("config.json").and_then(|config| match config {

@@ -2,24 +2,58 @@
 
 mod cache;
 mod client;
+mod proxy;
+mod settings;
+mod wait;
 
 use super::checkpoint::inside;
 use crate::error::{Error, Result};
 use cache::Cache;
-use client::{Client, Opened, Trouble};
+use client::{Client, Found, Opened, Trouble};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-/// Told of every download: file name, bytes done, bytes in all; once with both the same, at the end.
-pub type OnDownload = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
+/// What is told of downloads while they go on.
+#[derive(Debug, Clone, Copy)]
+pub enum Download<'a> {
+    /// The hub is asked for a file. Until [`Over`](Download::Over) nothing that counts is half done: the program may be ended at
+    /// any time, and another run goes on there.
+    Begins,
+    /// Bytes of a file that have come; the whole is 0 where nobody has said it.
+    Comes {
+        /// Its name in the repository.
+        file: &'a str,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Why nothing comes for a while, as a sentence: the hub is busy, another process downloads the same.
+    Waits(&'a str),
+    /// A file is whole, checked and in the cache.
+    Done {
+        /// Its name in the repository.
+        file: &'a str,
+        /// Its bytes.
+        size: u64,
+        /// The repository's part of the cache.
+        folder: &'a Path,
+    },
+    /// The hub is no longer asked for it, for whatever reason.
+    Over,
+}
 
-/// How often an interrupted download goes on before it is given up.
+/// Told of every [`Download`].
+pub type OnDownload = Arc<dyn Fn(Download<'_>) + Send + Sync>;
+
+/// How often a download that breaks off goes on before it is given up.
 const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(300);
+/// A try that comes so many bytes further than all before it is none of them.
+const PROGRESS: u64 = 1 << 20;
 
 /// A model repository, one revision of it.
 pub struct HubRepo {
@@ -28,33 +62,32 @@ pub struct HubRepo {
     /// The commit that the first file came from: all others come from it too.
     commit: OnceLock<String>,
     cache: Cache,
-    client: Option<Client>,
+    /// The hub, or what forbids to ask it.
+    client: std::result::Result<Client, &'static str>,
     on_download: OnDownload,
+    said_to_wait: AtomicBool,
 }
 
 impl HubRepo {
-    /// Opens a repository; nothing is fetched yet. `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`
-    /// and `HF_HUB_DOWNLOAD_TIMEOUT` are honoured.
+    /// Opens a repository; nothing is fetched yet. `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
+    /// `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`, and `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
     ///
     /// # Errors
-    /// [`Error::Model`] for a token or revision that cannot be one.
+    /// [`Error::Model`] for a token, revision or setting that cannot be one.
     pub fn open(id: &str, revision: Option<&str>, offline: bool, on_download: OnDownload) -> Result<Self> {
-        let set = |key: &str| std::env::var(key).ok().map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let revision = revision.unwrap_or("main").to_string();
         if !inside(&revision) {
             return Err(Error::Model(format!("revision {revision:?} can be no branch, tag or commit of the hub")));
         }
-        let offline = offline || set("HF_HUB_OFFLINE").is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true"));
-        let client = if offline {
-            None
-        } else {
-            let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-            let seconds = set("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|s| s.parse().ok()).unwrap_or(10);
-            Some(Client::new(endpoint.trim_end_matches('/').to_string(), token(set("HF_TOKEN"))?, seconds))
+        let client = match settings::offline() {
+            _ if offline => Err("--offline"),
+            Some(variable) => Err(variable),
+            None => Ok(Client::new(settings::Settings::read()?, proxy::Proxies::read()?, on_download.clone())),
         };
         let cache = Cache::of(id)?;
         let commit = cache.commit(&revision).map_or_else(OnceLock::new, OnceLock::from);
-        Ok(HubRepo { id: id.to_string(), revision, commit, cache, client, on_download })
+        let said_to_wait = AtomicBool::new(false);
+        Ok(HubRepo { id: id.to_string(), revision, commit, cache, client, on_download, said_to_wait })
     }
 
     /// The local path of a file, downloaded if need be; none when the repository does not have it.
@@ -62,21 +95,36 @@ impl HubRepo {
     /// # Errors
     /// [`Error::Model`] when the hub cannot be reached, refuses, or sends something damaged.
     pub fn file(&self, name: &str) -> Result<Option<PathBuf>> {
-        if let Some(path) = self.commit.get().and_then(|commit| self.cache.file(commit, name)) {
-            return Ok(Some(path));
+        if let Some(commit) = self.commit.get() {
+            let here = self.cache.file(commit, name);
+            // What a commit does not have it will never have.
+            if here.is_some() || self.cache.is_absent(commit, name) {
+                return Ok(here);
+            }
         }
-        let Some(client) = &self.client else { return Ok(None) };
+        let Ok(client) = &self.client else { return Ok(None) };
         if !inside(name) {
             return Err(Error::Model(format!("model `{}`: {name:?} can be no file of a repository", self.id)));
         }
-        let mut tried = 0;
+        (self.on_download)(Download::Begins);
+        let found = self.persist(client, name);
+        (self.on_download)(Download::Over);
+        found
+    }
+
+    /// Tries until the file is here, or it is clear that it will not come.
+    fn persist(&self, client: &Client, name: &str) -> Result<Option<PathBuf>> {
+        let (mut tried, mut furthest) = (0, 0);
         loop {
             tried += 1;
             match self.fetch(client, name) {
                 Ok(path) => return Ok(path),
-                Err(Failure::Again(_)) if tried < TRIES => std::thread::sleep(PAUSE * tried),
-                Err(Failure::Again(trouble)) => return Err(self.explained(name, &trouble)),
                 Err(Failure::Fatal(e)) => return Err(e),
+                Err(Failure::Again { reached, .. }) if reached >= furthest + PROGRESS => {
+                    (tried, furthest) = (0, reached);
+                }
+                Err(Failure::Again { .. }) if tried < TRIES => std::thread::sleep(wait::PAUSE * tried),
+                Err(Failure::Again { trouble, .. }) => return Err(self.explained(client, name, &trouble)),
             }
         }
     }
@@ -88,145 +136,161 @@ impl HubRepo {
 
     /// Whether a file that was not found is known not to exist: the hub has said so, now or before.
     pub fn known_absent(&self, name: &str) -> bool {
-        self.client.is_some() || self.commit.get().is_some_and(|commit| self.cache.is_absent(commit, name))
+        self.client.is_ok() || self.commit.get().is_some_and(|commit| self.cache.is_absent(commit, name))
     }
 
     /// Why nothing was found, for a repository without config.json.
     pub fn missing(&self) -> Error {
-        let id = &self.id;
-        Error::Model(if self.client.is_none() {
-            format!("model `{id}` (revision {}) is not in the cache {} and --offline is set; run once without it, or check the id", self.revision, self.cache.root().display())
-        } else {
-            format!("model `{id}` was not found: there is no such directory here, and the hub has no such model, revision ({}) or config.json; check the id, or log in (HF_TOKEN) if it is private", self.revision)
+        let (id, revision) = (&self.id, &self.revision);
+        Error::Model(match &self.client {
+            Err(forbids) => format!("model `{id}` (revision {revision}) is not in the cache {} and {forbids} is set; run once without it, or check the id", self.cache.root().display()),
+            Ok(client) => format!("model `{id}` was not found: there is no such directory here, and the hub ({}) has no such model or revision ({revision}), or no config.json in it; check the id, or log in (HF_TOKEN) if it is private", client.shown()),
         })
     }
 
-    /// One try: what there is of the file is kept, and the next goes on there.
+    /// One try: what there is of a large file is kept, and the next goes on there.
     fn fetch(&self, client: &Client, name: &str) -> std::result::Result<Option<PathBuf>, Failure> {
-        let have = |etag: &str| length(&self.part(etag));
+        let fatal = |trouble| Failure::Fatal(self.explained(client, name, &trouble));
         let revision = self.commit.get().unwrap_or(&self.revision);
-        let open = || client.open(&self.id, revision, name, have).map_err(|t| self.sorted(name, t));
-        let Some(mut opened) = open()? else {
+        let Some(mut found) = client.find(&self.id, revision, name).map_err(fatal)? else {
             self.commit.get().into_iter().for_each(|commit| self.cache.note_absent(commit, name));
             return Ok(None);
         };
-        let etag = opened.etag.clone();
-        let before = have(&etag);
-        let _lock = self.cache.lock(&etag)?;
-        let blob = self.cache.blob(&etag);
-        if !blob.is_file() {
-            if have(&etag) != before {
-                // Another process wrote while this one waited.
-                opened = open()?.ok_or(Failure::Again(Trouble::Status(404)))?;
+        let (etag, commit) = (found.etag.clone(), found.commit.clone());
+        let _lock = self.cache.lock(&etag, || {
+            found.let_go();
+            if !self.said_to_wait.swap(true, Ordering::Relaxed) {
+                let folder = self.cache.folder();
+                let why = format!(
+                    "another process is downloading this model into {}; this one waits for it",
+                    folder.display()
+                );
+                (self.on_download)(Download::Waits(&why));
             }
-            let part = self.part(&etag);
-            self.write(&part, name, &mut opened)?;
-            self.verify(&part, &etag, opened.from)?;
-            std::fs::rename(&part, &blob).map_err(|e| Error::io(&blob, e))?;
-            let size = length(&blob);
-            (self.on_download)(name, size, size);
+        })?;
+        if !self.cache.blob(&etag).is_file() {
+            self.download(client, name, found)?;
         }
-        let path = self.cache.link(&opened.commit, name, &etag)?;
-        self.cache.note_commit(&self.revision, &opened.commit)?;
-        self.commit.set(opened.commit).ok();
+        let path = self.cache.link(&commit, name, &etag)?;
+        self.cache.note_commit(&self.revision, &commit)?;
+        self.commit.set(commit).ok();
         Ok(Some(path))
     }
 
+    /// From the hub to a blob, which is whole and right or does not come to be. The lock of its contents is held.
+    fn download(&self, client: &Client, name: &str, found: Found) -> std::result::Result<(), Failure> {
+        let etag = found.etag.clone();
+        let blob = self.cache.blob(&etag);
+        let part = blob.with_file_name(format!("{etag}.part"));
+        // Only what can be checked in the end is built from what was left behind.
+        let have = if is_sha256(&etag) { length(&part) } else { 0 };
+        let have = if found.is_shorter_than(have) { 0 } else { have };
+        let come = client.contents(found, have).map_err(|trouble| match trouble {
+            Trouble::Range { .. } | Trouble::Gone { .. } => Failure::Again { trouble, reached: 0 },
+            trouble => Failure::Fatal(self.explained(client, name, &trouble)),
+        });
+        let come = come.and_then(|mut opened| {
+            self.write(client, (&part, name), &mut opened, &etag)?;
+            self.verify((&part, name), &etag, &opened)
+        });
+        match come {
+            Err(Failure::Again { trouble: Trouble::Range { .. }, .. }) => drop(std::fs::remove_file(&part)),
+            Err(_) if !is_sha256(&etag) => drop(std::fs::remove_file(&part)),
+            _ => {}
+        }
+        come?;
+        std::fs::rename(&part, &blob).map_err(|e| Error::io(&blob, e))?;
+        let (size, folder) = (length(&blob), self.cache.folder());
+        (self.on_download)(Download::Done { file: name, size, folder: &folder });
+        Ok(())
+    }
+
     /// Adds what the hub sends to the part file; an end that comes too early is worth another try.
-    fn write(&self, part: &Path, name: &str, opened: &mut Opened) -> std::result::Result<(), Failure> {
+    fn write(
+        &self,
+        client: &Client,
+        (part, name): (&Path, &str),
+        opened: &mut Opened,
+        etag: &str,
+    ) -> std::result::Result<(), Failure> {
         let io = |e| Failure::Fatal(Error::io(part, e));
         let folder = part.parent().unwrap_or(part);
         std::fs::create_dir_all(folder).map_err(io)?;
         let mut file = File::options().create(true).append(true).open(part).map_err(io)?;
-        if opened.from == 0 {
-            file.set_len(0).map_err(io)?;
-        } else if opened.from != length(part) {
-            std::fs::remove_file(part).map_err(io)?;
-            return Err(Failure::Again(Trouble::Range(opened.etag.clone())));
-        }
-        let (mut done, total) = (opened.from, opened.size.unwrap_or(0));
+        file.set_len(opened.from).map_err(io)?;
+        let mut done = opened.from;
+        let again = |trouble, done| Err(Failure::Again { trouble, reached: done });
         let mut buffer = vec![0; 1 << 16];
-        loop {
+        // Beyond its end nothing of it comes.
+        while opened.size.is_none_or(|size| done <= size) {
             let n = match opened.body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => n,
-                Err(e) => return Err(Failure::Again(Trouble::Other(e.to_string()))),
+                Err(e) => return again(client.broken(opened, done, e), done),
             };
             file.write_all(&buffer[..n]).map_err(io)?;
             done += n as u64;
-            if done < total {
-                (self.on_download)(name, done, total);
-            }
+            (self.on_download)(Download::Comes { file: name, done, total: opened.size.unwrap_or(0) });
         }
         file.sync_data().map_err(io)?;
         match opened.size {
-            Some(size) if done < size => {
-                Err(Failure::Again(Trouble::Other(format!("it ended after {done} of {size} bytes"))))
-            }
-            Some(size) if done > size => {
-                std::fs::remove_file(part).map_err(io)?;
-                Err(Failure::Again(Trouble::Range(opened.etag.clone())))
+            Some(size) if done < size => again(client::ended(opened, done), done),
+            Some(size) if done > size => again(Trouble::Range { host: opened.host.clone() }, 0),
+            None if !opened.ends && !is_sha256(etag) => {
+                let why = "nobody says how long it is, so that half of it could not be told from all".into();
+                let trouble = Trouble::Other { host: opened.host.clone(), why };
+                Err(Failure::Fatal(self.explained(client, name, &trouble)))
             }
             _ => Ok(()),
         }
     }
 
     /// Large files are named by their SHA-256: a download that does not match is removed.
-    fn verify(&self, part: &Path, etag: &str, from: u64) -> std::result::Result<(), Failure> {
-        let is_sha256 = etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit());
-        if !is_sha256 || sha256(part)? == etag.to_lowercase() {
+    fn verify(&self, (part, name): (&Path, &str), etag: &str, opened: &Opened) -> std::result::Result<(), Failure> {
+        if !is_sha256(etag) || sha256(part)? == etag.to_lowercase() {
             return Ok(());
         }
         std::fs::remove_file(part).map_err(|e| Error::io(part, e))?;
-        if from > 0 {
+        if opened.from > 0 {
             // What was kept was of another file: once from the beginning.
-            return Err(Failure::Again(Trouble::Range(etag.to_string())));
+            return Err(Failure::Again { trouble: Trouble::Range { host: opened.host.clone() }, reached: 0 });
         }
         Err(Failure::Fatal(Error::Model(format!(
-            "model `{}`: the download is damaged (its SHA-256 differs from the hub's); it was removed, run again",
-            self.id
+            "model `{}`: what {} sent for {} is damaged (its SHA-256 differs from the hub's); it was removed, run again",
+            self.id, opened.host, name
         ))))
     }
 
-    /// Whether trouble is worth another try.
-    fn sorted(&self, name: &str, trouble: Trouble) -> Failure {
-        match trouble {
-            Trouble::Range(etag) => {
-                // The part file is longer than the file: without it the next try begins at 0.
-                std::fs::remove_file(self.part(&etag)).ok();
-                Failure::Again(Trouble::Range(etag))
-            }
-            other => Failure::Fatal(self.explained(name, &other)),
-        }
-    }
-
-    /// What has come of these contents so far.
-    fn part(&self, etag: &str) -> PathBuf {
-        self.cache.blob(etag).with_file_name(format!("{etag}.part"))
-    }
-
-    fn explained(&self, name: &str, trouble: &Trouble) -> Error {
-        let id = &self.id;
+    fn explained(&self, client: &Client, name: &str, trouble: &Trouble) -> Error {
+        let (id, endpoint) = (&self.id, client.shown());
         let failed = |why: &str| {
             // Nobody knows yet whether a hub's model was meant.
             let local = if name == "config.json" { "there is no such directory here, and " } else { "" };
-            Error::Model(format!("model `{id}`: {local}{name} could not be downloaded ({why}); a partial download is kept and resumed; check the network, or pass --offline with a cached model, or a local directory"))
+            format!("model `{id}`: {local}{name} could not be downloaded ({why}); what has come of a large file is kept, and the next run goes on there; check the network, or pass --offline with a cached model, or a local directory")
         };
-        match trouble {
-            Trouble::Status(401 | 403) => Error::Model(format!("model `{id}`: the hub refused access to {name}; it may not exist, or be private or gated: set HF_TOKEN to a token that may read it")),
-            Trouble::Status(429) => failed("the hub answers 429, too many requests, also after waiting as it asked"),
-            Trouble::Status(status) => failed(&format!("the hub answers {status}")),
-            Trouble::Slow(seconds) => failed(&format!("no answer within {seconds} seconds; HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait")),
-            Trouble::Range(_) => failed("the hub does not send the part that is asked for"),
-            Trouble::Other(why) => failed(why),
-        }
+        let waits = |asked: &Option<std::time::Duration>| match asked {
+            Some(asked) if !asked.is_zero() => format!(" and asks to wait {}", wait::seconds(*asked)),
+            _ => String::new(),
+        };
+        Error::Model(match trouble {
+            Trouble::Refused { status, gated: true, .. } => format!("model `{id}` is gated (the hub answers {status}): accept its terms on {endpoint}/{id}, and set HF_TOKEN to a token of that account"),
+            Trouble::Refused { status, token: true, .. } => format!("model `{id}`: the hub ({endpoint}) answers {status} to {name}: it may not exist, or be private or gated, and the token that was sent (HF_TOKEN, or of a login) may not read it; check the id, or set HF_TOKEN to one that may"),
+            Trouble::Refused { status, .. } => format!("model `{id}`: the hub ({endpoint}) answers {status} to {name}: it may not exist, or be private or gated; check the id, or set HF_TOKEN to a token that may read it"),
+            Trouble::Revision => format!("model `{id}`: the hub ({endpoint}) has no revision `{}` of it; check --revision (a branch, a tag or a commit)", self.revision),
+            Trouble::Status { host, status: 429, asked } => failed(&format!("{host} answers 429, too many requests{}, also after waiting", waits(asked))),
+            Trouble::Status { host, status, asked } => failed(&format!("{host} answers {status}{}", waits(asked))),
+            Trouble::Gone { host, status } => failed(&format!("{host} answers {status} for contents that the hub says are there")),
+            Trouble::Slow { host, limit } => failed(&format!("{host}: no answer within {}; HF_HUB_DOWNLOAD_TIMEOUT sets how many to wait", wait::seconds(*limit))),
+            Trouble::Range { host } => failed(&format!("{host} does not send the part that is asked for")),
+            Trouble::Other { host, why } => failed(&format!("{host}: {why}")),
+        })
     }
 }
 
 /// Why a try failed.
 enum Failure {
-    /// Another may not.
-    Again(Trouble),
+    /// Another may not; this one came as far as this byte.
+    Again { trouble: Trouble, reached: u64 },
     /// Another would too.
     Fatal(Error),
 }
@@ -237,16 +301,9 @@ impl From<Error> for Failure {
     }
 }
 
-/// The token: of the environment, or of `huggingface-cli login`.
-fn token(set: Option<String>) -> Result<Option<String>> {
-    let kept = || std::fs::read_to_string(cache::home().ok()?.join("token")).ok();
-    let token = set.or_else(|| Some(kept()?.trim().to_string())).filter(|t| !t.is_empty());
-    match &token {
-        Some(t) if !t.bytes().all(|b| b.is_ascii_graphic()) => Err(Error::Model(
-            "HF_TOKEN (or the token file of a login) holds a space, a line break or another character that no token has; set it anew".into(),
-        )),
-        _ => Ok(token),
-    }
+/// Whether an ETag says what the contents are: large files are named by their SHA-256.
+fn is_sha256(etag: &str) -> bool {
+    etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn length(path: &Path) -> u64 {

@@ -11,13 +11,19 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// [`Error::Model`] when there is no home directory.
 pub fn home() -> Result<PathBuf> {
-    let dir = |key: &str| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(home) = dir("HF_HOME") {
+    if let Some(home) = named("HF_HOME") {
         return Ok(home);
     }
-    let cache = dir("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let cache = named("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
     let cache = cache.ok_or_else(|| Error::Model("hub: there is no home directory; set HF_HOME".into()))?;
     Ok(cache.join("huggingface"))
+}
+
+/// A folder that a variable names; a `~` that no shell has read is the home directory, as in Python.
+fn named(key: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from)?;
+    let below = path.strip_prefix("~").ok().and_then(|below| Some(std::env::home_dir()?.join(below)));
+    Some(below.unwrap_or(path))
 }
 
 /// The part of the cache that belongs to one repository.
@@ -32,8 +38,7 @@ impl Cache {
     /// # Errors
     /// As [`home`].
     pub fn of(id: &str) -> Result<Self> {
-        let root = std::env::var_os("HF_HUB_CACHE").filter(|v| !v.is_empty()).map(PathBuf::from);
-        let root = root.map_or_else(|| Ok::<_, Error>(home()?.join("hub")), Ok)?;
+        let root = named("HF_HUB_CACHE").map_or_else(|| Ok::<_, Error>(home()?.join("hub")), Ok)?;
         Ok(Cache { root, folder: format!("models--{}", id.replace('/', "--")) })
     }
 
@@ -43,7 +48,7 @@ impl Cache {
     }
 
     fn part(&self, name: &str) -> PathBuf {
-        self.root.join(&self.folder).join(name)
+        self.folder().join(name)
     }
 
     /// The commit that a branch or tag pointed to when it was last asked for; a commit is its own.
@@ -72,17 +77,23 @@ impl Cache {
         }
     }
 
+    /// The part that belongs to the repository.
+    pub fn folder(&self) -> PathBuf {
+        self.root.join(&self.folder)
+    }
+
     /// Contents by their ETag.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.part("blobs").join(etag)
     }
 
-    /// Waits until no other process downloads these contents; the lock holds until it is dropped.
+    /// Waits until no other process downloads these contents, having called `busy` if one does; the lock holds until it is
+    /// dropped, or its process ends in whatever way.
     ///
     /// # Errors
     /// [`Error::Io`] when the cache cannot be written.
-    pub fn lock(&self, etag: &str) -> Result<File> {
-        // Where huggingface_hub has its own, by the same kind of lock.
+    pub fn lock(&self, etag: &str, busy: impl FnOnce()) -> Result<File> {
+        // Where huggingface_hub has its own, by the same kind of lock: the system's, which no dead process leaves behind.
         let path = self.root.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
         let folder = path.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
@@ -90,7 +101,10 @@ impl Cache {
         let file = open.map_err(|e| Error::io(&path, e))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => file.lock().map_err(|e| Error::io(&path, e))?,
+            Err(TryLockError::WouldBlock) => {
+                busy();
+                file.lock().map_err(|e| Error::io(&path, e))?;
+            }
             // A file system without locks: the part files of two processes may meet, and the checksum tells.
             Err(TryLockError::Error(_)) => {}
         }
