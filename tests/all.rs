@@ -39,6 +39,15 @@ mod house;
 #[cfg(all(feature = "cli", feature = "hub"))]
 #[path = "all/hub.rs"]
 mod hub;
+#[cfg(all(feature = "cli", feature = "hub"))]
+#[path = "all/hub_failures.rs"]
+mod hub_failures;
+#[cfg(all(unix, feature = "cli", feature = "hub"))]
+#[path = "all/hub_interrupts.rs"]
+mod hub_interrupts;
+#[cfg(all(feature = "cli", feature = "hub"))]
+#[path = "all/hub_server.rs"]
+mod hub_server;
 #[cfg(feature = "cli")]
 #[path = "all/judging.rs"]
 mod judging;

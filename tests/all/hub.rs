@@ -1,260 +1,274 @@
-//! Hub models against a local server with the hub's real layout: metadata headers, redirects, ranges, commits.
+//! Models of the hub against a local server with the hub's real layout: the cache, the token, proxies, settings, and runs
+//! side by side. What a hub does wrong is in `hub_failures.rs`.
 
+use crate::hub_server::*;
 use crate::support::*;
-use assert_cmd::cargo::cargo_bin;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use tiny_http::{Header, Request, Response, ResponseBox, Server, StatusCode};
-
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-/// A request as the hub or its store saw it.
-#[derive(Debug, Clone)]
-struct Seen {
-    at_store: bool,
-    name: String,
-    token: Option<String>,
-    range: Option<String>,
-}
-
-/// Serves `org/model` with the files of a folder. Large files redirect to a store on another host, as the hub's do.
-struct Hub {
-    url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
-}
-
-impl Hub {
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-fn header(name: &str, value: &str) -> Header {
-    Header::from_bytes(name.as_bytes(), value.as_bytes()).unwrap()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// What the server does wrong, if anything.
-#[derive(Clone, Copy, PartialEq)]
-enum Fault {
-    None,
-    /// Sends other bytes than it announced.
-    Damaged,
-    /// Asks for a token.
-    Private,
-    /// Is busy at the first request of each file.
-    Busy,
-    /// Redirects to itself.
-    Circles,
-    /// Redirects without an address.
-    Nowhere,
-    /// Sends the first 300 bytes of small files and no more.
-    Half,
-    /// Names an ETag that leads out of the cache.
-    Outside,
-    /// Serves any path.
-    Any,
-}
-
-fn serve(files: PathBuf, fault: Fault) -> Hub {
-    let (hub, store) = (Server::http("127.0.0.1:0").unwrap(), Server::http("127.0.0.1:0").unwrap());
-    let url = format!("http://{}", hub.server_addr());
-    let store_url = format!("http://{}/store", store.server_addr());
-    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-    for (server, at_store) in [(hub, false), (store, true)] {
-        let (files, seen, store_url) = (files.clone(), seen.clone(), store_url.clone());
-        std::thread::spawn(move || {
-            for request in server.incoming_requests() {
-                let response = answer(&request, &files, fault, at_store, &store_url, &seen);
-                request.respond(response).ok();
-            }
-        });
-    }
-    Hub { url, seen }
-}
-
-fn answer(
-    request: &Request,
-    files: &Path,
-    fault: Fault,
-    at_store: bool,
-    store: &str,
-    seen: &Mutex<Vec<Seen>>,
-) -> ResponseBox {
-    let sent = |name: &'static str| request.headers().iter().find(|h| h.field.equiv(name)).map(|h| h.value.to_string());
-    let (token, range) = (sent("Authorization"), sent("Range"));
-    let path = request.url().to_string();
-    let name = path.rsplit('/').next().unwrap().to_string();
-    let first = !seen.lock().unwrap().iter().any(|s| s.name == name);
-    let private = fault == Fault::Private && !at_store && token.as_deref() != Some("Bearer secret");
-    seen.lock().unwrap().push(Seen { at_store, name: name.clone(), token, range: range.clone() });
-    match fault {
-        Fault::Busy if first => {
-            return Response::empty(429).with_header(header("Retry-After", "0")).boxed();
-        }
-        Fault::Circles => return Response::empty(307).with_header(header("Location", &path)).boxed(),
-        Fault::Nowhere => return Response::empty(302).boxed(),
-        _ if private => return Response::empty(401).boxed(),
-        _ => {}
-    }
-    let known = fault == Fault::Any || path.starts_with("/org/model/resolve/") || path.starts_with("/store/");
-    let Some(bytes) = std::fs::read(files.join(&name)).ok().filter(|_| known) else {
-        return Response::empty(404).boxed();
-    };
-    let (hash, large) = (sha256(&bytes), name.ends_with(".safetensors"));
-    if large && !at_store {
-        let response = Response::empty(302)
-            .with_header(header("Location", &format!("{store}/{name}")))
-            .with_header(header("x-linked-etag", &format!("\"{hash}\"")))
-            .with_header(header("x-repo-commit", COMMIT));
-        return response.boxed();
-    }
-    let range = range.and_then(|r| {
-        let (from, to) = r.strip_prefix("bytes=")?.split_once('-')?;
-        Some((from.parse::<usize>().ok()?, to.parse::<usize>().unwrap_or(bytes.len() - 1)))
-    });
-    let (from, to) = range.unwrap_or((0, bytes.len() - 1));
-    let mut body = bytes.get(from..=to.min(bytes.len() - 1)).unwrap_or_default().to_vec();
-    if fault == Fault::Damaged && large && body.len() > 1000 {
-        body[900] ^= 0xff;
-    }
-    if fault == Fault::Half && !large {
-        body.truncate(300);
-    }
-    let etag = match fault {
-        Fault::Outside => "/tmp/../escaped".to_string(),
-        _ if large => hash,
-        _ => hash[..40].to_string(),
-    };
-    Response::from_data(body)
-        .with_status_code(StatusCode(206))
-        .with_header(header("Content-Range", &format!("bytes {from}-{to}/{}", bytes.len())))
-        .with_header(header("ETag", &format!("\"{etag}\"")))
-        .with_header(header("x-repo-commit", COMMIT))
-        .boxed()
-}
-
-fn vitx(hub: &Hub, home: &Path, args: &[&str]) -> Output {
-    Command::new(cargo_bin!("vitx"))
-        .args(args)
-        .env("HF_HOME", home)
-        .env("HF_ENDPOINT", &hub.url)
-        .env_remove("HF_TOKEN")
-        .env_remove("HF_HUB_CACHE")
-        .env_remove("HF_HUB_OFFLINE")
-        .output()
-        .unwrap()
-}
-
-fn predict<'a>(text: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["predict", "-m", "org/model", "--text", text], more].concat()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 #[test]
-fn a_hub_model_is_downloaded_once_and_then_works_offline() {
-    let hub = serve(case_dir("bert").join("model"), Fault::None);
-    let home = tempfile::tempdir().unwrap();
-    let first = vitx(&hub, home.path(), &predict("the quiet film", &["--json"]));
-    assert!(first.status.success(), "{}", stderr(&first));
-    assert_eq!(stderr(&first).matches("downloaded model.safetensors").count(), 1, "{}", stderr(&first));
-    assert_eq!(stderr(&first).matches("downloaded config.json").count(), 1, "{}", stderr(&first));
+fn a_hub_model_is_downloaded_once_and_then_works_without_the_hub() {
+    let (hub, home) = (Hub::healthy(), tempfile::tempdir().unwrap());
+    let home = home.path();
+    let first = vitx(&hub, home, &predict("the quiet film", &["--json"]));
+    succeeds(&first);
     let record: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!((&record["model"]["id"], &record["model"]["revision"]), (&"org/model".into(), &COMMIT.into()));
-    let snapshot = home.path().join("hub/models--org--model/snapshots").join(COMMIT).join("config.json");
-    assert!(snapshot.exists(), "the cache has the hub's own layout");
+    // As huggingface_hub lays it out: links of a commit to contents, a branch that names the commit.
+    let blob = folder(home).join("blobs").join(sha256(&weights()));
+    assert_eq!(cached(home, "model.safetensors").canonicalize().unwrap(), blob.canonicalize().unwrap());
+    assert_eq!(std::fs::read_to_string(folder(home).join("refs/main")).unwrap(), COMMIT);
+    assert!(cached(home, "config.json").is_symlink());
+    assert!(blobs(home).iter().all(|name| !name.ends_with(".part")), "{:?}", blobs(home));
 
-    let offline = vitx(&hub, home.path(), &predict("the quiet film", &["--json", "--offline"]));
-    assert_eq!(first.stdout, offline.stdout, "{}", stderr(&offline));
-    let by_commit = vitx(&hub, home.path(), &predict("the quiet film", &["--offline", "--revision", COMMIT]));
-    assert!(by_commit.status.success(), "{}", stderr(&by_commit));
-
+    // Neither asks: what the commit does not have is known too. The hub is gone.
     let before = hub.seen().len();
-    let again = vitx(&hub, home.path(), &predict("the quiet film", &[]));
-    assert!(again.status.success());
-    assert!(!stderr(&again).contains("downloaded"), "{}", stderr(&again));
-    let optional = hub.seen().len() - before;
-    assert!(optional <= 6, "{optional} requests for files the cache has");
+    succeeds(&vitx(&hub, home, &predict("the quiet film", &[])));
+    assert_eq!(hub.seen().len(), before);
+    let gone = format!("http://{}", free_address());
+    let without = command(&gone, home, &predict("the quiet film", &["--json"])).output().unwrap();
+    assert_eq!(first.stdout, without.stdout, "{}", stderr(&without));
+    let offline = vitx(&hub, home, &predict("the quiet film", &["--json", "--offline"]));
+    assert_eq!(first.stdout, offline.stdout, "{}", stderr(&offline));
+    succeeds(&vitx(&hub, home, &predict("the quiet film", &["--offline", "--revision", COMMIT])));
+    assert_eq!(hub.seen().len(), before);
 }
 
-/// A model of the fixture's files, loaded through the library with nothing else going on.
-fn run(hub: &Hub, home: &Path) -> Output {
-    vitx(hub, home, &predict("good", &[]))
+/// Where nobody listens.
+fn free_address() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[test]
-fn an_interrupted_download_is_resumed() {
-    let bytes = std::fs::read(case_dir("bert").join("model/model.safetensors")).unwrap();
-    // What is kept may be the beginning of the file, too long, or of another one.
-    for (kept, first_range) in [
-        (bytes[..50_000].to_vec(), "bytes=50000-"),
-        ([&bytes[..], b"x"].concat(), "bytes=133197-"),
-        (vec![7; 50_000], "bytes=50000-"),
-    ] {
-        let hub = serve(case_dir("bert").join("model"), Fault::None);
-        let home = tempfile::tempdir().unwrap();
-        let blobs = home.path().join("hub/models--org--model/blobs");
-        std::fs::create_dir_all(&blobs).unwrap();
-        std::fs::write(blobs.join(format!("{}.part", sha256(&bytes))), kept).unwrap();
-        let output = run(&hub, home.path());
-        assert!(output.status.success(), "{}", stderr(&output));
-        assert_eq!(std::fs::read(blobs.join(sha256(&bytes))).unwrap(), bytes);
-        let first = hub.seen().into_iter().find(|s| s.at_store).unwrap();
-        assert_eq!(first.range.as_deref(), Some(first_range));
-        assert!(!blobs.join(format!("{}.part", sha256(&bytes))).exists());
+fn one_line_says_what_was_downloaded() {
+    let (hub, home) = (Hub::healthy(), tempfile::tempdir().unwrap());
+    let output = run(&hub, home.path());
+    succeeds(&output);
+    let said = stderr(&output);
+    for name in ["config.json", "model.safetensors"] {
+        let size = std::fs::metadata(case_dir("bert").join("model").join(name)).unwrap().len();
+        let line = format!("downloaded {name} ({size} bytes) to {}", folder(home.path()).display());
+        assert_eq!(said.matches(&line).count(), 1, "{line}: {said}");
     }
+    let again = stderr(&run(&hub, home.path()));
+    assert!(!again.contains("downloaded"), "{again}");
+    let home = tempfile::tempdir().unwrap();
+    let quiet = vitx(&hub, home.path(), &predict("good", &["-q"]));
+    succeeds(&quiet);
+    assert_eq!(stderr(&quiet), "");
 }
 
 #[test]
 fn the_token_reaches_the_hub_alone() {
-    let hub = serve(case_dir("bert").join("model"), Fault::Private);
+    let private = |ask: &Ask, reply: Reply| match ask.token.as_deref() {
+        Some("Bearer secret") => reply,
+        _ if ask.at_store => reply,
+        _ => Reply::of(401).with("Content-Length", 0),
+    };
+    let hub = Hub::with(private);
     let home = tempfile::tempdir().unwrap();
     let with = |token: &str| {
-        let mut command = Command::new(cargo_bin!("vitx"));
-        command.args(predict("good", &[])).env("HF_HOME", home.path()).env("HF_ENDPOINT", &hub.url);
-        command.env("HF_TOKEN", token).env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE").output().unwrap()
+        let mut command = command(&hub.url, home.path(), &predict("good", &[]));
+        command.env("HF_TOKEN", token).output().unwrap()
     };
-    let broken = with("sec\nret");
-    assert!(stderr(&broken).contains("HF_TOKEN") && stderr(&broken).contains("line break"), "{}", stderr(&broken));
-    let output = with("secret\n");
-    assert!(output.status.success(), "{}", stderr(&output));
-    let (store, own): (Vec<_>, Vec<_>) = hub.seen().into_iter().partition(|s| s.at_store);
+    fails(&run(&hub, home.path()), &["401", "HF_TOKEN", "private"]);
+    fails(&with("sec\nret"), &["HF_TOKEN", "line break"]);
+    fails(&with("wrong"), &["401", "the token that was sent", "HF_TOKEN"]);
+    assert!(!stderr(&with("wrong")).contains("`wrong`") && !stderr(&with("s3cr3t")).contains("s3cr3t"));
+    let before = hub.seen().len();
+    succeeds(&with("secret\n"));
+    let (store, own): (Vec<_>, Vec<_>) = hub.seen().into_iter().skip(before).partition(|s| s.at_store);
     assert!(!store.is_empty() && store.iter().all(|s| s.token.is_none()), "{store:?}");
     assert!(own.iter().all(|s| s.token.as_deref() == Some("Bearer secret")), "{own:?}");
+
+    // As a login leaves it.
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("token"), "secret\n").unwrap();
+    succeeds(&run(&hub, home.path()));
 }
 
 #[test]
-fn a_hub_that_is_busy_is_asked_again() {
-    let hub = serve(case_dir("bert").join("model"), Fault::Busy);
-    let home = tempfile::tempdir().unwrap();
-    let output = run(&hub, home.path());
-    assert!(output.status.success(), "{}", stderr(&output));
-}
-
-#[test]
-fn a_hub_that_misbehaves_ends_in_a_sentence() {
-    let home = tempfile::tempdir().unwrap();
-    for (fault, part) in [
-        (Fault::Circles, "it redirects in circles"),
-        (Fault::Nowhere, "it redirects to nowhere"),
-        (Fault::Outside, "it gives no ETag that can be used"),
-        (Fault::Half, "it ended after 900 of 912 bytes"),
-    ] {
-        let output = run(&serve(case_dir("bert").join("model"), fault), home.path());
-        assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+fn offline_is_what_users_say_it_is() {
+    let (hub, home) = (Hub::healthy(), tempfile::tempdir().unwrap());
+    let with =
+        |key: &str, value: &str| command(&hub.url, home.path(), &predict("x", &[])).env(key, value).output().unwrap();
+    for (key, value) in
+        [("HF_HUB_OFFLINE", "1"), ("HF_HUB_OFFLINE", "YES"), ("HF_HUB_OFFLINE", "on"), ("TRANSFORMERS_OFFLINE", "true")]
+    {
+        fails(&with(key, value), &["not in the cache", key]);
     }
-    // Half a file never counts as one.
-    let output = run(&serve(case_dir("bert").join("model"), Fault::None), home.path());
-    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(hub.seen().len(), 0);
+    fails(&vitx(&hub, home.path(), &predict("x", &["--offline"])), &["not in the cache", "--offline"]);
+    succeeds(&with("HF_HUB_OFFLINE", "0"));
+}
+
+#[test]
+fn settings_that_cannot_be_are_named() {
+    let (hub, home) = (Hub::healthy(), tempfile::tempdir().unwrap());
+    for (key, value) in [
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "1e300"),
+        ("HF_ENDPOINT", "huggingface.co"),
+        ("HTTP_PROXY", "ftp://name:secret@proxy"),
+    ] {
+        let output = command(&hub.url, home.path(), &predict("x", &[])).env(key, value).output().unwrap();
+        fails(&output, &[key]);
+        assert!(!stderr(&output).contains("secret"), "{}", stderr(&output));
+    }
+    assert_eq!(hub.seen().len(), 0);
+}
+
+#[test]
+fn the_cache_is_where_users_put_it() {
+    let (hub, home) = (Hub::healthy(), tempfile::tempdir().unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut command = command(&hub.url, home.path(), &predict("good", &[]));
+    succeeds(&command.env("HF_HUB_CACHE", elsewhere.path()).output().unwrap());
+    assert!(elsewhere.path().join("models--org--model/refs/main").is_file() && !home.path().join("hub").exists());
+    // A `~` that no shell has read.
+    let mut command = self::command(&hub.url, home.path(), &predict("good", &[]));
+    succeeds(&command.env("HF_HOME", "~/hf").env("HOME", home.path()).output().unwrap());
+    assert!(home.path().join("hf/hub/models--org--model/refs/main").is_file());
+}
+
+/// A proxy that tunnels, or refuses; what it was asked for.
+fn proxy(refuses: bool) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<Vec<String>>>::default());
+    let kept = asked.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let kept = kept.clone();
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && client.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let target = head.split(' ').nth(1).unwrap_or_default().to_string();
+                kept.lock().unwrap().push(head.lines().next().unwrap_or_default().to_string());
+                if refuses {
+                    return client.write_all(b"HTTP/1.1 407 X\r\nContent-Length: 0\r\n\r\n").unwrap();
+                }
+                let Ok(mut server) = TcpStream::connect(target) else { return };
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let (mut up, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut up, &mut to).ok());
+                std::io::copy(&mut server, &mut client).ok();
+                client.shutdown(std::net::Shutdown::Both).ok();
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn proxies_are_used_as_users_know_them() {
+    let hub = Hub::healthy();
+    let (open, asked) = proxy(false);
+    let (closed, refused) = proxy(true);
+    let place = hub.url.trim_start_matches("http://").to_string();
+    let with = |set: &[(&str, String)]| {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = command(&hub.url, home.path(), &predict("good", &[]));
+        command.envs(set.iter().map(|(key, value)| (*key, value))).output().unwrap()
+    };
+    let url = |proxy: &str| format!("http://user:hushed@{proxy}");
+    succeeds(&with(&[("HTTP_PROXY", url(&open))]));
+    assert!(asked.lock().unwrap().contains(&format!("CONNECT {place} HTTP/1.1")), "{asked:?}");
+
+    // The scheme of the address decides, small letters win, and who is spared is asked directly.
+    let before = asked.lock().unwrap().len();
+    succeeds(&with(&[("HTTPS_PROXY", url(&closed))]));
+    for spared in ["*", "127.0.0.1", "example.com, 127.0.0.1", "127.0.0.0/8"] {
+        succeeds(&with(&[("HTTP_PROXY", url(&closed)), ("NO_PROXY", spared.into())]));
+    }
+    assert_eq!((asked.lock().unwrap().len(), refused.lock().unwrap().len()), (before, 0));
+    succeeds(&with(&[("HTTP_PROXY", url(&closed)), ("http_proxy", url(&open))]));
+    succeeds(&with(&[("ALL_PROXY", open.clone())]));
+    assert!(asked.lock().unwrap().len() > before);
+
+    // An encrypted address goes to the proxy of encrypted ones; what fails there names it, and no password.
+    let home = tempfile::tempdir().unwrap();
+    let mut command = command("https://hub.invalid", home.path(), &predict("good", &[]));
+    let output = command.env("HTTPS_PROXY", url(&closed)).env("HTTP_PROXY", url(&open)).output().unwrap();
+    fails(&output, &["hub.invalid", &closed, "407"]);
+    assert_eq!(refused.lock().unwrap()[0], "CONNECT hub.invalid:443 HTTP/1.1");
+    let gone = with(&[("HTTP_PROXY", url(&free_address().to_string()))]);
+    fails(&gone, &["proxy 127.0.0.1:"]);
+    for output in [output, gone] {
+        assert!(!stderr(&output).contains("hushed"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn of_two_runs_on_a_cold_cache_the_second_waits() {
+    let hub = Hub::with(|ask, reply| if ask.at_store { reply.holding(Some(50_000)) } else { reply });
+    let home = tempfile::tempdir().unwrap();
+    let shard = |shard: &str| {
+        let args = ["predict", "-m", "org/model", "--text", "good", "--text", "bad", "--shard", shard];
+        Running::start(command(&hub.url, home.path(), &args))
+    };
+    let first = shard("1/2");
+    until("half of the weights", || part(home.path()).metadata().is_ok_and(|m| m.len() == 50_000));
+    let second = shard("2/2");
+    second.says("another process");
+    hub.go_on();
+    let ((code, said), (other, waited)) = (first.end(), second.end());
+    assert_eq!((code, other), (Some(0), Some(0)), "{said} {waited}");
+    assert_eq!(waited.matches("another process").count(), 1, "{waited}");
+    assert!(waited.contains("waits") && !waited.contains("downloaded model.safetensors"), "{waited}");
+    assert_eq!(hub.at_store().len(), 1, "the weights are fetched once: {:?}", hub.at_store());
+}
+
+#[test]
+fn many_runs_on_a_cold_cache_share_it() {
+    // Contents without a redirect, as mirrors give them, and slow enough that all meet: what the others have of it grows
+    // while one asks.
+    let hub = Hub::with(|ask, reply| {
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let bytes = weights();
+        let from = ask.range.as_deref().map_or(0, |r| r[6..].trim_end_matches('-').parse().unwrap());
+        match ask.name == "model.safetensors" && !ask.at_store {
+            true => Reply { body: bytes[from..].to_vec(), sent: Some(0), then: Then::Drip, ..Reply::of(206) }
+                .with("ETag", format!("\"{}\"", sha256(&bytes)))
+                .with("X-Repo-Commit", COMMIT)
+                .with("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()))
+                .with("Content-Length", bytes.len() - from),
+            false => reply,
+        }
+    });
+    let home = tempfile::tempdir().unwrap();
+    let runs: Vec<_> = (0..4).map(|_| Running::start(command(&hub.url, home.path(), &predict("good", &[])))).collect();
+    let said: Vec<_> = runs.into_iter().map(Running::end).collect();
+    assert!(said.iter().all(|(code, _)| *code == Some(0)), "{said:?}");
+    for name in ["config.json", "model.safetensors"] {
+        let count: usize = said.iter().map(|(_, said)| said.matches(&format!("downloaded {name}")).count()).sum();
+        assert_eq!(count, 1, "{name}: {said:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_lock_of_a_dead_run_is_nobody_s() {
+    let hub = Hub::with(|ask, reply| match ask.at_store && ask.turn == 0 {
+        true => reply.holding(Some(50_000)),
+        false => reply,
+    });
+    let home = tempfile::tempdir().unwrap();
+    let first = Running::start(command(&hub.url, home.path(), &predict("good", &[])));
+    until("half of the weights", || part(home.path()).metadata().is_ok_and(|m| m.len() == 50_000));
+    let second = Running::start(command(&hub.url, home.path(), &predict("good", &[])));
+    second.says("another process");
+    first.signal("KILL");
+    assert_eq!(first.end().0, None);
+    let (code, said) = second.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(hub.at_store()[1].range.as_deref(), Some("bytes=50000-"), "it goes on where the other was");
+    assert_eq!(std::fs::read(cached(home.path(), "model.safetensors")).unwrap(), weights());
 }
 
 #[test]
@@ -270,46 +284,23 @@ fn shards_stay_in_the_repository() {
         let index = serde_json::json!({"weight_map": {"a": shard}});
         std::fs::write(files.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
         let home = tempfile::tempdir().unwrap();
-        let output = run(&serve(files.path().into(), Fault::Any), home.path());
-        assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains("no file of this repository"), "{}", stderr(&output));
-        assert!(!elsewhere.is_symlink() && !home.path().join("hub/models--org--model/evil.safetensors").is_symlink());
+        let output = run(&Hub::of(files.path().into(), |_, reply| reply), home.path());
+        fails(&output, &["no file of this repository"]);
+        assert!(!elsewhere.is_symlink() && !folder(home.path()).join("evil.safetensors").is_symlink());
     }
-}
-
-#[test]
-fn a_damaged_download_is_found_and_removed() {
-    let hub = serve(case_dir("bert").join("model"), Fault::Damaged);
-    let home = tempfile::tempdir().unwrap();
-    let output = vitx(&hub, home.path(), &predict("good", &[]));
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("SHA-256"), "{}", stderr(&output));
-    let snapshot = home.path().join("hub/models--org--model/snapshots").join(COMMIT);
-    assert!(!snapshot.join("model.safetensors").exists());
 }
 
 #[test]
 fn what_the_hub_does_not_give_is_explained() {
-    let hub = serve(case_dir("bert").join("model"), Fault::None);
-    let home = tempfile::tempdir().unwrap();
-    for (args, part) in [
-        (vec!["predict", "-m", "org/other", "--text", "x"], "was not found"),
-        (vec!["predict", "-m", "org/other", "--offline", "--text", "x"], "not in the cache"),
-        (vec!["predict", "-m", "./nowhere", "--text", "x"], "no such directory"),
+    let (hub, home) = (Hub::healthy(), tempfile::tempdir().unwrap());
+    for (args, parts) in [
+        (vec!["predict", "-m", "org/other", "--text", "x"], &["was not found"][..]),
+        (vec!["predict", "-m", "org/other", "--offline", "--text", "x"], &["not in the cache"]),
+        (vec!["predict", "-m", "./nowhere", "--text", "x"], &["no such directory"]),
+        (predict("x", &["--revision", "v9"]), &["no revision `v9`", "org/model"]),
     ] {
-        let output = vitx(&hub, home.path(), &args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+        fails(&vitx(&hub, home.path(), &args), parts);
     }
-    let private = serve(case_dir("bert").join("model"), Fault::Private);
-    let output = vitx(&private, home.path(), &predict("x", &[]));
-    assert!(stderr(&output).contains("HF_TOKEN"), "{}", stderr(&output));
-    let output = Command::new(cargo_bin!("vitx"))
-        .args(predict("good", &[]))
-        .env("HF_HOME", home.path())
-        .env("HF_ENDPOINT", &private.url)
-        .env("HF_TOKEN", "secret")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
+    let gated = Hub::with(|_, _| Reply::of(403).with("X-Error-Code", "GatedRepo").with("Content-Length", 0));
+    fails(&run(&gated, home.path()), &["gated", &format!("{}/org/model", gated.url), "HF_TOKEN"]);
 }
