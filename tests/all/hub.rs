@@ -209,7 +209,9 @@ fn of_two_runs_on_a_cold_cache_the_second_waits() {
     let hub = Hub::with(|ask, reply| if ask.at_store { reply.holding(Some(50_000)) } else { reply });
     let home = tempfile::tempdir().unwrap();
     let shard = |shard: &str| {
-        let args = ["predict", "-m", "org/model", "--text", "good", "--text", "bad", "--shard", shard];
+        // Enough of them that both parts have some.
+        let texts = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|text| ["--text", text]).concat();
+        let args = [&["predict", "-m", "org/model", "--shard", shard], &texts[..]].concat();
         Running::start(command(&hub.url, home.path(), &args))
     };
     let first = shard("1/2");
