@@ -4,12 +4,14 @@ use super::desk::Front;
 use super::pages::Place;
 use super::past::Stated;
 use super::plan::Plan;
+use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::input::Source;
 use crate::labels::Labels;
 use crate::method::Configured;
 use crate::render::names::target_part;
 use crate::render::out::{Format, Out};
+use crate::render::save;
 use crate::target::{Output, Request};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -68,13 +70,27 @@ impl Front for Places<'_> {
 /// The files that a run has written, by hashes of their paths: of a long run there are many. That two of a million share one has a
 /// chance of 3 in 10^8, and costs one of the two.
 #[derive(Debug, Default)]
-pub struct Taken(HashSet<u64>);
+pub struct Files(HashSet<u64>);
 
-impl Taken {
-    /// Takes a place; whether it was free.
-    pub fn take(&mut self, path: &Path) -> bool {
+impl Files {
+    /// Writes a file of a planned run, once.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a place that the run has written to already; as [`save::save`].
+    pub fn write(&mut self, plan: &Plan, path: &Path, bytes: &[u8]) -> Result<()> {
         let mut hasher = DefaultHasher::new();
         path.hash(&mut hasher);
-        self.0.insert(hasher.finish())
+        if !self.0.insert(hasher.finish()) {
+            return Err(Error::Input(format!(
+                "{} is another result of this run already; pass an --out of its own for this one",
+                path.display()
+            )));
+        }
+        // An input's results are made again for its page or the run's array, though files of some stand.
+        let again = plan.again || plan.page.is_some();
+        if again && std::fs::read(path).is_ok_and(|known| known == bytes) {
+            return Ok(());
+        }
+        save::save(path, bytes, plan.replace)
     }
 }

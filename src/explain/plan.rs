@@ -161,6 +161,9 @@ impl Plan {
             again: asked.arrays.is_some(),
         };
         plan.refuse_idle()?;
+        if plan.style.scale == Span::Shared && plan.part.is_some() {
+            return Err(Error::Usage("--normalize shared with --shard: each part of the run would have a scale of its own; run it whole, or pass --normalize max".into()));
+        }
         Ok(plan)
     }
 

@@ -15,14 +15,13 @@ use vitx::explain::desk::{Desk, Going, Item};
 use vitx::explain::maps::Maps;
 use vitx::explain::pages::Index;
 use vitx::explain::past::Past;
-use vitx::explain::places::{Places, Taken};
+use vitx::explain::places::{Files, Places};
 use vitx::explain::plan::{Choices, Plan};
 use vitx::explain::rows::Rows;
 use vitx::explain::{likeness::turned, Asked as Question};
 use vitx::identity::Identity;
 use vitx::input::Source;
 use vitx::model::{Checkpoint, Model};
-use vitx::render::scale::Span;
 use vitx::render::Style;
 use vitx::target::texts;
 
@@ -91,15 +90,11 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
     let (method, target, row, output) = (&args.method[..], &args.target[..], args.row.as_deref(), &args.output);
     let OutputArgs { out, format, legend: _, panel: _, table, arrays, seed, resume, overwrite } = output;
     let (out, table, arrays, json) = (out.as_deref(), table.as_deref(), arrays.as_deref(), args.report.json);
-    let (seed, resume, overwrite) = (*seed, *resume, *overwrite);
-    let part = args.input.shard;
+    let (seed, part, resume, overwrite) = (*seed, args.input.shard, *resume, *overwrite);
     let asked = Choices { method, target, row, out, format, table, arrays, seed, part, resume, overwrite, json };
     let sources = (&job.sources.list[..], job.sources.from_folder);
     let plan = Plan::resolve(&asked, style, &job.checkpoint, sources)?;
     args.style.refuse_idle(plan.drawn())?;
-    if plan.style.scale == Span::Shared && args.input.shard.is_some() {
-        bail!("--normalize shared with --shard: each part of the run would have a scale of its own; run it whole, or pass --normalize max");
-    }
     let stated = args.report.json || plan.formats.iter().any(|f| f.name == "json");
     let common = || common(args, &plan, &job.checkpoint, &job.device);
     let mut past = Past::look(&plan, &job.checkpoint, &job.sources.list, stated, common)?;
@@ -145,7 +140,7 @@ fn explained(args: &mut Args, further: bool) -> Result<(ExitCode, Vec<String>)> 
         report,
         past,
         waiting: Vec::new(),
-        taken: Taken::default(),
+        files: Files::default(),
         full: false,
         index: Index::default(),
         maps,
@@ -200,8 +195,8 @@ struct Work<'a> {
     past: Past,
     /// Explanations that wait for the scale of the whole run.
     waiting: Vec<Item<'a>>,
-    /// The places of what this run has written.
-    taken: Taken,
+    /// What this run has written.
+    files: Files,
     /// Whether nothing more can be written there.
     full: bool,
     /// Of the pages.

@@ -11,7 +11,6 @@ use vitx::explain::desk::{Came, Going, Item, Part, Read, Sheet, Sheets};
 use vitx::explain::Nothing;
 use vitx::render::json::Record;
 use vitx::render::out::Out;
-use vitx::render::save;
 use vitx::render::scale::{Range, Span};
 use vitx::resume::Written;
 
@@ -196,18 +195,7 @@ impl<'a> Work<'a> {
 
     /// Writes a file of this run, once.
     fn write(&mut self, path: &Path, bytes: &[u8]) -> vitx::Result<Option<Written>> {
-        if !self.taken.take(path) {
-            return Err(vitx::Error::Input(format!(
-                "{} is another result of this run already; pass an --out of its own for this one",
-                path.display()
-            )));
-        }
-        // An input's results are made again for its page or the run's array, though files of some stand.
-        let again = self.plan.again || self.plan.page.is_some();
-        let stands = again && std::fs::read(path).is_ok_and(|known| known == bytes);
-        if !stands {
-            save::save(path, bytes, self.plan.replace)?;
-        }
+        self.files.write(self.plan, path, bytes)?;
         Ok(self.past.made.written(path, bytes))
     }
 
