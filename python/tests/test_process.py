@@ -27,7 +27,7 @@ def kill(worker: vitx.Worker) -> None:
     os.kill(worker.pid, signal.SIGKILL)
 
 
-def until(done: Callable[[], bool], seconds: float = 20) -> bool:
+def until(done: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
         time.sleep(0.05)
@@ -161,7 +161,7 @@ def test_no_worker_is_left_behind(end: str) -> None:
     if end.startswith("del"):
         assert until(lambda: gone(pids[0])) and not gone(pids[1])
         python.kill()
-    python.wait(30)
+    python.wait(60)
     assert until(lambda: all(map(gone, pids)))
 
 
