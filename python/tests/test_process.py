@@ -149,19 +149,28 @@ def test_a_pickled_worker_and_a_forked_process_have_their_own() -> None:
 
 
 @posix
-@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)", "raise SystemExit(3)", "del worker; time.sleep(60)"])
-def test_no_worker_is_left_behind(end: str) -> None:
-    code = "import os, sys, time, numpy, vitx\nworker = vitx.Worker()\n"
-    code += "worker.explain(numpy.zeros((8, 8, 3), 'uint8'))\nvitx.explain(numpy.zeros((8, 8, 3), 'uint8'))\n"
-    code += "print(worker.pid, next(iter(vitx._workers.values())).pid, flush=True)\n" + end
-    python = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("", 0),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("raise SystemExit(3)", 3),
+        ("del worker; time.sleep(60)", -9),
+        ("next(worker.explain_many([numpy.zeros((8, 8, 3), 'uint8')] * 30, method='rise:n=8', ahead=20))", 0),
+    ],
+)
+def test_no_worker_is_left_behind(end: str, code: int) -> None:
+    script = "import os, sys, time, numpy, vitx\nworker = vitx.Worker()\n"
+    script += "worker.explain(numpy.zeros((8, 8, 3), 'uint8'))\nvitx.explain(numpy.zeros((8, 8, 3), 'uint8'))\n"
+    script += "print(worker.pid, next(iter(vitx._workers.values())).pid, flush=True)\n" + end
+    python = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert python.stdout is not None
     pids = [int(pid) for pid in python.stdout.readline().split()]
     assert len(pids) == 2
     if end.startswith("del"):
         assert until(lambda: gone(pids[0])) and not gone(pids[1])
         python.kill()
-    python.wait(60)
+    assert python.wait(300) == code
     assert until(lambda: all(map(gone, pids)))
 
 

@@ -16,7 +16,6 @@ A worker is a process that keeps its model loaded. Numbers are those of `vitx ex
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 
@@ -74,5 +73,3 @@ def close() -> None:
     for worker in workers:
         worker.close()
 
-
-atexit.register(close)

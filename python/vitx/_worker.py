@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
 import functools
 import os
@@ -123,12 +124,12 @@ class Worker:
         while line:
             yield self._first(line, errors)
 
-    def close(self) -> None:
-        """Ends the process, after what is on its way. A worker that is asked again starts another one."""
+    def close(self, seconds: float = 10) -> None:
+        """Ends the process, after what is on its way if that takes no longer than this. A worker that is asked again starts another one."""
         with self._starting:
             process, self._process = self._process, None
         if process is not None:
-            process.close()
+            process.close(seconds)
 
     def _first(self, line: collections.deque[_Asked | ExplainError], errors: str) -> Explanation | ExplainError:
         """The oldest one's answer."""
@@ -226,5 +227,12 @@ def _forked() -> None:
         worker._process = None
 
 
+def _end() -> None:
+    # Nobody is left to read what is on its way.
+    for worker in list(_all):
+        worker.close(1)
+
+
+atexit.register(_end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
