@@ -22,6 +22,8 @@ mod cli_methods;
 mod conservation;
 #[path = "all/contract.rs"]
 mod contract;
+#[path = "all/corpora.rs"]
+mod corpora;
 #[path = "all/families.rs"]
 mod families;
 #[cfg(all(feature = "cli", feature = "demo"))]
@@ -34,6 +36,8 @@ mod golden_methods;
 #[cfg(feature = "cli")]
 #[path = "all/heads.rs"]
 mod heads;
+#[path = "all/hostile.rs"]
+mod hostile;
 #[path = "all/house.rs"]
 mod house;
 #[cfg(all(feature = "cli", feature = "hub"))]

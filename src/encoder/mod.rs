@@ -87,6 +87,13 @@ pub struct Neutral {
     pub pad_id: u32,
 }
 
+/// Bytes within a layer.
+struct Sizes {
+    state: u128,
+    square: u128,
+    hidden: u128,
+}
+
 impl Encoder {
     /// Dtype of weights and activations.
     pub fn dtype(&self) -> DType {
@@ -105,14 +112,9 @@ impl Encoder {
 
     /// Bytes that the passes over one input take, whose last layer has so many tokens: what is kept, and with it a layer's own.
     pub fn bytes(&self, tokens: usize, keep: Keep) -> usize {
-        let number = self.dtype().size_in_bytes();
-        let merged = self.blocks.iter().filter(|block| block.merging.is_some()).count();
-        let mut tokens = tokens << (2 * merged);
-        let (mut kept, mut largest) = (0, 0);
-        for block in &self.blocks {
-            let state = tokens * block.width() * number;
-            let square = block.heads() * tokens * block.attention.op.reach.keys(tokens) * number;
-            let hidden = tokens * block.hidden_width() * number;
+        let (mut kept, mut largest) = (0u128, 0);
+        for (block, tokens) in self.tokens_of(tokens) {
+            let Sizes { state, square, hidden } = self.sizes(block, tokens);
             largest = largest.max(3 * square + 3 * hidden + 12 * state);
             kept += match keep {
                 Keep::Logits | Keep::Last => 0,
@@ -121,23 +123,39 @@ impl Encoder {
                 // Of each layer its record, and what a reverse pass carried to its attention and its input.
                 Keep::Reverse | Keep::Layers => 2 * square + hidden + 12 * state,
             };
-            tokens >>= if block.merging.is_some() { 2 } else { 0 };
         }
-        kept + largest
+        usize::try_from(kept + largest).unwrap_or(usize::MAX)
     }
 
     /// Bytes that a pass over one input of so many tokens takes at the very least, for its logits alone.
     pub fn least_bytes(&self, tokens: usize) -> usize {
-        let number = self.dtype().size_in_bytes();
-        let merged = self.blocks.iter().filter(|block| block.merging.is_some()).count();
-        let mut tokens = tokens << (2 * merged);
-        let of = |block: &Block| {
-            let square = block.heads() * tokens * block.attention.op.reach.keys(tokens);
-            let bytes = (square + tokens * (block.hidden_width() + 2 * block.width())) * number;
-            tokens >>= if block.merging.is_some() { 2 } else { 0 };
-            bytes
+        let of = |(block, tokens): (&Block, u128)| {
+            let Sizes { state, square, hidden } = self.sizes(block, tokens);
+            square + hidden + 2 * state
         };
-        self.blocks.iter().map(of).max().unwrap_or(0)
+        let most = self.tokens_of(tokens).map(of).max().unwrap_or(0);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// Each layer with its tokens, where the last has so many.
+    fn tokens_of(&self, last: usize) -> impl Iterator<Item = (&Block, u128)> {
+        let merges = |blocks: &[Block]| blocks.iter().filter(|block| block.merging.is_some()).count();
+        self.blocks.iter().enumerate().map(move |(number, block)| {
+            let times = 1u128 << (2 * merges(&self.blocks[number..])).min(32);
+            // Of more nothing can be said; what is made of these is a number still.
+            (block, (last as u128 * times).min(1 << 42))
+        })
+    }
+
+    /// Bytes of a layer's states, of its attention and of its hidden states, for so many tokens.
+    fn sizes(&self, block: &Block, tokens: u128) -> Sizes {
+        let number = self.dtype().size_in_bytes() as u128;
+        let keys = block.attention.op.reach.keys(tokens as usize) as u128;
+        Sizes {
+            state: tokens * block.width() as u128 * number,
+            square: block.heads() as u128 * tokens * keys * number,
+            hidden: tokens * block.hidden_width() as u128 * number,
+        }
     }
 
     /// What the layers consult when they run on a batch.

@@ -56,7 +56,7 @@ pub fn read(path: &Path, channels: usize) -> Result<Array> {
     let shape = promised(&bytes, bytes.len() as u64)?;
     let file = npyz::NpyFile::new(&bytes[..]).map_err(damaged)?;
     let c = channels as u64;
-    let fits = matches!(shape[..], [n, h, w] | [_, n, h, w] if n == c && h > 0 && w > 0);
+    let fits = matches!(shape[..], [n, h, w] | [(1..), n, h, w] if n == c && h > 0 && w > 0);
     if !fits || file.order() != npyz::Order::C {
         return Err(Error::Input(format!(
             "the array has shape {shape:?}; expected pixel values [{c},H,W] or [B,{c},H,W], normalised, in C order"
@@ -93,9 +93,13 @@ impl Array {
     /// [`Error::Input`] for NaN or infinite values, and a number the array does not have.
     pub fn example(&self, number: usize, channels: usize) -> Result<Vec<f32>> {
         let (height, width) = self.size();
-        let n = channels * height * width;
         let none = || Error::Input(format!("the array has no example {number}"));
-        let values = number.checked_mul(n).and_then(|from| self.values.get(from..from + n)).ok_or_else(none)?;
+        let range = || {
+            let n = channels.checked_mul(height)?.checked_mul(width)?;
+            let from = number.checked_mul(n)?;
+            Some(from..from.checked_add(n)?)
+        };
+        let values = range().and_then(|range| self.values.get(range)).ok_or_else(none)?;
         if values.iter().any(|p| !p.is_finite()) {
             return Err(Error::Input("holds NaN or infinite pixel values".into()));
         }
@@ -123,7 +127,13 @@ fn promised(bytes: &[u8], length: u64) -> Result<Vec<u64>> {
     let shape = sides.collect::<std::result::Result<Vec<_>, _>>().map_err(|_| bad("its header gives no shape"))?;
     let kind = between("'descr'", '\'', '\'').unwrap_or_default();
     let item = kind.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or(1);
-    let wanted = shape.iter().try_fold(item, |n, side| n.checked_mul(*side));
+    // Two shapes: readers of arrays take the one or the other.
+    if header.matches("shape").count() > 1 || header.matches("descr").count() > 1 {
+        return Err(bad("its header gives a key twice"));
+    }
+    // A side of none does not make others possible.
+    let all = shape.iter().try_fold(item, |n, side| n.checked_mul((*side).max(1)));
+    let wanted = all.map(|n| if shape.contains(&0) { 0 } else { n });
     match wanted {
         Some(bytes) if bytes <= length.saturating_sub(end as u64) => Ok(shape),
         _ => Err(bad(&format!(

@@ -5,7 +5,7 @@ pub use super::geometry::{Fit, Pad, Resize};
 pub use super::processor::Origin;
 
 use super::geometry::{centred, centred_evenly, cropped, padded};
-use super::resize::{resize_levels, Filter};
+use super::resize::{resize_levels, Filter, MAX_PIXELS};
 use crate::error::{Error, Result};
 use image::{ImageBuffer, Rgb, Rgb32FImage, RgbImage};
 
@@ -195,6 +195,9 @@ impl ImageProcessor {
         let source = cut.as_ref().unwrap_or(picture);
         let (height, width) = (source.height() as usize, source.width() as usize);
         let (rh, rw) = self.resize.map_or((height, width), |r| r.target(height, width));
+        for (h, w) in self.crops.iter().copied().chain(self.pad.map(|pad| pad.size)) {
+            within((h, w))?;
+        }
         let mut levels = resize_levels(source, rh, rw, self.filter, !self.floats)?;
         let (sy, sx) = (height as f64 / rh as f64, width as f64 / rw as f64); // picture pixels an input pixel
         for &(h, w) in &self.crops {
@@ -223,6 +226,14 @@ impl ImageProcessor {
             pixels.extend(levels.pixels().map(|p| (p.0[colour] * self.rescale - mean) / std));
         }
         pixels
+    }
+}
+
+/// Refuses to cut out or to pad to far too many pixels.
+fn within((height, width): (usize, usize)) -> Result<()> {
+    match height.checked_mul(width) {
+        Some(pixels) if pixels <= MAX_PIXELS => Ok(()),
+        _ => Err(Error::Input(format!("would become {height}x{width} pixels, more than {MAX_PIXELS}; set --size"))),
     }
 }
 

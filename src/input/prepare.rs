@@ -40,7 +40,8 @@ impl Input {
     pub fn examples(self) -> Vec<Self> {
         if let Input::Array(path, None) = &self {
             // Reading it says what is wrong with an array of no shape.
-            if let Some([examples, _, _, _]) = path.is_file().then(|| array::shape(path).ok()).flatten().as_deref() {
+            let shape = path.is_file().then(|| array::shape(path).ok()).flatten();
+            if let Some([examples, (1..), (1..), (1..)]) = shape.as_deref() {
                 return (0..*examples as usize).map(|b| Input::Array(path.clone(), Some(b))).collect();
             }
         }

@@ -67,7 +67,7 @@ impl Filter {
 }
 
 /// Pixels of a resized picture, and of the step between, beyond which it is almost always a mistake or an attack.
-const MAX_PIXELS: usize = 1 << 25;
+pub(super) const MAX_PIXELS: usize = 1 << 25;
 
 /// Pillow's weights are whole multiples of 2^-22.
 const UNIT: f64 = (1 << 22) as f64;

@@ -5,8 +5,8 @@ use image::{DynamicImage, ImageBuffer, Rgb, RgbImage};
 use std::io::Cursor;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 
-/// More pages than any scanner makes: a chain this long is a loop.
-const MAX_PAGES: usize = 1 << 16;
+/// More tags than the pages of any scanner have together: a chain this long is a loop.
+const MAX_TAGS: usize = 1 << 20;
 
 const SUBFILE: u16 = 254;
 const WIDTH: u16 = 256;
@@ -110,12 +110,13 @@ impl<'a> Tiff<'a> {
         let start = if wide { file.number(8, 8) } else { file.number(4, 4) };
         let mut next = start.and_then(|n| usize::try_from(n).ok()).ok_or_else(damaged)?;
         let (mut first, mut pages, mut seen) = (None, 0, 0);
-        while next != 0 && seen < MAX_PAGES {
+        while next != 0 && seen < MAX_TAGS {
             let Some((entries, after)) = file.directory(next) else { break };
+            seen += entries.len() + 1;
             let reduced = entries.iter().find(|e| e.tag == SUBFILE).and_then(|e| file.values(e)?.first().copied());
             pages += usize::from(reduced.unwrap_or(0) & 1 == 0);
             first.get_or_insert(entries);
-            (next, seen) = (after, seen + 1);
+            next = after;
         }
         Ok(Tiff { file, first: first.ok_or_else(damaged)?, pages })
     }
@@ -158,8 +159,8 @@ impl<'a> Tiff<'a> {
             )))
         };
         match self.value(PHOTOMETRIC) {
-            Some(3) if bits <= 8 => Ok(Samples::Palette),
-            Some(3) => unread("palette colours of more than 8 bits"),
+            Some(3) if [1, 2, 4, 8].contains(&bits) => Ok(Samples::Palette),
+            Some(3) => unread("palette colours of other than 1, 2, 4 or 8 bits"),
             Some(6) if bits != 8 || self.value(SAMPLES) != Some(3) => unread("YCbCr colours of other than 3 x 8 bits"),
             // JPEG data inside carry their own subsampling, which is undone with them.
             Some(6) if self.value(COMPRESSION) != Some(7) && self.values(SUBSAMPLING) != [1, 1] => {
@@ -182,7 +183,7 @@ impl<'a> Tiff<'a> {
         let mut bytes = self.file.bytes.to_vec();
         if let Some(at) = self.first.iter().find(|e| e.tag == PHOTOMETRIC).map(|e| e.at) {
             let value = if self.file.big_endian { photometric.to_be_bytes() } else { photometric.to_le_bytes() };
-            if let Some(field) = bytes.get_mut(at..at + 2) {
+            if let Some(field) = bytes.get_mut(at..at.saturating_add(2)) {
                 field.copy_from_slice(&value);
             }
         }
@@ -190,6 +191,10 @@ impl<'a> Tiff<'a> {
         limits.decoding_buffer_size = max_bytes;
         let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(damaged)?.with_limits(limits);
         let (width, height) = decoder.dimensions().map_err(damaged)?;
+        // Of a tag that stands there twice, readers take the one or the other.
+        if self.dimensions() != Some((width, height)) {
+            return Err(Error::Input("damaged Tiff image: it gives its size twice".into()));
+        }
         Ok((width, height, decoder.read_image().map_err(damaged)?))
     }
 

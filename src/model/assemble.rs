@@ -228,7 +228,7 @@ impl Loader<'_> {
             n => Some(self.shaped(&at(register_tokens), &[1, n, d], &[n, d])?),
         };
         let patches = grid.0 * grid.1;
-        let (stored, flat) = ([d, channels, patch.0, patch.1], [d, channels * patch.0 * patch.1]);
+        let (stored, flat) = ([d, channels, patch.0, patch.1], [d, channels.saturating_mul(patch.0 * patch.1)]);
         let weight = self.shaped(&at(&format!("{inputs}.weight")), &stored, &flat)?;
         let bias = bias.then(|| self.tensor(&at(&format!("{inputs}.bias")), &[d])).transpose()?;
         let stored = |rows: usize| self.either(&at(places), [&[1, rows, d], &[rows, d]], &[rows, d]);

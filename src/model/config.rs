@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 /// No size of a model is larger; products of two are numbers still.
 const LARGEST: u64 = 1 << 24;
 
+/// Of each layer there is a list of names, before any weight is read; no model has as many layers.
+pub(super) const MOST_LAYERS: usize = 1 << 10;
+
 /// Labels of so many classes still fit in memory with ease.
 const MOST_CLASSES: usize = 1 << 20;
 
@@ -56,6 +59,18 @@ impl Config {
         } else {
             self.size(key)
         }
+    }
+
+    /// A number of layers, bounded: names for all of them are made.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for what is no number of layers.
+    pub fn layers_or(&self, key: &str, default: usize) -> Result<usize> {
+        let layers = self.size_or(key, default)?;
+        if layers > MOST_LAYERS {
+            return Err(self.wrong(key, &format!("a number of layers up to {MOST_LAYERS}")));
+        }
+        Ok(layers)
     }
 
     /// A list of whole numbers, or the default for an absent key.
@@ -178,6 +193,8 @@ mod tests {
         );
         assert!(c.size("a").unwrap_err().to_string().contains("`a` is 0"));
         assert!(c.size("z").unwrap_err().to_string().contains("`z` is missing"));
+        let deep = Config::parse(br#"{"layers": 16777216}"#).unwrap().layers_or("layers", 12).unwrap_err().to_string();
+        assert!(deep.contains("`layers` is 16777216, expected a number of layers up to 1024"), "{deep}");
         assert!(Config::parse(b"{\"a\": ").unwrap_err().to_string().contains("not valid JSON"));
     }
 }

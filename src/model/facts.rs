@@ -265,12 +265,15 @@ impl Checkpoint {
         let (tokens, parameters) = (self.tokens(Shape::default()), self.parameters()?);
         // A recorded forward pass keeps per layer the states [T,D] (query, key, value, context and four more), the
         // feed-forward [T,F] and the attention [H,T,T]; the reverse pass about half as much again.
-        let (mut own, mut kept) = (tokens, 0);
+        let (mut own, mut kept) = (tokens, 0usize);
         for layer in self.spec.layers() {
-            kept += own * (8 * layer.width() + layer.out.input) + layer.heads * own * layer.reach.keys(own);
+            let states = own.saturating_mul(8 * layer.width() + layer.out.input);
+            let attention = layer.heads.saturating_mul(own).saturating_mul(layer.reach.keys(own));
+            kept = states.saturating_add(attention).saturating_add(kept);
             own >>= if layer.merging.is_some() { 2 } else { 0 };
         }
-        Ok(Demand { parameters, tokens, weights: 4 * parameters, pass: 4 * kept * 3 / 2 })
+        // What the config says may be more than can be counted.
+        Ok(Demand { parameters, tokens, weights: parameters.saturating_mul(4), pass: kept.saturating_mul(6) })
     }
 }
 

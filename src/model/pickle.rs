@@ -156,6 +156,16 @@ mod tests {
         assert!(matches!(read(&deep).unwrap().root(), Value::Tuple(_)));
         let bomb: Vec<u8> = [b"\x80\x02)q\x00".to_vec(), b"h\0h\0h\0\x87q\0".repeat(40), b".".to_vec()].concat();
         assert!(read(&bomb).is_ok());
+        let names = [&b"\x80\x02X\0\0\x10\0"[..], &[b'n'; 1 << 20], b"q\0", &b"h\0h\0\x930".repeat(40), b"."].concat();
+        assert!(read(&names).unwrap_err().to_string().contains("names are longer"));
+        // One list of pairs, made a dict again and again; what is on top, remembered under ever more numbers.
+        let pairs = [b"\x80\x02K\x01K\x02\x86q\0](".to_vec(), b"h\0".repeat(10_000), b"e\x85q\x01".to_vec()].concat();
+        let dicts = [&pairs[..], b"ccollections\nOrderedDict\nq\x02", &b"h\x02h\x01R0".repeat(1000), b"."].concat();
+        let memo = [b"\x80\x02}".to_vec(), vec![0x94; 9 << 20]].concat();
+        let list = [b"\x80\x02]q\0".to_vec(), b"h\0a".repeat(9 << 20)].concat();
+        for many in [dicts, memo, list] {
+            assert!(read(&many).unwrap_err().to_string().contains("more values than a checkpoint can have"));
+        }
         for hostile in
             [&b"\x80\x02X\xff\xff\xff\xffab"[..], b"\x80\x02h\x05.", b"\x80\x02t.", b"R.", b"", b"\x80\x02\xfe."]
         {

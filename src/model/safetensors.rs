@@ -1,7 +1,7 @@
 //! A `.safetensors` file: its header, and its tensors read from their places when they are asked for. It is not mapped: mapped
 //! weights would be held twice until the last is read, and a file that is cut short meanwhile would end the process.
 
-use super::weights::{Entry, Stored};
+use super::weights::{elements, Entry, Stored};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -56,8 +56,7 @@ impl SafeFile {
             let info: TensorInfo =
                 serde_json::from_value(value).map_err(|e| broken(format!("its header's tensor `{name}`: {e}")))?;
             let (from, to) = info.data_offsets;
-            let numbers = info.shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
-            let bits = numbers.and_then(|n| n.checked_mul(info.dtype.bitsize()));
+            let bits = elements(&info.shape).and_then(|n| n.checked_mul(info.dtype.bitsize()));
             if to < from || bits.map(|bits| bits.div_ceil(8)) != Some(to - from) {
                 return Err(broken(format!("tensor `{name}` of shape {:?} in bytes {from} to {to}", info.shape)));
             }

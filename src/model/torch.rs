@@ -180,18 +180,18 @@ fn zipped(file: File) -> Result<Found> {
     record.take(MOST_PICKLE).read_to_end(&mut bytes).map_err(unreadable)?;
     let pickle = Pickle::read(&mut &bytes[..])?;
     let (state, inside) = state::find(&pickle)?;
-    let mut storages: HashMap<String, (u64, u64)> = HashMap::new();
+    let mut storages: HashMap<&str, (u64, u64)> = HashMap::new();
     let mut tensors = BTreeMap::new();
     for (name, rebuilt) in state {
-        let key = &rebuilt.key;
+        let key = rebuilt.key;
         if !storages.contains_key(key) {
             let record = zip.by_name(&format!("{folder}data/{key}")).map_err(wrong)?;
             let start = record.data_start().filter(|_| record.compression() == CompressionMethod::Stored);
             let start = start.ok_or_else(compressed)?;
-            storages.insert(key.clone(), (start, record.size()));
+            storages.insert(key, (start, record.size()));
         }
         let storage = storages.get(key).copied().unwrap_or_default();
-        tensors.insert(name, placed(rebuilt, storage));
+        tensors.insert(name.to_string(), placed(rebuilt, storage));
     }
     Ok((tensors, inside))
 }
@@ -214,7 +214,7 @@ fn legacy(file: File) -> Result<Found> {
         let cut = || damaged("it ends before its tensors do");
         let mut count = [0; 8];
         file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut count)).map_err(|_| cut())?;
-        let size = *sizes.get(&key).ok_or_else(|| damaged("a storage belongs to no tensor"))?;
+        let size = *sizes.get(key).ok_or_else(|| damaged("a storage belongs to no tensor"))?;
         let bytes = u64::from_le_bytes(count).checked_mul(size).ok_or_else(cut)?;
         at += 8;
         storages.insert(key, (at, bytes));
@@ -222,14 +222,14 @@ fn legacy(file: File) -> Result<Found> {
     }
     let mut tensors = BTreeMap::new();
     for (name, rebuilt) in state {
-        let storage = storages.get(&rebuilt.key).copied();
+        let storage = storages.get(rebuilt.key).copied();
         let storage = storage.ok_or_else(|| damaged(&format!("the storage of tensor `{name}` is missing")))?;
-        tensors.insert(name, placed(rebuilt, storage));
+        tensors.insert(name.to_string(), placed(rebuilt, storage));
     }
     Ok((tensors, inside))
 }
 
-fn placed(rebuilt: Rebuilt, storage: (u64, u64)) -> Place {
+fn placed(rebuilt: Rebuilt<'_>, storage: (u64, u64)) -> Place {
     let Rebuilt { shape, stride, offset, stored, .. } = rebuilt;
     Place { entry: Entry { shape, stored }, stride, offset, storage }
 }

@@ -190,8 +190,16 @@ impl Weights {
             of.is_some_and(|e| e.stored == Stored::Bytes)
         };
         let counted = self.entries.iter().filter(|(name, _)| !scale(name));
-        counted.map(|(_, e)| e.shape.iter().product::<usize>()).sum()
+        // Views of one storage may be counted again and again.
+        counted.map(|(_, e)| elements(&e.shape).unwrap_or(usize::MAX)).fold(0, usize::saturating_add)
     }
+}
+
+/// Elements of a shape; none where they are more than can be counted, whatever the order of its sides: a side of none does not make
+/// others possible.
+pub(super) fn elements(shape: &[usize]) -> Option<usize> {
+    let sides = shape.iter().try_fold(1usize, |n, side| n.checked_mul((*side).max(1)))?;
+    Some(if shape.contains(&0) { 0 } else { sides })
 }
 
 impl Entry {

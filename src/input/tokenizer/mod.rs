@@ -3,6 +3,7 @@
 mod agree;
 mod build;
 mod class;
+mod growth;
 mod settings;
 
 pub use class::Types;
@@ -51,6 +52,7 @@ pub fn make(file: ReadFile<'_>, family: &str) -> Result<Made> {
     let settings = Settings::read(file, config, json.as_ref())?;
     let types = settings.types(class)?;
     if let Some(json) = &json {
+        growth::check(json)?;
         agree::check(json, class, settings.flag("add_prefix_space")?.unwrap_or(false))?;
     }
     let source = Source { file, json: json.as_ref() };

@@ -2,7 +2,7 @@
 
 use super::bert::{text_spec, uniform};
 use crate::error::{Error, Result};
-use crate::model::config::Config;
+use crate::model::config::{Config, MOST_LAYERS};
 use crate::model::spec::{dense_and, EmbeddingSpec, Family, LinearSpec, Modality, Names, Spec, Spelling};
 use crate::nn::Activation;
 
@@ -19,10 +19,15 @@ pub const FAMILY: Family = Family {
 fn spec(c: &Config) -> Result<Spec> {
     let mut spec = text_spec(c, NAMES, "albert.pooler")?;
     spec.steps = dense_and("albert.pooler", spec.width, Activation::Tanh);
-    let (groups, inner) = (c.size_or("num_hidden_groups", 1)?, c.size_or("inner_group_num", 1)?);
+    let (groups, inner) = (c.layers_or("num_hidden_groups", 1)?, c.layers_or("inner_group_num", 1)?);
     let passes = spec.layers().len();
     if groups > passes {
         return Err(Error::Model(format!("config.json: {groups} groups of layers for {passes} layers")));
+    }
+    if passes * inner > MOST_LAYERS {
+        return Err(Error::Model(format!(
+            "config.json: {passes} passes through {inner} layers; at most {MOST_LAYERS} layers are read"
+        )));
     }
     // Pass i goes through every layer of its group; transformers: int(i / (passes / groups)).
     let group = |pass: usize| (pass as f64 / (passes as f64 / groups as f64)) as usize;

@@ -66,7 +66,7 @@ pub(in crate::model) fn text_spec(c: &Config, names: Names, dense: &str) -> Resu
 /// BERT's layers.
 pub(in crate::model) fn uniform(c: &Config) -> Result<Uniform> {
     Ok(Uniform {
-        layers: c.size_or("num_hidden_layers", 12)?,
+        layers: c.layers_or("num_hidden_layers", 12)?,
         heads: c.size_or("num_attention_heads", 12)?,
         width: c.size_or("hidden_size", 768)?,
         feed_forward: c.size_or("intermediate_size", 3072)?,

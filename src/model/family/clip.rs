@@ -88,7 +88,7 @@ pub(in crate::model) fn texts(c: &Config, space: usize, reach: Reach) -> Result<
     let c = c.with_default("hidden_act", "quick_gelu");
     let (width, norm) = (c.size_or("hidden_size", 512)?, NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-5)?));
     let layers = Uniform {
-        layers: c.size_or("num_hidden_layers", 12)?,
+        layers: c.layers_or("num_hidden_layers", 12)?,
         heads: c.size_or("num_attention_heads", 8)?,
         width,
         feed_forward: c.size_or("intermediate_size", 2048)?,

@@ -36,7 +36,7 @@ pub(in crate::model) fn image_spec(c: &Config, mut names: Names, registers: usiz
     }
     let norm = NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-6)?);
     let layers = Uniform {
-        layers: c.size_or("num_hidden_layers", 12)?,
+        layers: c.layers_or("num_hidden_layers", 12)?,
         heads: c.size_or("num_attention_heads", 12)?,
         width,
         // transformers: two thirds of the plain width, rounded up to a multiple of 8.

@@ -25,7 +25,7 @@ fn spec(c: &Config) -> Result<Spec> {
     let norm = NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-5)?);
     let gated = c.flag_or("use_gated_mlp", false)?;
     let layers = Uniform {
-        layers: c.size_or("num_hidden_layers", 12)?,
+        layers: c.layers_or("num_hidden_layers", 12)?,
         heads: c.size_or("num_attention_heads", 6)?,
         width,
         feed_forward: c.size_or("intermediate_size", 1536)?,

@@ -23,7 +23,7 @@ fn spec(c: &Config) -> Result<Spec> {
     let norm = NormKind::layer_norm(1e-12); // fixed in transformers' DistilBERT
     let width = c.size_or("dim", 768)?;
     let layers = Uniform {
-        layers: c.size_or("n_layers", 6)?,
+        layers: c.layers_or("n_layers", 6)?,
         heads: c.size_or("n_heads", 12)?,
         width,
         feed_forward: c.size_or("hidden_dim", 3072)?,

@@ -27,7 +27,7 @@ fn spec(c: &Config) -> Result<Spec> {
         NormKind { eps: c.float_or("norm_eps", 1e-5)?, bias: c.flag_or("norm_bias", false)?, centre: Centre::Mean };
     let (attention_bias, mlp_bias) = (c.flag_or("attention_bias", false)?, c.flag_or("mlp_bias", false)?);
     let layers = Uniform {
-        layers: c.size_or("num_hidden_layers", 22)?,
+        layers: c.layers_or("num_hidden_layers", 22)?,
         heads: c.size_or("num_attention_heads", 12)?,
         width,
         feed_forward: c.size_or("intermediate_size", 1152)?,

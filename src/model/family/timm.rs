@@ -150,7 +150,7 @@ fn spec(c: &Config) -> Result<Spec> {
         ..NAMES
     };
     let layers = Uniform {
-        layers: a.size_or("depth", 12)?,
+        layers: a.layers_or("depth", 12)?,
         heads: a.size_or("num_heads", 12)?,
         width,
         feed_forward: if packed { hidden / 2 } else { hidden }, // of the one kind `mlp_ratio` counts both halves

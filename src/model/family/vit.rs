@@ -26,7 +26,7 @@ pub(in crate::model) fn spec(c: &Config) -> Result<Spec> {
 pub(in crate::model) fn image_spec(c: &Config, names: Names, modern: Names) -> Result<Spec> {
     let (width, norm) = (c.size_or("hidden_size", 768)?, NormKind::layer_norm(c.float_or("layer_norm_eps", 1e-12)?));
     let layers = Uniform {
-        layers: c.size_or("num_hidden_layers", 12)?,
+        layers: c.layers_or("num_hidden_layers", 12)?,
         heads: c.size_or("num_attention_heads", 12)?,
         width,
         feed_forward: c.size_or("intermediate_size", 3072)?,

@@ -2,15 +2,22 @@
 
 use super::literal::{bytes, line, literal};
 use super::{broken, Id, Pickle, Value};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::io::BufRead;
 
 /// More than a checkpoint of 100,000 tensors needs; a file that asks for more is refused.
 const MOST_VALUES: usize = 1 << 23;
 
+/// Bytes of names that were put together of texts, which a few instructions each could make of one long text.
+const MOST_NAMED: usize = 1 << 24;
+
 /// Classes whose objects are dicts.
 const DICTS: &[&str] = &["collections.OrderedDict", "collections.defaultdict", "builtins.dict", "__builtin__.dict"];
+
+fn too_many() -> Error {
+    broken("it holds more values than a checkpoint can have")
+}
 
 #[derive(Default)]
 pub(super) struct Machine {
@@ -18,6 +25,10 @@ pub(super) struct Machine {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// Members of lists and dicts.
+    members: usize,
+    /// See [`MOST_NAMED`].
+    named: usize,
 }
 
 impl Machine {
@@ -29,7 +40,7 @@ impl Machine {
 
     fn push(&mut self, value: Value) -> Result<()> {
         if self.values.len() == MOST_VALUES {
-            return Err(broken("it holds more values than a checkpoint can have"));
+            return Err(too_many());
         }
         self.stack.push(self.values.len());
         self.values.push(value);
@@ -53,6 +64,15 @@ impl Machine {
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
+    /// Makes room for more members of lists and dicts.
+    fn hold(&mut self, more: usize) -> Result<()> {
+        self.members = self.members.saturating_add(more);
+        if self.members > MOST_VALUES {
+            return Err(too_many());
+        }
+        Ok(())
+    }
+
     fn pop_text(&mut self) -> Result<String> {
         let id = self.pop()?;
         match self.values.get(id) {
@@ -69,6 +89,7 @@ impl Machine {
 
     /// Adds pairs to the dict on top; a call's result (a class of its own) keeps none.
     fn set_items(&mut self, items: &[Id]) -> Result<()> {
+        self.hold(items.len())?;
         let top = self.top()?;
         if let Some(Value::Dict(pairs)) = self.values.get_mut(top) {
             pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
@@ -77,6 +98,7 @@ impl Machine {
     }
 
     fn append(&mut self, items: &[Id]) -> Result<()> {
+        self.hold(items.len())?;
         let top = self.top()?;
         if let Some(Value::List(list)) = self.values.get_mut(top) {
             list.extend(items);
@@ -98,7 +120,10 @@ impl Machine {
             _ => &[],
         };
         let list = members(with).first().map_or(&[] as &[Id], |first| members(*first));
-        let pairs = list.iter().filter_map(|pair| Some((*members(*pair).first()?, *members(*pair).get(1)?))).collect();
+        let pairs = list.iter().filter_map(|pair| Some((*members(*pair).first()?, *members(*pair).get(1)?)));
+        let pairs: Vec<_> = pairs.take(MOST_VALUES).collect();
+        // One list may be made a dict again and again.
+        self.hold(2 * pairs.len())?;
         self.push(Value::Dict(pairs))
     }
 
@@ -115,6 +140,9 @@ impl Machine {
     fn remember(&mut self, at: u64) -> Result<()> {
         let top = self.top()?;
         self.memo.insert(at, top);
+        if self.memo.len() > MOST_VALUES {
+            return Err(too_many());
+        }
         Ok(())
     }
 
@@ -125,7 +153,7 @@ impl Machine {
 
     fn again(&mut self, id: Id) -> Result<()> {
         if self.stack.len() == MOST_VALUES {
-            return Err(broken("it holds more values than a checkpoint can have"));
+            return Err(too_many());
         }
         self.stack.push(id);
         Ok(())
@@ -228,6 +256,10 @@ impl Machine {
             }
             0x93 => {
                 let (name, module) = (self.pop_text()?, self.pop_text()?);
+                self.named += name.len() + module.len();
+                if self.named > MOST_NAMED {
+                    return Err(broken("its names are longer than a checkpoint's can be"));
+                }
                 self.push(Value::Name(format!("{module}.{name}")))
             }
             b'R' | 0x81 => {

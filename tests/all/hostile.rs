@@ -1,0 +1,78 @@
+//! Files that were made to break a reader: refused with a sentence, before anything is made room for, and without a wait.
+
+use serde_json::json;
+use std::time::{Duration, Instant};
+use vitx::input::array;
+use vitx::input::image::{decode_within, ImageProcessor, Origin};
+use vitx::input::Input;
+
+/// A TIFF of little-endian bytes: entries of tag, kind, count and value, and where the next directory stands.
+fn tiff(entries: &[(u16, u16, u32, u32)], next: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = [b"II*\0", &8u32.to_le_bytes()[..], &(entries.len() as u16).to_le_bytes()].concat();
+    for (tag, kind, count, value) in entries {
+        bytes
+            .extend([&tag.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), &value.to_le_bytes()].concat());
+    }
+    [&bytes[..], &next.to_le_bytes(), data].concat()
+}
+
+#[test]
+fn tiffs_that_lie() {
+    let palette = |bits, more: &[_]| {
+        let usual = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 1, bits), (262, 3, 1, 3), (320, 3, 3, 0)];
+        tiff(&[&usual[..], more].concat(), 0, &[0; 64])
+    };
+    let many = vec![(65000u16, 3u16, 1u32, 0u32); 60_000];
+    for (file, part) in [
+        // Seven bits do not lie within bytes.
+        (palette(7, &[]), "other than 1, 2, 4 or 8 bits"),
+        (palette(0, &[]), "other than 1, 2, 4 or 8 bits"),
+        // A directory that is followed by itself, again and again.
+        (tiff(&many, 8, &[]), "Tiff"),
+    ] {
+        let start = Instant::now();
+        let error = decode_within(&file, None, Some(1 << 20)).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn arrays_that_lie() {
+    let file = |header: &str| {
+        let file = tempfile::Builder::new().suffix(".npy").tempfile().unwrap();
+        let length = (header.len() as u16).to_le_bytes();
+        std::fs::write(file.path(), [b"\x93NUMPY\x01\0", &length[..], header.as_bytes()].concat()).unwrap();
+        file
+    };
+    let shaped = |shape: &str| file(&format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n"));
+    // Examples without a pixel would be as many inputs.
+    let examples = shaped("(1000000000000, 0, 1, 1)");
+    assert_eq!(Input::Array(examples.path().into(), None).examples().len(), 1);
+    let twice = "{'descr': '<f4', 'fortran_order': False, 'shape': (0,), \"shape\": (4294967296, 4294967296), }\n";
+    for (file, part) in [
+        (examples, "expected pixel values"),
+        (shaped("(0, 3, 1099511627776, 1099511627776)"), "more than 2^64"),
+        (shaped("(0, 3, 4, 4)"), "expected pixel values"),
+        (file(twice), "a key twice"),
+    ] {
+        let error = array::read(file.path(), 3).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn processors_that_cut_out_the_moon() {
+    let origin = Origin { file: "preprocessor_config.json", family: "vit", channels: 3 };
+    // A crop of the size that is asked for, times the share of the first to the second.
+    let convnext = json!({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 300},
+        "do_center_crop": true, "crop_size": {"height": 1, "width": 1}});
+    let padded = json!({"image_processor_type": "ViTImageProcessor", "do_resize": false, "do_pad": true,
+        "do_center_crop": true, "crop_size": {"height": 8000, "width": 8000}});
+    let picture = image::RgbImage::new(8, 8);
+    for (json, size) in [(convnext, Some((8192, 8192))), (padded, None)] {
+        let Ok((processor, _)) = ImageProcessor::from_json(&json, origin) else { continue };
+        let error = processor.adapted(size, None).apply(&picture);
+        assert!(error.is_err() || size.is_none(), "{json}");
+    }
+}
