@@ -118,7 +118,16 @@ impl<'a> Tiff<'a> {
             first.get_or_insert(entries);
             next = after;
         }
-        Ok(Tiff { file, first: first.ok_or_else(damaged)?, pages })
+        let first = first.ok_or_else(damaged)?;
+        // The decoder makes room for all of them before it reads the first.
+        if let Some(entry) = first.iter().find(|entry| entry.count.saturating_mul(width(entry.kind)) > bytes.len()) {
+            let (tag, count) = (entry.tag, entry.count);
+            return Err(Error::Input(format!(
+                "damaged Tiff image: {count} values of tag {tag} in a file of {} bytes",
+                bytes.len()
+            )));
+        }
+        Ok(Tiff { file, first, pages })
     }
 
     fn values(&self, tag: u16) -> Vec<u64> {

@@ -121,7 +121,10 @@ impl Place {
             elements = elements.checked_mul(*n)?;
             last = last.checked_add(n.saturating_sub(1).checked_mul(*stride)?)?;
         }
-        Some(if elements == 0 { 0 } else { last + 1 })
+        if elements == 0 {
+            return Some(0);
+        }
+        last.checked_add(1)
     }
 
     fn contiguous(&self) -> bool {
@@ -306,6 +309,23 @@ mod tests {
         std::fs::write(file.path(), &bytes).unwrap();
         let error = TorchFile::open(file.path()).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("was compressed after torch wrote it") && !error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn strides_beyond_all_numbers_have_no_span() {
+        let place = |shape: &[usize], stride: &[usize]| {
+            let entry = Entry { shape: shape.to_vec(), stored: Stored::Bytes };
+            Place { entry, stride: stride.to_vec(), offset: 0, storage: (0, 6) }
+        };
+        let most = i64::MAX as usize;
+        for (shape, stride, span) in [
+            (&[3, 2][..], &[2, 1][..], Some(6)),
+            (&[3, 2], &[most, 0], Some(usize::MAX)),
+            (&[3, 2], &[most, 1], None),
+            (&[0, 2], &[most, 1], Some(0)),
+        ] {
+            assert_eq!(place(shape, stride).span(), span, "{shape:?} {stride:?}");
+        }
     }
 
     #[test]

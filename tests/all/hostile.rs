@@ -27,6 +27,7 @@ fn tiffs_that_lie() {
         // Seven bits do not lie within bytes.
         (palette(7, &[]), "other than 1, 2, 4 or 8 bits"),
         (palette(0, &[]), "other than 1, 2, 4 or 8 bits"),
+        (tiff(&[(256, 4, 1, 8), (257, 4, 1, 8), (279, 4, 8_000_000, 8)], 0, &[]), "8000000 values of tag 279"),
         // A directory that is followed by itself, again and again.
         (tiff(&many, 8, &[]), "Tiff"),
     ] {
