@@ -1,9 +1,8 @@
 //! Files that were made to break a reader: refused with a sentence, before anything is made room for, and without a wait.
 
-use serde_json::json;
 use std::time::{Duration, Instant};
 use vitx::input::array;
-use vitx::input::image::{decode_within, ImageProcessor, Origin};
+use vitx::input::image::{decode_within, ImageProcessor, Pad};
 use vitx::input::Input;
 
 /// A TIFF of little-endian bytes: entries of tag, kind, count and value, and where the next directory stands.
@@ -64,16 +63,16 @@ fn arrays_that_lie() {
 
 #[test]
 fn processors_that_cut_out_the_moon() {
-    let origin = Origin { file: "preprocessor_config.json", family: "vit", channels: 3 };
-    // A crop of the size that is asked for, times the share of the first to the second.
-    let convnext = json!({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 300},
-        "do_center_crop": true, "crop_size": {"height": 1, "width": 1}});
-    let padded = json!({"image_processor_type": "ViTImageProcessor", "do_resize": false, "do_pad": true,
-        "do_center_crop": true, "crop_size": {"height": 8000, "width": 8000}});
+    let plain = || ImageProcessor::plain((8, 8), 3);
     let picture = image::RgbImage::new(8, 8);
-    for (json, size) in [(convnext, Some((8192, 8192))), (padded, None)] {
-        let Ok((processor, _)) = ImageProcessor::from_json(&json, origin) else { continue };
-        let error = processor.adapted(size, None).apply(&picture);
-        assert!(error.is_err() || size.is_none(), "{json}");
+    let padded = Some(Pad { size: (8192, 8192), centred: true });
+    for (processor, size) in [
+        // A crop of the size that is asked for, times the share of the first to the last.
+        (ImageProcessor { crops: vec![(300, 300), (1, 1)], ..plain() }, Some((8192, 8192))),
+        (ImageProcessor { crops: vec![(8192, 8192), (4, 4)], ..plain() }, None),
+        (ImageProcessor { pad: padded, ..plain() }, None),
+    ] {
+        let error = processor.adapted(size, None).apply(&picture).unwrap_err().to_string();
+        assert!(error.contains("would become"), "{error}");
     }
 }
