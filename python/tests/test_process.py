@@ -165,12 +165,15 @@ def test_no_worker_is_left_behind(end: str, code: int) -> None:
     script += "print(worker.pid, next(iter(vitx._workers.values())).pid, flush=True)\n" + end
     python = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert python.stdout is not None
-    pids = [int(pid) for pid in python.stdout.readline().split()]
-    assert len(pids) == 2
-    if end.startswith("del"):
-        assert until(lambda: gone(pids[0])) and not gone(pids[1])
+    try:
+        pids = [int(pid) for pid in python.stdout.readline().split()]
+        assert len(pids) == 2
+        if end.startswith("del"):
+            assert until(lambda: gone(pids[0])) and not gone(pids[1])
+            python.kill()
+        assert python.wait(300) == code
+    finally:
         python.kill()
-    assert python.wait(300) == code
     assert until(lambda: all(map(gone, pids)))
 
 

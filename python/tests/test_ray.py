@@ -25,6 +25,7 @@ from vitx._input import png
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the nodes talk over the loopback address; read when Ray is imported
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # else whatever runs beside the tests comes first
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
 pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install 'ray[data]'")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -45,8 +46,10 @@ def cluster() -> Iterator[str]:
     cluster = Cluster()
     for _ in range(2):
         cluster.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False)
-    yield cluster.address
-    cluster.shutdown()
+    try:
+        yield cluster.address
+    finally:
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,8 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
         process.kill()
         raise AssertionError(f"no end after {LIMIT} s:\n{process.communicate()[1][-3000:]}") from None
     assert process.returncode == 0, err[-3000:]
-    summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+    said = [line for line in out.splitlines() if line.startswith("{")]  # Ray may say something behind it
+    summary: dict[str, Any] = json.loads(said[-1])
     return summary
 
 
