@@ -254,6 +254,38 @@ fn groups_of_methods_do_not_use_each_other() {
     }
 }
 
+/// The only files with `unsafe`: kernels, each of which was measured against the loop that it replaced, and the program's allocator.
+const UNSAFE: &[&str] =
+    &["memory.rs", "nn/kernels/memory.rs", "nn/kernels/pack.rs", "nn/kernels/product.rs", "nn/kernels/tile.rs"];
+
+#[test]
+fn unsafe_stands_where_it_may_and_says_why() {
+    let src = root().join("src");
+    let mut seen = BTreeSet::new();
+    for file in sources(&src) {
+        let relative = file.strip_prefix(&src).unwrap().to_str().unwrap().to_string();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap();
+            if !["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern"]
+                .iter()
+                .any(|u| code.contains(u))
+            {
+                continue;
+            }
+            assert!(UNSAFE.contains(&relative.as_str()), "{relative}:{} is a new place for `unsafe`", number + 1);
+            seen.insert(relative.clone());
+            let notes = lines[..number].iter().rev().take_while(|l| l.starts_with("//") || l.starts_with("#["));
+            let told = notes.clone().any(|l| l.starts_with("// SAFETY: ") || *l == "/// # Safety");
+            // The allocator's methods promise what the trait asks of them: the note is the impl's.
+            let method = relative == "memory.rs" && code.starts_with("unsafe fn");
+            assert!(told || method, "{relative}:{}: no `// SAFETY:` above it", number + 1);
+        }
+    }
+    assert_eq!(Vec::from_iter(&seen), UNSAFE, "files that need no `unsafe` any more");
+}
+
 /// What grows beyond this is no front end any more: it belongs to the library.
 #[test]
 fn the_command_line_stays_a_front_end() {
