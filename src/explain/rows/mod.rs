@@ -257,6 +257,8 @@ mod tests {
         let csv = folder.path().join("t.csv");
         let mut rows = Rows::begin(&csv, false).unwrap();
         rows.add(&record).unwrap();
+        assert!(Rows::begin(&csv, true).is_err(), "a table is one run's at a time");
+        drop(rows);
         Rows::begin(&csv, true).unwrap().add(&record).unwrap();
         assert_eq!(csv::Reader::from_path(&csv).unwrap().records().count(), 2);
         Rows::begin(&csv, false).unwrap().add(&record).unwrap();
