@@ -1,9 +1,11 @@
 //! Writing files: to a temporary name in the same folder, then renamed, so that no reader ever sees half a file.
 
 use crate::error::{Error, Result};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 /// Names of temporary files begin and end so.
@@ -47,6 +49,23 @@ pub fn sweep(folder: &Path) {
         let ours = name.to_str().is_some_and(|name| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1));
         if ours && File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = std::fs::remove_file(entry.path()); // one that stays does no harm
+        }
+    }
+}
+
+/// For whoever writes into many folders: each is swept before the first file.
+#[derive(Debug, Default)]
+pub struct Swept(Mutex<HashSet<PathBuf>>);
+
+impl Swept {
+    /// Sweeps the folder of a file, unless that was done before.
+    pub fn before(&self, file: &Path) {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(folder) {
+            known.insert(folder.to_path_buf());
+            drop(known);
+            sweep(folder);
         }
     }
 }
@@ -102,7 +121,10 @@ mod tests {
         assert!(save(&path.join("c"), b"x", true).is_err());
         std::fs::write(dir.path().join(".vitx-killed.tmp"), "half").unwrap();
         let living = temporary(dir.path()).unwrap();
-        sweep(dir.path());
+        let swept = Swept::default();
+        swept.before(&path);
+        assert!(dir.path().join(".vitx-killed.tmp").exists(), "another folder");
+        swept.before(&dir.path().join("c.png"));
         assert!(living.path().exists() && !dir.path().join(".vitx-killed.tmp").exists());
         let missing = tempfile::Builder::new().prefix(".vitx-").tempfile_in(dir.path().join("no")).unwrap_err();
         let (whole, told) = (missing.to_string(), cause(missing).to_string());

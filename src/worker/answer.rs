@@ -13,7 +13,8 @@ use crate::render::json::{Done, Record};
 use crate::render::names::target_part;
 use crate::render::out::Out;
 use crate::render::printable::json;
-use crate::render::{find, save, Draws, Renderer, Scene, Style};
+use crate::render::save::{self, Swept};
+use crate::render::{find, Draws, Renderer, Scene, Style};
 use crate::target::Request;
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine as _;
@@ -107,6 +108,8 @@ pub struct Teller<'a> {
     pub style: &'a Style,
     /// Where files go.
     pub root: Option<&'a Root>,
+    /// Where killed workers have left nothing.
+    pub swept: &'a Swept,
     /// Of random numbers.
     pub seed: u64,
 }
@@ -178,6 +181,7 @@ impl Teller<'_> {
             match (&order.out, self.root) {
                 (Some(stem), Some(root)) if !answer.again => {
                     let path = Out::Folder(root.folder().into()).path(stem, &method.spec, &target, format);
+                    self.swept.before(&path);
                     saved(&path, &bytes, order.overwrite, root)?;
                 }
                 (Some(_), _) => {}

@@ -11,6 +11,7 @@ use crate::explain::{methods, requests, Asked};
 use crate::guard::guarded;
 use crate::input::{Preparer, Ready, Shape};
 use crate::model::{Checkpoint, Modality, Model};
+use crate::render::save::Swept;
 use crate::render::Style;
 use crate::run::Memory;
 use std::collections::HashMap;
@@ -101,6 +102,7 @@ pub struct Engine<'m> {
     intake: Arc<Intake>,
     lanes: usize,
     style: Style,
+    swept: Swept,
     going: &'m (dyn Fn() -> bool + Sync),
 }
 
@@ -116,8 +118,8 @@ impl<'m> Engine<'m> {
         settings.memory = settings.memory.map(|memory| memory.shared_by(lanes));
         let room = Room::new(settings.queue, settings.bytes);
         let intake = Arc::new(Intake::new(room, settings.limits, settings.time));
-        let (known, style) = (Mutex::default(), Style::default());
-        Ok(Engine { model, settings, usual, known, intake, lanes, style, going })
+        let (known, style, swept) = (Mutex::default(), Style::default(), Swept::default());
+        Ok(Engine { model, settings, usual, known, intake, lanes, style, swept, going })
     }
 
     /// Where requests come in.
@@ -268,7 +270,7 @@ impl<'m> Engine<'m> {
         let watch = |_: usize, _: usize| self.going() && latest.is_none_or(|latest| Instant::now() < latest);
         let asked = asked(self.model, asking, self.settings.seed, self.settings.memory);
         let (root, seed) = (self.settings.root.as_ref(), self.settings.seed);
-        let teller = Teller { model: self.model, asking, style: &self.style, root, seed };
+        let teller = Teller { model: self.model, asking, style: &self.style, root, swept: &self.swept, seed };
         for (same, answers) in asked.explain_all(ready, &watch, &|_, _, _| true) {
             let mut failed = None;
             let answers = answers.unwrap_or_else(|e| {
