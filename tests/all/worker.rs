@@ -183,7 +183,8 @@ fn ctrl_c_ends_a_worker_that_waits_for_lines() {
 fn files_are_read_and_written_inside_of_the_root_alone() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("root");
-    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::create_dir_all(folder.join("made")).unwrap();
+    std::fs::write(folder.join("made/.vitx-killed.tmp"), "what a killed worker leaves").unwrap();
     std::fs::copy(asset("cat.jpg"), folder.join("cat.jpg")).unwrap();
     std::fs::copy(asset("cat.jpg"), dir.path().join("secret.jpg")).unwrap();
     std::os::unix::fs::symlink(dir.path().join("secret.jpg"), folder.join("link.jpg")).unwrap();
@@ -215,6 +216,7 @@ fn files_are_read_and_written_inside_of_the_root_alone() {
     assert_eq!(all[7]["outputs"]["overlay"], "made/cat.gae.png");
     let written = read_npy(&folder.join("made/cat.gae.npy"));
     assert_eq!(written, explained(dir.path(), &["root/cat.jpg"], "cat.gae.npy"));
+    assert!(!folder.join("made/.vitx-killed.tmp").exists());
     let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["one", "root", "secret.jpg"]);
