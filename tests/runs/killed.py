@@ -154,8 +154,8 @@ def main() -> int:
     vitx = str(Path(args.vitx).resolve())
     with tempfile.TemporaryDirectory() as base:
         full(vitx, Path(base))
-        if shutil.which("strace") is None:
-            print("left out: killed runs (there is no strace)")
+        if shutil.which("strace") is None or subprocess.run(["strace", "-o", "/dev/null", "true"]).returncode != 0:
+            print("left out: killed runs (there is no strace, or it may not trace)")
             return 0
         print(f"{killed(vitx, args.every, Path(base))} kills, nothing lost")
     return 0
