@@ -1,8 +1,10 @@
 //! Files that were made to break a reader: refused with a sentence, before anything is made room for, and without a wait.
 
+use serde_json::json;
 use std::time::{Duration, Instant};
 use vitx::input::array;
 use vitx::input::image::{decode_within, ImageProcessor, Pad};
+use vitx::input::text::{Tables, TextProcessor};
 use vitx::input::Input;
 
 /// A TIFF of little-endian bytes: entries of tag, kind, count and value, and where the next directory stands.
@@ -74,5 +76,30 @@ fn processors_that_cut_out_the_moon() {
     ] {
         let error = processor.adapted(size, None).apply(&picture).unwrap_err().to_string();
         assert!(error.contains("would become"), "{error}");
+    }
+}
+
+#[test]
+fn tokenizers_that_do_not_fit_together() {
+    let vocabulary = json!({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 5});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let named = |token: &str| json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let longer = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"});
+    let frame = |single: serde_json::Value| json!({"type": "TemplateProcessing", "single": single, "pair": [text], "special_tokens": {}});
+    for (normalizer, post, part) in [
+        (json!(null), frame(json!([named("[CSL]"), text])), "files are damaged: the tokenizer broke off"),
+        (json!(null), frame(json!([text, text])), "repeats the text"),
+        (
+            json!({"type": "Sequence", "normalizers": vec![longer; 12]}),
+            json!(null),
+            "make 1000000000000 characters of one",
+        ),
+    ] {
+        let json = json!({"version": "1.0", "added_tokens": [], "normalizer": normalizer, "pre_tokenizer": null, "post_processor": post,
+            "decoder": null, "model": {"type": "WordPiece", "vocab": vocabulary, "unk_token": "[UNK]"}});
+        let file = |name: &str| Ok((name == "tokenizer.json").then(|| json.to_string().into_bytes()));
+        let tables = Tables { positions: 16, vocabulary: 6, types: 2 };
+        let error = TextProcessor::read(&file, "bert", tables).map(drop).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
     }
 }

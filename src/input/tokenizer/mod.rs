@@ -61,10 +61,13 @@ pub fn make(file: ReadFile<'_>, family: &str) -> Result<Made> {
         Build::ByteLevel => build::byte_level(&source, &settings, class),
         Build::Pieces | Build::AsItStands => as_it_stands(bytes.as_deref(), &settings, class),
     })
-    .unwrap_or_else(|why| Err(Error::Model(format!("the tokenizer's files are damaged: {why}"))))?;
+    .unwrap_or_else(damaged)?;
     if let (Some(json), Some(own)) = (&json, tokenizer.get_post_processor()) {
         match class.build {
-            Build::WordPiece | Build::ByteLevel => agree::check_frame(json, own, class, types)?,
+            // Its template may name tokens that it does not have.
+            Build::WordPiece | Build::ByteLevel => {
+                guarded(|| agree::check_frame(json, own, class, types)).unwrap_or_else(damaged)?;
+            }
             Build::Pieces | Build::AsItStands => {}
         }
     }
@@ -77,6 +80,10 @@ pub fn make(file: ReadFile<'_>, family: &str) -> Result<Made> {
     };
     let (pad, mask) = (id("pad_token", ["[PAD]", "<pad>"])?, id("mask_token", ["[MASK]", "<mask>"])?);
     Ok(Made { limit: settings.limit()?, side: settings.side(json.as_ref())?, types, pad, mask, tokenizer })
+}
+
+fn damaged<T>(why: String) -> Result<T> {
+    Err(Error::Model(format!("the tokenizer's files are damaged: {why}")))
 }
 
 fn as_it_stands(bytes: Option<&[u8]>, settings: &Settings, class: &Class) -> Result<Tokenizer> {
