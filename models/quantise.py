@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Makes the model-u8.safetensors of a demo model from its f16 weights.
 
-    models/quantise.py MODEL OUT --inputs assets --step 0.3         demo-vit: every .jpg of a folder, and three crops of each
-    models/quantise.py MODEL OUT --inputs texts.txt --step 0.33     demo-bert: a text a line
+    models/quantise.py MODEL OUT --inputs assets --step 0.25        demo-vit: every .jpg of a folder, and three crops of each
+    models/quantise.py MODEL OUT --inputs texts.txt --step 0.36     demo-bert: a text a line
 
 MODEL is a folder with config.json and model.safetensors, OUT the file to write. The file's format is in the models' cards: an
 8-bit number a weight and a scale a row. But the scale is not the smallest that eight bits allow, it is STEP times the row's root
-mean square, so that a row takes some 20 values and gzip, in which crates are packed, makes little more than four bits of each.
+mean square, so that a row takes some 20 to 30 values and gzip, in which crates are packed, makes little more than four bits of each.
 What rounding a weight does to a row's products is made up for in the row's weights that are rounded after it, as far as the
 inputs of that layer, seen while the model reads INPUTS, go together (Frantar et al., "GPTQ", ICLR 2023, algorithm 1). Weights
 that are few (the classifier, positions, token types) keep all eight bits.
