@@ -266,15 +266,16 @@ fn relevance_of_texts_is_kept() {
 fn an_incomplete_integral_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let cat = asset("cat.jpg");
-    let run = ["explain", "--json", "-f", "npy", "--method", "integrated-gradients:steps=1"];
+    // One step may hit the whole by chance; eight miss most of it, however the weights are rounded.
+    let run = ["explain", "--json", "-f", "npy", "--method", "integrated-gradients:steps=8"];
     let output = ran(dir.path(), &[&run[..], &[&cat]].concat());
     let record = &records(&output)[0];
     let error = number(record, &["checks", "completeness_error"]);
-    assert!(error > 0.05, "{record}");
+    assert!(error > 0.5, "{record}");
     let told = stderr(&output);
     let warning = told.lines().find(|l| l.starts_with("warning: ")).unwrap_or_else(|| panic!("{told}"));
     let share = format!("by {:.0} %", error * 100.0);
-    for part in ["cat.jpg", "integrated-gradients:steps=1", &share, "raise steps (now 1)"] {
+    for part in ["cat.jpg", "integrated-gradients:steps=8", &share, "raise steps (now 8)"] {
         assert!(warning.contains(part), "{part}: {warning}");
     }
     let silent = ran(dir.path(), &[&run[..], &["-q", "--overwrite", &cat]].concat());
